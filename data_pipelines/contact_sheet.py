@@ -1,0 +1,59 @@
+"""A contact sheet: a few clips of a data set with their captions, as one picture."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data_pipelines.store import Dataset
+
+FRAMES, FRAME_HEIGHT, MAX_WIDTH = 5, 96, 176  # pictures of a clip, and the size they are drawn at
+CAPTION_CHARACTERS, LINE, GAP = 88, 15, 8
+
+
+def contact_sheet(dataset: Dataset, split: str, count: int = 12) -> Image.Image:
+    """Draws `count` clips spread evenly over a split: evenly spaced frames, the size, and every kind of caption."""
+    size = dataset.size(split)
+    chosen = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
+    strips = [_strip(dataset, split, int(i)) for i in chosen]
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height + GAP
+    return sheet
+
+
+def _strip(dataset: Dataset, split: str, i: int) -> Image.Image:
+    """One clip: frames on the left, text on the right."""
+    example = dataset.example(split, i)
+    video_TYXC = dataset.read_clip(split, i).video_TYXC
+    frames, height, width = video_TYXC.shape[:3]
+    scale = min(FRAME_HEIGHT / height, MAX_WIDTH / width)
+    drawn = (max(1, round(width * scale)), max(1, round(height * scale)))
+    chosen = np.unique(np.linspace(0, frames - 1, min(FRAMES, frames)).astype(int))
+    lines = [f"{split} {i}: {frames} frames of {height}x{width}, {float(example['fps']):g}/s"]
+    for kind in dataset.meta["captions"]:
+        lines += textwrap.wrap(f"{kind}: {example[f'caption_{kind}']}", CAPTION_CHARACTERS)
+    left = FRAMES * (MAX_WIDTH + 2) + GAP
+    strip = Image.new("RGB", (left + CAPTION_CHARACTERS * 7, max(FRAME_HEIGHT, LINE * len(lines))), "white")
+    strip.paste("lightgray", (0, 0, left - GAP, drawn[1]))
+    for n, frame in enumerate(chosen):
+        picture = Image.fromarray(_as_rgb(video_TYXC[frame])).resize(drawn, Image.Resampling.NEAREST)
+        strip.paste(picture, (n * (MAX_WIDTH + 2), 0))
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
+    for n, line in enumerate(lines):
+        draw.text((left, n * LINE), line, fill="black", font=font)
+    return strip
+
+
+def _as_rgb(frame_YXC: np.ndarray) -> np.ndarray:
+    """Pixels as they are; of latents the first three channels, stretched to 0..255."""
+    picture = np.repeat(frame_YXC, 3, axis=-1)[..., :3] if frame_YXC.shape[-1] < 3 else frame_YXC[..., :3]
+    if picture.dtype == np.uint8:
+        return picture
+    picture = picture.astype(np.float32)
+    low, high = picture.min(), picture.max()
+    return ((picture - low) / max(high - low, 1e-6) * 255).astype(np.uint8)

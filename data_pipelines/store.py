@@ -1,0 +1,169 @@
+"""Reading a data set directory, by split and number, in any order."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from etils import epath
+
+from data_pipelines.index import REBUILD, Index, load_index, load_meta
+from data_pipelines.records import FastDecoder
+from vdit.batch import Example
+from vdit.config import UserError
+from vdit.patches import Patch, patchify
+
+
+class Window(NamedTuple):
+    """A run of frames of one clip, with one caption's features.
+
+    Attributes:
+      id: identity of the clip.
+      fps: frames per second.
+      video_TYXC: the frames, read-only.
+      text_ME: float16 features of the caption; no rows if none was asked for.
+    """
+
+    id: int
+    fps: float
+    video_TYXC: np.ndarray
+    text_ME: np.ndarray
+
+
+class Dataset:
+    """A data set on disk. It may be shared by threads and sent to processes.
+
+    Args:
+      path: the directory that `data_pipelines.build` wrote.
+
+    Attributes:
+      path: the directory.
+      meta: contents of `vdit.json`.
+      patch: extent of a patch that every clip fits.
+
+    Raises:
+      UserError: if the directory is not a whole data set of this version.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        self.path = epath.Path(path)
+        self.meta = load_meta(path)
+        self.patch = Patch(*self.meta["patch"])
+        self._shards = {split: _Shards(self.path, info["shards"]) for split, info in self.meta["splits"].items()}
+        self._decode = FastDecoder(self.meta["dtype"], self.meta["text_encoder"]["width"])
+        self._features: tfds.features.FeaturesDict | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._shards)
+
+    def index(self, split: str) -> Index:
+        """Shapes of the examples of a split.
+
+        Raises:
+          UserError: if the split or its index is missing, or damaged.
+        """
+        return load_index(self.path, split)
+
+    def size(self, split: str) -> int:
+        """Number of examples of a split."""
+        return self._split(split).size
+
+    def example(self, split: str, i: int) -> dict[str, Any]:
+        """Everything stored of example `i`: arrays by feature name, text as str."""
+        if self._features is None:
+            self._features = tfds.features.FeaturesDict.from_config(os.fspath(self.path))
+        example = self._features.deserialize_example_np(self._split(split).read(i))
+        return {name: value.decode() if isinstance(value, bytes) else value for name, value in example.items()}
+
+    def read_clip(
+        self, split: str, i: int, start_frame: int = 0, frames: int = 0, caption: str | None = None
+    ) -> Window:
+        """Reads a run of frames of example `i`.
+
+        Args:
+          split, i: which example.
+          start_frame: first frame.
+          frames: number of frames; 0 = to the end.
+          caption: kind of caption whose features are read; None = none.
+
+        Raises:
+          ValueError: if the clip has not those frames, or no such caption.
+          UserError: if the record is damaged.
+        """
+        if caption is not None and caption not in self.meta["captions"]:
+            raise ValueError(f"no captions of kind {caption!r}; there are {', '.join(self.meta['captions'])}")
+        identity, fps, video_TYXC, text_ME = self._decode(self._split(split).read(i), caption)
+        end = start_frame + frames if frames else len(video_TYXC)
+        if not 0 <= start_frame < end <= len(video_TYXC):
+            raise ValueError(f"example {i} of {split} has {len(video_TYXC)} frames, not {start_frame}..{end}")
+        return Window(identity, fps, video_TYXC[start_frame:end], text_ME)
+
+    def read_example(
+        self, split: str, i: int, start_frame: int = 0, frames: int = 0, caption: str | None = None
+    ) -> Example:
+        """Like `read_clip`, cut into patches."""
+        window = self.read_clip(split, i, start_frame, frames, caption)
+        grid = self.patch.grid(*window.video_TYXC.shape[:3])
+        return Example(window.id, patchify(window.video_TYXC, self.patch), grid, window.fps, window.text_ME)
+
+    def _split(self, split: str) -> _Shards:
+        if split not in self._shards:
+            raise UserError(f"data set {self.path} has no split {split!r}; it has {', '.join(self._shards)}")
+        return self._shards[split]
+
+
+class _Shards:
+    """Random access to the records of one split; files are opened when first needed."""
+
+    def __init__(self, directory: epath.Path, shards: list[dict[str, Any]]) -> None:
+        self._paths = [directory / shard["file"] for shard in shards]
+        self._lengths = [shard["examples"] for shard in shards]
+        self._ends = list(itertools.accumulate(self._lengths))
+        self.size = self._ends[-1]
+        for path, shard in zip(self._paths, shards, strict=True):
+            if not path.is_file():
+                raise UserError(f"{path} is missing; {REBUILD}")
+            if (size := path.stat().length) != shard["bytes"]:
+                raise UserError(f"{path} has {size} bytes instead of {shard['bytes']}: damaged; {REBUILD}")
+        self._open_all()
+
+    def _open_all(self) -> None:
+        self._readers: list[Any] = [None] * len(self._paths)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_all()
+
+    def read(self, i: int) -> bytes:
+        """The bytes of record `i`."""
+        if not 0 <= i < self.size:
+            raise IndexError(f"record {i} of {self.size}")
+        shard = bisect.bisect_right(self._ends, i)
+        local = i - (self._ends[shard] - self._lengths[shard])
+        try:
+            return self._reader(shard).read([local])[0]
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._paths[shard]} is damaged at record {local} ({reason}); {REBUILD}") from error
+
+    def _reader(self, shard: int) -> Any:
+        with self._lock:
+            if self._readers[shard] is None:
+                path = self._paths[shard]
+                # Records are read one by one in any order: reading ahead would be wasted.
+                reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
+                if not reader.ok() or reader.num_records() != self._lengths[shard]:
+                    raise UserError(f"{path} does not hold {self._lengths[shard]} records: damaged; {REBUILD}")
+                self._readers[shard] = reader
+            return self._readers[shard]

@@ -1,0 +1,54 @@
+"""Packaging of vdit. Tool settings are in pyproject.toml, tested versions in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "pytest>=8.3",
+    "ruff>=0.12",
+]
+
+setup(
+    name="vdit",
+    version="0.1.0",
+    description="Spacetime-patch diffusion transformers in JAX, built to study how video quality scales",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
+    package_data={"data_pipelines": ["film/*.csv", "film/*.md"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",
+        "av>=14",
+        "etils[epath]>=1.10",
+        "flax>=0.12",
+        "grain>=0.2.18",
+        "jax>=0.10",
+        "jaxtyping>=0.3",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "pillow>=11",
+        "plotly>=6",
+        "safetensors>=0.5",
+        "scipy>=1.14",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+        "tokenizers>=0.21",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "gpu": ["jax[cuda13]>=0.10"],
+        "test": TEST,
+        "parity": ["torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
+        "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
+        "profile": ["xprof>=2.20"],
+    },
+)

@@ -1,0 +1,50 @@
+"""The checked reader of safetensors files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from vdit.config import UserError
+from vdit.safetensors_io import read_tensors
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(3, np.float16)}, path)
+    return path
+
+
+def test_reads_what_the_model_has(weights):
+    tensors = read_tensors(weights, {"a.bias": (3,), "a.weight": (2, 3)})
+    assert list(tensors) == ["a.bias", "a.weight"]
+    np.testing.assert_array_equal(tensors["a.weight"], [[0, 1, 2], [3, 4, 5]])
+    assert tensors["a.bias"].dtype == np.float16
+    assert list(read_tensors(weights, {"a.bias": (3,)}, unused=["a.weight"])) == ["a.bias"]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"a.weight": (2, 3), "a.bias": (3,), "b.weight": (4,)}, r"has no tensor b.weight \[4\]"),
+        ({"a.weight": (3, 2), "a.bias": (3,)}, r"a.weight is \[2, 3\], the model's is \[3, 2\]"),
+        ({"a.weight": (2, 3)}, r"a tensor a.bias \[3\] that the model does not have"),
+    ],
+)
+def test_other_tensors_are_named(weights, shapes, message):
+    with pytest.raises(UserError, match=message):
+        read_tensors(weights, shapes)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 60, -1])
+def test_a_cut_file_is_named(weights, keep):
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"weights.safetensors is not a readable safetensors file .*fetch it again"):
+        read_tensors(weights, {"a.weight": (2, 3), "a.bias": (3,)})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none.safetensors does not exist"):
+        read_tensors(tmp_path / "none.safetensors", {})

@@ -1,0 +1,240 @@
+"""Configuration: ml_collections at the boundary, frozen and validated dataclasses inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake of the user: its message is one line that names the field, file or flag and what would mend it."""
+
+
+def run_main(main: Callable[[list[str]], Any]) -> None:
+    """Runs an absl app; a `UserError` becomes one line on stderr and exit status 2."""
+    from absl import app
+
+    def wrapped(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(wrapped)
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{field}={value!r} is not one of {', '.join(allowed)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is read and how it is packed.
+
+    Attributes:
+      path: data set directory, as written by data_pipelines.build.
+      split: split to train on.
+      row_tokens, row_examples, row_text: slots, examples and caption tokens that a row can hold.
+      rows_per_step: rows of one step, over all devices.
+      max_frames: longer clips are cut to a random window of at most this many frames; 0 = whole clips.
+      captions: caption kinds, one drawn at random per example and epoch; empty = all of the data set.
+      pack_window: examples among which the plan packs best-fit.
+    """
+
+    path: str = ""
+    split: str = "train"
+    row_tokens: int = 2048
+    row_examples: int = 64
+    row_text: int = 1024
+    rows_per_step: int = 2
+    max_frames: int = 0
+    captions: tuple[str, ...] = ()
+    pack_window: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the SpacetimeTransformer.
+
+    Attributes:
+      width, depth: model width D and number of blocks.
+      head_width: width K of one attention head; width / head_width heads.
+      feed_forward: feed-forward width over model width.
+      base_width: width at which the learning rate is stated (muP).
+      prediction: what the network puts out: the clean patch "x" (Li & He 2025) or the velocity "v".
+      dtype: compute dtype; parameters are float32.
+      remat: "none" keeps all activations, "blocks" recomputes every block in the backward pass.
+      attention: backend, see models.attention.
+      attention_block: tokens of a chunk of the chunked backend.
+    """
+
+    width: int = 64
+    depth: int = 4
+    head_width: int = 32
+    feed_forward: int = 4
+    base_width: int = 64
+    prediction: str = "x"
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "chunked"
+    attention_block: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width % self.head_width:
+            raise UserError(f"model.width={self.width} is not a multiple of model.head_width={self.head_width}")
+        _one_of("model.prediction", self.prediction, ("x", "v"))
+        _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
+        _one_of("model.remat", self.remat, ("none", "blocks"))
+        _one_of("model.attention", self.attention, ("chunked", "reference"))
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_width
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionConfig:
+    """Rectified flow: times, given-masks and caption dropout.
+
+    Attributes:
+      logit_mean, logit_std: times are sigmoid(normal(mean, std)) before the shift (Esser et al. 2024).
+      size_shift: shift times towards noise for larger clips (Open-Sora 2.0).
+      text, first_frame, two_groups: shares of examples with nothing, the first frame, or the first two groups given.
+      caption_dropout: share of captions replaced by the learned null caption, for guidance.
+      least_time: the clean prediction is divided by at least this time to give a velocity.
+    """
+
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    size_shift: bool = True
+    text: float = 0.4
+    first_frame: float = 0.2
+    two_groups: float = 0.4
+    caption_dropout: float = 0.1
+    least_time: float = 0.05
+
+    def __post_init__(self) -> None:
+        if abs(self.text + self.first_frame + self.two_groups - 1) > 1e-6:
+            raise UserError("diffusion.text, .first_frame and .two_groups must sum to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW under muP, constant rate with warm-up and a linear cool-down (Hagele et al. 2024).
+
+    Attributes:
+      learning_rate: peak rate at model.base_width.
+      warmup, cooldown: steps of the linear rise at the start and the linear fall to 0 at the end.
+      weight_decay: decoupled decay of matrices, relative to the rate.
+      clip: largest global norm of the gradient.
+      ema: decay of the averaged parameters, which are evaluated and sampled.
+    """
+
+    learning_rate: float = 3e-3
+    warmup: int = 50
+    cooldown: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; -1 (one axis at most) takes what is left of the devices."""
+
+    replica: int = -1
+    fsdp: int = 1
+    context: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length of a run and what it writes.
+
+    Attributes:
+      steps: the run ends after this step.
+      log_every, checkpoint_every, evaluate_every: in steps; evaluate_every=0 evaluates at the end only.
+      keep: newest checkpoints kept.
+      keep_steps: checkpoints that are written and never deleted: where branches leave a trunk.
+      branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown.
+      evaluation_examples: clips of the validation splits that are evaluated.
+      profile: steps between which an xprof trace is written, such as (10, 13); () = none.
+    """
+
+    steps: int = 1000
+    log_every: int = 20
+    checkpoint_every: int = 200
+    evaluate_every: int = 0
+    keep: int = 2
+    keep_steps: tuple[int, ...] = ()
+    branch_from: str = ""
+    evaluation_examples: int = 256
+    profile: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.profile) not in (0, 2):
+            raise UserError("train.profile takes two steps, such as (10, 13)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> Any:
+    """Turns a ConfigDict (or any nested mapping) into a validated dataclass.
+
+    Args:
+      values: fields by name; missing fields take their default.
+      cls: the dataclass to build.
+      prefix: dotted path of `values`, for messages.
+
+    Raises:
+      UserError: for an unknown field or a value of another type.
+    """
+    fields = typing.get_type_hints(cls)
+    out = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}"
+            raise UserError(f"unknown config field {path}; {hint}")
+        out[name] = _convert(path, value, fields[name])
+    return cls(**out)
+
+
+def _convert(path: str, value: Any, kind: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return build(value, typing.cast(type, kind), f"{path}.")
+    if typing.get_origin(kind) is tuple:
+        items = (value,) if isinstance(value, (str, int)) else value
+        return tuple(_convert(path, item, typing.get_args(kind)[0]) for item in items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"config field {path}={value!r} should be of type {kind.__name__}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested plain dictionary of a config, as written into a workdir."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,56 @@
+"""Rectified flow (Liu et al. 2022): straight paths from data to noise.
+
+x_t = (1 - t) x_0 + t e with e ~ N(0, 1); the velocity is dx/dt = e - x_0; t = 0 is clean.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from vdit.patches import Array
+
+
+def corrupt(clean: Array, noise: Array, time: Array) -> Array:
+    """x_t; `time` broadcasts against the data."""
+    return (1 - time) * clean + time * noise
+
+
+def velocity_target(clean: Array, noise: Array) -> Array:
+    """dx/dt = e - x_0, the same at every time."""
+    return noise - clean
+
+
+def velocity(prediction: Array, noised: Array, time: Array, kind: str, least_time: float) -> Array:
+    """The velocity that a network's output stands for.
+
+    Args:
+      prediction: the output, a clean patch for kind "x" (Li & He 2025, equation 5) or the velocity for "v".
+      noised: x_t.
+      time: broadcasts against the data.
+      kind: "x" or "v".
+      least_time: smallest divisor, so that the weight of the smallest times stays bounded.
+    """
+    if kind == "v":
+        return prediction
+    return (noised - prediction) / jnp.maximum(time, least_time)
+
+
+def shift_time(time: Array, grid: Array) -> Array:
+    """Moves times towards noise for large clips (Open-Sora 2.0).
+
+    t' = a t / (1 + (a - 1) t), a = (1 + 2 (n - 256) / (4096 - 256)) sqrt(groups) for n spatial tokens, at least 0.5.
+
+    Args:
+      time: in [0, 1].
+      grid: (..., 3) patch grids, broadcasting against `time` without its last axis.
+    """
+    spatial = (grid[..., 1] * grid[..., 2]).astype(jnp.float32)
+    groups = jnp.maximum(grid[..., 0], 1).astype(jnp.float32)
+    alpha = jnp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * jnp.sqrt(groups)
+    return alpha * time / (1 + (alpha - 1) * time)
+
+
+def logit_normal(normal: Array, mean: float, std: float) -> Array:
+    """Times in (0, 1) from standard normal numbers (Esser et al. 2024)."""
+    return jax.nn.sigmoid(mean + std * normal)

@@ -1,0 +1,184 @@
+"""SpacetimeTransformer: one stream of caption tokens and patches, conditioned on a diffusion time per patch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from vdit.batch import PackedBatch
+from vdit.config import ModelConfig
+from vdit.models.attention import attention
+from vdit.models.rotary import rotary_table, rotate
+from vdit.models.weights import use, weight
+from vdit.parallel.rowwise import rowwise, take
+
+TIME_FEATURES = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Interface:
+    """What the data set fixes: length P of a patch vector and width E of caption features."""
+
+    patch: int
+    text: int
+
+
+def rms_norm(x_BLD: jax.Array) -> jax.Array:
+    """Root-mean-square normalisation without gain (Zhang & Sennrich 2019); statistics in float32 or wider."""
+    wide = x_BLD.astype(jnp.promote_types(x_BLD.dtype, jnp.float32))
+    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)).astype(x_BLD.dtype)
+
+
+def time_features(times_BK: jax.Array) -> jax.Array:
+    """Sinusoidal features of times in [0, 1] (DiT), features_BKE with E = TIME_FEATURES."""
+    half = TIME_FEATURES // 2
+    frequency = 1000.0 * np.exp(-np.log(10_000.0) * np.arange(half, dtype=np.float32) / half)
+    angle = times_BK[..., None] * frequency
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward, each normalised, shifted and scaled before and gated after (adaLN-single)."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward * config.width
+        self.config = config
+        self.qkv = weight(rngs, (d, 3, h, k), P("fsdp", None, "tensor", None), "hidden", fan_in=d)
+        self.out = weight(rngs, (h, k, d), P("tensor", None, "fsdp"), "hidden", fan_in=d)
+        self.up = weight(rngs, (d, f), P("fsdp", "tensor"), "hidden", fan_in=d)
+        self.down = weight(rngs, (f, d), P("tensor", "fsdp"), "hidden", fan_in=f)
+        self.qk_gain = weight(rngs, (2, k), P(None, None), "vector", fill=1.0)
+        self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
+
+    def __call__(
+        self, x_BLD: jax.Array, modulation_BKD: jax.Array, time_BL: jax.Array, rotary: Any, segments_BL: jax.Array
+    ) -> jax.Array:
+        config, dtype = self.config, x_BLD.dtype
+        tokens = jax.typeof(x_BLD).sharding.spec
+        table_BKD = modulation_BKD + self.table[...].reshape(-1).astype(dtype)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(take(table_BKD, time_BL), 6, axis=-1)
+
+        h_BLD = rms_norm(x_BLD) * (1 + scale_a) + shift_a
+        split = P(*tokens[:2], None, "tensor", None)
+        qkv_BL3HK = jnp.einsum("bld,dchk->blchk", h_BLD, use(self.qkv, dtype), out_sharding=split)
+        q, k, v = (qkv_BL3HK[:, :, i] for i in range(3))
+        gain = self.qk_gain[...].astype(dtype)
+        q, k = (rotate(rms_norm(x) * gain[i], rotary) for i, x in enumerate((q, k)))
+        mixed_BLHK = attention(q, k, v, segments_BL, backend=config.attention, block=config.attention_block)
+        x_BLD += gate_a * jnp.einsum("blhk,hkd->bld", mixed_BLHK, use(self.out, dtype), out_sharding=tokens)
+
+        h_BLD = rms_norm(x_BLD) * (1 + scale_f) + shift_f
+        wide = P(*tokens[:2], "tensor")
+        hidden_BLF = jax.nn.gelu(jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=wide))
+        return x_BLD + gate_f * jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
+
+
+class SpacetimeTransformer(nnx.Module):
+    """Maps noised patches, their times and captions to a prediction for every patch.
+
+    Args:
+      config: shape and numerics.
+      interface: sizes fixed by the data set.
+      rngs: keys of the initial weights.
+    """
+
+    def __init__(self, config: ModelConfig, interface: Interface, rngs: nnx.Rngs):
+        d, p, e = config.width, interface.patch, interface.text
+        self.config, self.interface = config, interface
+        self.patch_in = weight(rngs, (p, d), P(None, "fsdp"), "input", fan_in=p)
+        self.text_in = weight(rngs, (e, d), P(None, "fsdp"), "input", fan_in=e)
+        self.null_text = weight(rngs, (e,), P(None), "vector")
+        self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, "fsdp"), "input", fan_in=TIME_FEATURES // 2)
+        self.modulation = weight(rngs, (d, 6 * d), P("fsdp", None), "hidden")
+        self.text_modulation = weight(rngs, (6 * d,), P(None), "vector")
+        self.patch_bias = weight(rngs, (d,), P(None), "vector")
+        self.text_bias = weight(rngs, (d,), P(None), "vector")
+        self.out = weight(rngs, (d, p), P("fsdp", None), "output")
+        self.out_bias = weight(rngs, (p,), P(None), "vector")
+        stack = nnx.vmap(lambda key: Block(config, nnx.Rngs(key)), transform_metadata={nnx.PARTITION_NAME: None})
+        self.blocks = stack(jax.random.split(rngs.params(), config.depth))
+
+    def __call__(
+        self,
+        noised_BLP: jax.Array,
+        times_BK: jax.Array,
+        time_index_BL: jax.Array,
+        batch: PackedBatch,
+        null_BN: jax.Array,
+    ) -> jax.Array:
+        """Predicts the clean patch or the velocity (config.prediction) for every patch slot.
+
+        Args:
+          noised_BLP: patches, noised by their own time, about unit scale.
+          times_BK: the distinct times of each row, in [0, 1]; 0 is clean.
+          time_index_BL: which of them a slot has; of no meaning for captions.
+          batch: positions, segments and captions.
+          null_BN: True for examples whose caption is replaced by the null features.
+
+        Returns:
+          prediction_BLP, float32; of no meaning outside patches.
+        """
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        tokens = jax.typeof(noised_BLP).sharding.spec
+        text_BL = batch.text_index_BL >= 0
+
+        x_BLD = jnp.einsum("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), out_sharding=tokens)
+        x_BLD = jnp.where(text_BL[..., None], self._captions(batch, null_BN), x_BLD + self.patch_bias[...].astype(dtype))
+
+        features = time_features(times_BK).astype(dtype)
+        hidden = jax.nn.silu(jnp.einsum("bke,ed->bkd", features, use(self.time_in, dtype), out_sharding=tokens))
+        shared = jnp.einsum("bkd,de->bke", hidden, use(self.modulation, dtype), out_sharding=tokens)
+        caption = jnp.broadcast_to(self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=tokens)
+        modulation_BKD = jnp.concatenate([shared, caption], axis=1)
+        time_BL = jnp.where(text_BL, times_BK.shape[1], time_index_BL)
+        rotary = rotary_table(batch.positions_BL3, config.head_width)
+
+        graph, stacked = nnx.split(self.blocks)
+
+        def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
+            return nnx.merge(graph, state)(x, modulation_BKD, time_BL, rotary, batch.segments_BL), None
+
+        if config.remat == "blocks":
+            block = jax.checkpoint(block)
+        x_BLD, _ = jax.lax.scan(block, x_BLD, stacked)
+
+        scale = config.base_width / config.width  # muP: the output layer's sum grows with width
+        out_BLP = jnp.einsum("bld,dp->blp", rms_norm(x_BLD) * scale, use(self.out, dtype), out_sharding=tokens)
+        return out_BLP.astype(jnp.promote_types(dtype, jnp.float32)) + self.out_bias[...]
+
+    def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
+        """Projected caption features in every slot that holds a caption token, tokens_BLD."""
+        dtype = jnp.dtype(self.config.dtype)
+        tokens = jax.typeof(batch.segments_BL).sharding.spec
+        projection = use(self.text_in, dtype)
+        rows = P(tokens[0], None, None)
+        text_BMD = jnp.einsum("bme,ed->bmd", batch.text_BME.astype(dtype), projection, out_sharding=rows)
+        null_D = jnp.einsum("e,ed->d", self.null_text[...].astype(dtype), projection)
+        null_BL = rowwise(_of_segment, null_BN, batch.segments_BL)
+        text_BLD = take(text_BMD, jnp.maximum(batch.text_index_BL, 0))
+        return jnp.where(null_BL[..., None], null_D, text_BLD) + self.text_bias[...].astype(dtype)
+
+
+def _of_segment(value_BN: jax.Array, segments_BL: jax.Array) -> jax.Array:
+    """The value of each slot's example (padding gets that of the first)."""
+    return jnp.take_along_axis(value_BN, jnp.maximum(segments_BL - 1, 0), axis=1)
+
+
+def parameter_counts(params: Any) -> tuple[int, int]:
+    """(N, all): N leaves out the input, text and output projections."""
+    total = body = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        size = int(np.prod(leaf.shape))
+        total += size
+        if not any(getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias") for part in path):
+            body += size
+        # `out` names the output projection at the top and the attention output inside a block.
+        if [getattr(part, "key", None) for part in path][0] == "out":
+            body -= size
+    return body, total

@@ -1,0 +1,1 @@
+"""How quality scales: FLOP accounting, law fitting and the report."""

@@ -1,0 +1,188 @@
+"""How much arithmetic a model does, counted from the segments it actually saw, and how many parameters do it.
+
+One multiply-add is 2 FLOPs. A training step costs three forward passes (the backward pass is two), so training FLOPs
+are 6 x the forward multiply-adds. Only matrix products are counted: norms, activations and softmax are not, and
+neither is padding or recomputation (remat), so the count is that of the model, not of the implementation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+TIME_FEATURES = 256  # width of the sinusoidal features of a diffusion time, as in DiT
+FLOPS_PER_TRAINING_MULTIPLY_ADD = 6  # 2 per multiply-add, 3 for forward and backward
+
+Number = Any  # int, float or integer array: the counts broadcast over examples
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelShape:
+    """The sizes that decide a model's arithmetic.
+
+    Attributes:
+      width: d, channels of a token.
+      depth: number of transformer blocks.
+      patch_size: P, numbers in one patch vector (time x height x width x channels).
+      text_width: E, features of one caption token; 0 for a model without captions.
+      mlp_ratio: width of the feed-forward layer over d.
+      gated: True for SwiGLU, which has a third matrix.
+      time_features: sinusoidal features of a diffusion time.
+    """
+
+    width: int
+    depth: int
+    patch_size: int
+    text_width: int = 0
+    mlp_ratio: float = 4.0
+    gated: bool = False
+    time_features: int = TIME_FEATURES
+
+    @property
+    def block_weights(self) -> float:
+        """Matrix weights of one block: 12 d^2 for the default ratio (4 d^2 attention, 8 d^2 feed-forward)."""
+        return block_weights(self.width, self.mlp_ratio, self.gated)
+
+    @property
+    def time_weights(self) -> int:
+        """Weights that run once per distinct time: features -> d -> d, then one d -> 6 d shared by all layers."""
+        return self.time_features * self.width + 7 * self.width**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Parameter counts under both conventions.
+
+    Attributes:
+      without_embeddings: N of the scaling laws: all but the input, text and output projections.
+      total: everything.
+    """
+
+    without_embeddings: int
+    total: int
+
+
+def block_weights(width: int, mlp_ratio: float = 4.0, gated: bool = False) -> float:
+    """Matrix weights of a block: q, k, v and output (4 d^2), feed-forward in and out (2 r d^2, or 3 r d^2 gated)."""
+    return (4 + (3 if gated else 2) * mlp_ratio) * width**2
+
+
+def block_multiply_adds(width: int, tokens: Number, mlp_ratio: float = 4.0, gated: bool = False) -> Number:
+    """Forward multiply-adds of one block over one segment, without modulation.
+
+    Args:
+      width: d.
+      tokens: n, tokens of the segment that attend to each other (an integer or an array of them).
+      mlp_ratio: feed-forward width over d.
+      gated: SwiGLU.
+
+    Returns:
+      12 d^2 n + 2 n^2 d for ratio 4; the n^2 term is q k^T and the weighted sum of v over all heads.
+    """
+    n = np.asarray(tokens, np.float64)
+    return block_weights(width, mlp_ratio, gated) * n + 2 * n * n * width
+
+
+def forward_multiply_adds(shape: ModelShape, patches: Number, text_tokens: Number = 0, times: Number = 1) -> Number:
+    """Forward multiply-adds of one example (a segment of a packed row), or of each of many.
+
+    Args:
+      shape: sizes of the model.
+      patches: real patches of the example, given ones included.
+      text_tokens: caption tokens in front of them.
+      times: distinct diffusion times whose modulation is computed for it (adaLN-single computes one per distinct
+        time of a row, not one per token).
+
+    Returns:
+      float64, broadcast over the arguments.
+    """
+    patches, text = np.asarray(patches, np.float64), np.asarray(text_tokens, np.float64)
+    blocks = shape.depth * block_multiply_adds(shape.width, patches + text, shape.mlp_ratio, shape.gated)
+    projections = 2 * shape.patch_size * shape.width * patches + shape.text_width * shape.width * text
+    return blocks + projections + shape.time_weights * np.asarray(times, np.float64)
+
+
+def forward_flops(
+    width: int,
+    depth: int,
+    mlp_ratio: float,
+    patch_size: int,
+    patches: Number,
+    text_tokens: Number,
+    text_width: int,
+    *,
+    times: Number = 1,
+    gated: bool = False,
+) -> Number:
+    """FLOPs (2 per multiply-add) of the forward pass of one example; see `forward_multiply_adds`."""
+    shape = ModelShape(width, depth, patch_size, text_width, mlp_ratio, gated)
+    return 2 * forward_multiply_adds(shape, patches, text_tokens, times)
+
+
+def training_flops(shape: ModelShape, patches: Number, text_tokens: Number = 0, times: Number = 1) -> Number:
+    """FLOPs of training on one example once: forward, and backward at twice its cost."""
+    return FLOPS_PER_TRAINING_MULTIPLY_ADD * forward_multiply_adds(shape, patches, text_tokens, times)
+
+
+def batch_training_flops(shape: ModelShape, segments_BL: Any, text_index_BL: Any, times: Number = 1) -> float:
+    """Training FLOPs of one step on packed rows, summed over their segments; padding costs nothing.
+
+    Args:
+      shape: sizes of the model.
+      segments_BL, text_index_BL: as in `PackedBatch`.
+      times: distinct times per example.
+    """
+    patches, text = segment_sizes(segments_BL, text_index_BL)
+    return float(np.sum(training_flops(shape, patches, text, times)))
+
+
+def segment_sizes(segments_BL: Any, text_index_BL: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(patches, caption tokens) of every example of packed rows, in order, int64."""
+    segments_BL, is_text_BL = np.asarray(segments_BL), np.asarray(text_index_BL) >= 0
+    patches, text = [], []
+    for segments_L, is_text_L in zip(segments_BL, is_text_BL, strict=True):
+        count = int(segments_L.max(initial=0)) + 1
+        everything = np.bincount(segments_L, minlength=count)[1:]
+        words = np.bincount(segments_L[is_text_L], minlength=count)[1:]
+        patches.append(everything - words)
+        text.append(words)
+    return np.concatenate(patches), np.concatenate(text)
+
+
+def flops_6nd(parameters: Number, tokens: Number) -> Number:
+    """The 6 N D convention (Kaplan et al. 2020): no attention term, no caption tokens, no projections."""
+    return 6.0 * np.asarray(parameters, np.float64) * np.asarray(tokens, np.float64)
+
+
+def parameters(shape: ModelShape) -> Parameters:
+    """Matrix weights and the modulation tables of the model, for planning before one is built.
+
+    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm scales (under 1% from
+    width 64 on) are left to the count of a real parameter tree.
+    """
+    tables = shape.depth * 6 * shape.width
+    without = round(shape.depth * shape.block_weights + shape.time_weights + tables)
+    return Parameters(without, without + (2 * shape.patch_size + shape.text_width) * shape.width)
+
+
+def dit_multiply_adds(width: int, depth: int, patch: int, *, latent: int = 32, channels: int = 4) -> float:
+    """The figure that the DiT paper (Peebles & Xie 2022, table 1) prints as "Gflops", which are multiply-adds.
+
+    layers x (12 d^2 n + 2 n^2 d + 6 d^2) + the projections in and out (out has twice the channels: mean and variance),
+    and 3 n d a layer for elementwise work that a profiler counts. That last term is inferred, not documented: without
+    it the last printed digit of XL/2, XL/4 and L/4 is off by one or two, with it all twelve agree, and so does the
+    512-pixel XL/2 (524.6).
+
+    Args:
+      width: d.
+      depth: blocks.
+      patch: side of a patch in latent pixels.
+      latent: side of the latent image.
+      channels: latent channels.
+    """
+    n, patch_size = (latent // patch) ** 2, patch * patch * channels
+    elementwise = 3 * n * width
+    blocks = depth * (block_multiply_adds(width, n) + 6 * width**2 + elementwise)
+    return float(blocks + 3 * n * patch_size * width)

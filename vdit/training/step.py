@@ -1,0 +1,110 @@
+"""The train step: a pure function of (state, batch, rate). What one step computes can be read here in full."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from vdit.batch import PackedBatch
+from vdit.config import Config
+from vdit.diffusion import corruption, flow
+from vdit.models.transformer import Interface, SpacetimeTransformer
+from vdit.training.optimizer import make_optimizer, rate_multipliers
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes.
+
+    Attributes:
+      step: int32, steps taken.
+      params: nnx.State of float32 parameters.
+      ema: their exponential moving average, which is evaluated and sampled.
+      optimizer: state of the optax chain.
+    """
+
+    step: jax.Array
+    params: Any
+    ema: Any
+    optimizer: Any
+
+
+def split_model(config: Config, interface: Interface) -> tuple[Any, Any]:
+    """(graph definition, parameters) of a fresh model; the parameters are born sharded over the mesh in use."""
+    return nnx.split(SpacetimeTransformer(config.model, interface, nnx.Rngs(params=config.seed)))
+
+
+def init_state(config: Config, interface: Interface) -> tuple[Any, TrainState]:
+    """(graph definition, state at step 0), computed on the devices of the mesh in use."""
+    optimizer = make_optimizer(config.optimizer)
+    graphs = []
+
+    def init() -> TrainState:
+        graph, params = split_model(config, interface)
+        graphs.append(graph)
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+
+    state = jax.jit(init)()
+    return graphs[0], state
+
+
+def question_loss(
+    graph: Any, params: Any, batch: PackedBatch, question: corruption.Question, config: Config
+) -> tuple[jax.Array, jax.Array]:
+    """Squared error of the velocity, averaged over a patch's elements, for every slot.
+
+    Returns:
+      error_BL (0 where nothing is scored) and the number of scored patches.
+    """
+    prediction_BLP = nnx.merge(graph, params)(
+        question.noised_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
+    )
+    time_BL1 = question.time_BL[..., None]
+    velocity_BLP = flow.velocity(
+        prediction_BLP, question.noised_BLP, time_BL1, config.model.prediction, config.diffusion.least_time
+    )
+    error_BL = ((velocity_BLP - question.target_BLP) ** 2).mean(-1) * question.scored_BL
+    return error_BL, question.scored_BL.sum()
+
+
+def train_loss(graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config) -> jax.Array:
+    """Sum of errors over scored patches divided by their global number: the same for any packing or mesh."""
+    question = corruption.training_question(batch, key, config.diffusion)
+    error_BL, count = question_loss(graph, params, batch, question, config)
+    return error_BL.sum() / jnp.maximum(count, 1)
+
+
+def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled step (state, batch, rate) -> (state, metrics); the state is donated.
+
+    The learning rate is an argument, so a trunk and its cool-down branches share one program.
+    """
+    optimizer = make_optimizer(config.optimizer)
+    ema = config.optimizer.ema
+
+    def step(state: TrainState, batch: PackedBatch, rate: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        loss, grads = jax.value_and_grad(lambda params: train_loss(graph, params, batch, key, config))(state.params)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        scale = rate_multipliers(state.params, config.model)
+        updates = jax.tree.map(lambda update, s: -rate * s * update, updates, scale)
+        params = optax.apply_updates(state.params, updates)
+        # Early on the average would mostly remember the initial weights.
+        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "patches": batch.is_patch_BL.sum(),
+            "examples": (batch.grid_BN3[..., 0] > 0).sum(),
+        }
+        return TrainState(state.step + 1, params, average, optimizer_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
