@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
-    package_data={"data_pipelines": ["film/*.csv", "film/*.md"]},
+    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",

@@ -2,8 +2,8 @@
 
 Best-fit-decreasing, row by row, with two changes. After its longest example a row first takes examples at random, so
 that every row holds the mix of sizes of the data (like costs, and no step of long clips only); and as soon as two
-lengths fill a row exactly, they end it. The lengths in stock are a bit set in one Python integer, so "which pairs add up
-to what is left" is a shift and an AND.
+lengths fill a row exactly, they end it. The lengths in stock are a bit set in one Python integer, so "which pairs add
+up to what is left" is a shift and an AND.
 """
 
 from __future__ import annotations

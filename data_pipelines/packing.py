@@ -160,7 +160,8 @@ class Plan:
         if rows < config.rows_per_step:
             raise UserError(
                 f"the {len(self._index)} examples of split {config.split!r} of {config.path} make {rows} rows, "
-                f"fewer than one step; lower data.rows_per_step={config.rows_per_step} or data.row_tokens={config.row_tokens}"
+                f"fewer than one step; lower data.rows_per_step={config.rows_per_step} or "
+                f"data.row_tokens={config.row_tokens}"
             )
 
     def _plan(self, epoch: int, phase: int) -> EpochPlan:
@@ -187,7 +188,8 @@ class Plan:
             raise UserError(
                 f"example {int(index.id[i])} of split {config.split!r} of {config.path} ({self._frames[i]} frames of "
                 f"{index.height[i]}x{index.width[i]}, {text[i]} caption tokens) takes {long} slots; raise "
-                f"data.row_tokens={config.row_tokens} or cut clips with data.max_frames={config.max_frames}"
+                f"data.row_tokens={config.row_tokens} or cut clips with data.max_frames "
+                f"(now {config.max_frames or 'off'})"
             )
         if text.max() > config.row_text:
             i = int(text.argmax())

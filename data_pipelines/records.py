@@ -102,7 +102,7 @@ class Encoder:
 
 
 class FastDecoder:
-    """Reads the video and one caption's features of a record, about three times faster than TFDS decodes all of it."""
+    """Reads video and one caption's features of a record; 1.7 (film) to 3 times (physics) as fast as TFDS."""
 
     def __init__(self, dtype: str, text_width: int) -> None:
         self._dtype, self._text_width = np.dtype(dtype), text_width

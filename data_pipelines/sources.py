@@ -64,7 +64,8 @@ def _physics_clips(options: Options) -> Iterator[Clip | Rejection]:
     # Forking is not safe beside JAX's threads.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        todo, pending = iter(chunks), collections.deque()
+        todo = iter(chunks)
+        pending: collections.deque[concurrent.futures.Future[list[Clip]]] = collections.deque()
         for chunk in itertools.islice(todo, 4 * options.workers):  # no more than these wait in memory
             pending.append(pool.submit(_physics_chunk, *chunk))
         while pending:

@@ -11,15 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
+TIME_FEATURES = 128
+"""Width of the sinusoidal features of a diffusion time."""
+
+
 class UserError(Exception):
     """A mistake of the user: its message is one line that names the field, file or flag and what would mend it."""
 
 
 def run_main(main: Callable[[list[str]], Any]) -> None:
     """Runs an absl app; a `UserError` becomes one line on stderr and exit status 2."""
-    from absl import app
+    from absl import app, logging
 
     def wrapped(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
         try:
             main(argv)
         except UserError as error:

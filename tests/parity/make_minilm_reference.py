@@ -21,10 +21,13 @@ SENTENCES = (
     "Rabbit.",
     "A red ball bounces.",
     "A large grey rabbit wakes up in its burrow and stretches.",
-    "Café crème, naïve façade — déjà-vu; 東京 at 12:30pm, 3.5×4 metres & ANTIDISESTABLISHMENTARIANISM!",  # noqa: RUF001
-    "In bright morning light the camera slowly pans across a green meadow ringed by tall trees, while a chubby rabbit "
-    "with long ears sniffs a pink flower, a butterfly lands on the petals, and three rodents watch from a branch, "
-    "whispering and throwing nuts at one another until the largest of them slips and falls into the grass below.",
+    "Café crème, naïve façade — déjà-vu; 東京 at 12:30pm, 3.5×4 metres & ANTIDISESTABLISHMENTARIANISM!",
+    (
+        "In bright morning light the camera slowly pans across a green meadow ringed by tall trees, while a chubby "
+        "rabbit with long ears sniffs a pink flower, a butterfly lands on the petals, and three rodents watch from a "
+        "branch, whispering and throwing nuts at one another until the largest of them slips and falls into the grass "
+        "below."
+    ),
     LONG,
 )
 

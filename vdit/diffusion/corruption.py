@@ -93,10 +93,7 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         draw = jax.vmap(jax.vmap(lambda k, i: jax.random.uniform(jax.random.fold_in(k, i)), (0, None)), (0, None))
         # Token indices are folded into the same keys, so these draws take indices no token has.
-        normal_BN = jax.scipy.special.ndtri(jnp.clip(draw(keys_BN, 0xFFFFFFFF), 1e-6, 1 - 1e-6))
-        times_BN = flow.logit_normal(normal_BN, config.logit_mean, config.logit_std)
-        if config.size_shift:
-            times_BN = flow.shift_time(times_BN, batch.grid_BN3)
+        times_BN = _times(draw(keys_BN, 0xFFFFFFFF), batch.grid_BN3, config)
         groups_BN = conditioning.draw_given_groups(draw(keys_BN, 0xFFFFFFFE), batch.grid_BN3, config)
         null_BN = draw(keys_BN, 0xFFFFFFFD) < config.caption_dropout
         noise_BLP = randomness.token_noise(keys_BN, example_of_slot(batch), batch.token_BL, batch.patches_BLP.shape[-1])
@@ -105,14 +102,24 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
     return rowwise(local, batch, jax.random.key_data(key))
 
 
-def fixed_question(batch: PackedBatch, key: jax.Array, time: jax.Array, groups: jax.Array) -> Question:
-    """The question of validation: one time and one number of given groups for every example, noise fixed by `key`."""
+def fixed_question(
+    batch: PackedBatch, key: jax.Array, quantile: jax.Array, groups: jax.Array, config: DiffusionConfig
+) -> Question:
+    """The question of validation: one quantile of time and one number of given groups for all, noise fixed by `key`."""
 
-    def local(batch: PackedBatch, seed: jax.Array, time: jax.Array, groups: jax.Array) -> Question:
+    def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, groups: jax.Array) -> Question:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         noise_BLP = randomness.token_noise(keys_BN, example_of_slot(batch), batch.token_BL, batch.patches_BLP.shape[-1])
         shape = batch.grid_BN3.shape[:2]
+        times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config)
         groups_BN = jnp.minimum(groups, jnp.maximum(batch.grid_BN3[..., 0] - 1, 0))
-        return ask(batch, jnp.full(shape, time), groups_BN, jnp.zeros(shape, bool), noise_BLP)
+        return ask(batch, times_BN, groups_BN, jnp.zeros(shape, bool), noise_BLP)
 
-    return rowwise(local, batch, jax.random.key_data(key), time, groups)
+    return rowwise(local, batch, jax.random.key_data(key), quantile, groups)
+
+
+def _times(uniform_BN: jax.Array, grid_BN3: jax.Array, config: DiffusionConfig) -> jax.Array:
+    """The training distribution's time at each quantile."""
+    normal_BN = jax.scipy.special.ndtri(jnp.clip(uniform_BN, 1e-6, 1 - 1e-6))
+    times_BN = flow.logit_normal(normal_BN, config.logit_mean, config.logit_std)
+    return flow.shift_time(times_BN, grid_BN3) if config.size_shift else times_BN

@@ -12,14 +12,11 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PackedBatch
-from vdit.config import ModelConfig
+from vdit.config import TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
 from vdit.models.rotary import rotary_table, rotate
 from vdit.models.weights import use, weight
 from vdit.parallel.rowwise import rowwise, take
-
-TIME_FEATURES = 128
-
 
 @dataclasses.dataclass(frozen=True)
 class Interface:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-TIME_FEATURES = 256  # width of the sinusoidal features of a diffusion time, as in DiT
+from vdit.config import TIME_FEATURES
+
 FLOPS_PER_TRAINING_MULTIPLY_ADD = 6  # 2 per multiply-add, 3 for forward and backward
 
 Number = Any  # int, float or integer array: the counts broadcast over examples
@@ -47,8 +48,8 @@ class ModelShape:
 
     @property
     def time_weights(self) -> int:
-        """Weights that run once per distinct time: features -> d -> d, then one d -> 6 d shared by all layers."""
-        return self.time_features * self.width + 7 * self.width**2
+        """Weights that run once per distinct time: features -> d, then one d -> 6 d shared by all layers."""
+        return self.time_features * self.width + 6 * self.width**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +100,14 @@ def forward_multiply_adds(shape: ModelShape, patches: Number, text_tokens: Numbe
       float64, broadcast over the arguments.
     """
     patches, text = np.asarray(patches, np.float64), np.asarray(text_tokens, np.float64)
-    blocks = shape.depth * block_multiply_adds(shape.width, patches + text, shape.mlp_ratio, shape.gated)
+    return _multiply_adds(shape, patches, text, (patches + text) ** 2, np.asarray(times, np.float64))
+
+
+def _multiply_adds(shape: ModelShape, patches: Number, text: Number, squares: Number, times: Number) -> Number:
+    """Linear in patches, caption tokens, n_i^2 and distinct times, so it holds for one example and for sums of many."""
+    blocks = shape.depth * (shape.block_weights * (patches + text) + 2 * shape.width * squares)
     projections = 2 * shape.patch_size * shape.width * patches + shape.text_width * shape.width * text
-    return blocks + projections + shape.time_weights * np.asarray(times, np.float64)
+    return blocks + projections + shape.time_weights * times
 
 
 def forward_flops(
@@ -124,6 +130,18 @@ def forward_flops(
 def training_flops(shape: ModelShape, patches: Number, text_tokens: Number = 0, times: Number = 1) -> Number:
     """FLOPs of training on one example once: forward, and backward at twice its cost."""
     return FLOPS_PER_TRAINING_MULTIPLY_ADD * forward_multiply_adds(shape, patches, text_tokens, times)
+
+
+def training_flops_of_sums(shape: ModelShape, patches: float, text: float, squares: float, examples: float) -> float:
+    """Training FLOPs of many examples from sums over them, which a run keeps as its account.
+
+    Args:
+      shape: sizes of the model.
+      patches, text: real patches and caption tokens.
+      squares: sum of n^2 over the segments, n = patches + caption tokens of one.
+      examples: number of segments; each has one distinct time.
+    """
+    return FLOPS_PER_TRAINING_MULTIPLY_ADD * _multiply_adds(shape, patches, text, squares, examples)
 
 
 def batch_training_flops(shape: ModelShape, segments_BL: Any, text_index_BL: Any, times: Number = 1) -> float:
@@ -159,8 +177,8 @@ def flops_6nd(parameters: Number, tokens: Number) -> Number:
 def parameters(shape: ModelShape) -> Parameters:
     """Matrix weights and the modulation tables of the model, for planning before one is built.
 
-    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm scales (under 1% from
-    width 64 on) are left to the count of a real parameter tree.
+    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm gains (about 1% at width 64)
+    are left to `models.transformer.parameter_counts`, which counts a real model.
     """
     tables = shape.depth * 6 * shape.width
     without = round(shape.depth * shape.block_weights + shape.time_weights + tables)

@@ -15,6 +15,7 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow
 from vdit.models.transformer import Interface, SpacetimeTransformer
+from vdit.parallel.rowwise import rowwise
 from vdit.training.optimizer import make_optimizer, rate_multipliers
 
 
@@ -102,9 +103,24 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         metrics = {
             "loss": loss,
             "grad_norm": optax.global_norm(grads),
-            "patches": batch.is_patch_BL.sum(),
-            "examples": (batch.grid_BN3[..., 0] > 0).sum(),
+            **consumed(batch),
         }
         return TrainState(state.step + 1, params, average, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def consumed(batch: PackedBatch) -> dict[str, jax.Array]:
+    """What a batch holds: patches, caption tokens, examples, and the sum of n^2 over its segments."""
+
+    def squares(segments_BL: jax.Array) -> jax.Array:
+        size = segments_BL.shape[1] + 1
+        lengths = jax.vmap(lambda s: jax.ops.segment_sum(jnp.ones(s.shape), s, size)[1:])(segments_BL)
+        return (lengths**2).sum(-1)
+
+    return {
+        "patches": batch.is_patch_BL.sum(),
+        "text": (batch.text_index_BL >= 0).sum(),
+        "examples": (batch.grid_BN3[..., 0] > 0).sum(),
+        "squares": rowwise(squares, batch.segments_BL).sum(),
+    }

@@ -1,0 +1,117 @@
+"""Validation loss: fixed noise, fixed quantiles of time, every example once; by time, size and duration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdit.batch import PackedBatch
+from vdit.config import Config
+from vdit.diffusion import corruption
+from vdit.evaluation.intervals import bootstrap_mean
+from vdit.parallel.mesh import to_global
+from vdit.parallel.rowwise import rowwise
+from vdit.training.step import question_loss
+
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Quantiles of the training distribution of times at which the loss is measured, for each clip's own shift."""
+
+GIVEN_GROUPS = (0, 2)
+"""Modes that are measured: nothing given, and the first two groups given."""
+
+NOISE_SEED = 20_24
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleLosses:
+    """Loss of every example at every quantile of time and mode.
+
+    Attributes:
+      error_EGT: mean squared error of the velocity over the example's scored patches.
+      count_EG: scored patches.
+      grid_E3: patch grids.
+    """
+
+    error_EGT: np.ndarray
+    count_EG: np.ndarray
+    grid_E3: np.ndarray
+
+    def summary(self) -> dict[str, Any]:
+        """The loss with its 95% interval over examples, and the same by time, mode, size and duration.
+
+        The loss is the mean over times and modes of the patch-weighted mean over examples.
+        """
+        weight_EG1 = self.count_EG[..., None]
+        per_mode_GT = (self.error_EGT * weight_EG1).sum(0) / np.maximum(weight_EG1.sum(0), 1)
+        example_E = (self.error_EGT.mean(-1) * self.count_EG).sum(1)
+        interval = bootstrap_mean(example_E, self.count_EG.sum(1))
+        spatial_E = self.grid_E3[:, 1] * self.grid_E3[:, 2]
+        return {
+            "loss": float(per_mode_GT.mean()),
+            "loss_interval": [float(x - interval.mean + per_mode_GT.mean()) for x in interval.interval],
+            "by_time_quantile": {str(t): float(x) for t, x in zip(QUANTILES, per_mode_GT.mean(0), strict=True)},
+            "by_given_groups": {str(g): float(x) for g, x in zip(GIVEN_GROUPS, per_mode_GT.mean(1), strict=True)},
+            "by_spatial_patches": self._buckets(spatial_E),
+            "by_groups": self._buckets(self.grid_E3[:, 0]),
+            "examples": len(self.grid_E3),
+        }
+
+    def _buckets(self, key_E: np.ndarray) -> dict[str, float]:
+        """Loss by quartile of a size, keyed by the range of the size."""
+        edges = np.unique(np.quantile(key_E, (0, 0.25, 0.5, 0.75, 1), method="nearest"))
+        bucket_E = np.clip(np.searchsorted(edges, key_E, side="right") - 1, 0, max(0, len(edges) - 2))
+        out = {}
+        for bucket in np.unique(bucket_E):
+            chosen = bucket_E == bucket
+            name = f"{key_E[chosen].min()}-{key_E[chosen].max()}"
+            count = self.count_EG[chosen]
+            out[name] = float((self.error_EGT[chosen].mean(-1) * count).sum() / max(count.sum(), 1))
+        return out
+
+
+def make_evaluate(graph: Any, config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Compiled (params, batch, quantile of time, given groups) -> (error sum, scored patches) of every example, each _BN."""
+
+    def evaluate(params: Any, batch: PackedBatch, quantile: jax.Array, groups: jax.Array) -> tuple[jax.Array, jax.Array]:
+        question = corruption.fixed_question(batch, jax.random.key(NOISE_SEED), quantile, groups, config.diffusion)
+        error_BL, _ = question_loss(graph, params, batch, question, config)
+        size = batch.grid_BN3.shape[1]
+
+        def sums(values_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
+            return jax.vmap(lambda v, s: jax.ops.segment_sum(v, s, size + 1)[1:])(values_BL, segments_BL)
+
+        return (rowwise(sums, error_BL, batch.segments_BL), rowwise(sums, question.scored_BL, batch.segments_BL))
+
+    return jax.jit(evaluate)
+
+
+def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[PackedBatch], mesh: Any) -> ExampleLosses:
+    """Runs a compiled `make_evaluate` over all batches, quantiles and modes."""
+    errors, counts, grids = [], [], []
+    for local in batches:
+        batch = to_global(local, mesh)
+        results = [[evaluate(params, batch, t, g) for t in QUANTILES] for g in GIVEN_GROUPS]
+        sums_GTBN = np.array([[_whole(error) for error, _ in row] for row in results])
+        counts_GBN = np.array([_whole(row[0][1]) for row in results])
+        grid_BN3 = _whole(batch.grid_BN3)
+        real_BN = grid_BN3[..., 0] > 0
+        errors.append((sums_GTBN / np.maximum(counts_GBN, 1)[:, None])[:, :, real_BN])
+        counts.append(counts_GBN[:, real_BN])
+        grids.append(grid_BN3[real_BN])
+    return ExampleLosses(
+        np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
+    )
+
+
+def _whole(array: jax.Array) -> np.ndarray:
+    """A global array on this host, gathered from other processes where there are any."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)

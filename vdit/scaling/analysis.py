@@ -1,0 +1,161 @@
+"""Everything a report says about a study, computed once from its files, whatever part of them exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from vdit.config import UserError
+from vdit.scaling.extrapolate import carried_forward, judge
+from vdit.scaling.laws import Fit, fit_law
+from vdit.scaling.parabolas import IsoFlop, fit_isoflop
+from vdit.scaling.runs import Run, Study, Table, table
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The held-out run: what was said before it and what came.
+
+    Attributes:
+      run: its name.
+      flops, params, tokens: C, N, D.
+      loss, interval: predicted.
+      baseline: lowest loss of the largest fitted budget, carried forward.
+      written: when the prediction was written, "" if it was made only now, by this report.
+      measured: final loss, None until the run is finished.
+    """
+
+    run: str
+    flops: float
+    params: float
+    tokens: float
+    loss: float
+    interval: tuple[float, float] | None
+    baseline: float
+    written: str
+    measured: float | None
+
+    @property
+    def error(self) -> float | None:
+        """(predicted - measured) / measured."""
+        return None if self.measured is None else self.loss / self.measured - 1
+
+    @property
+    def baseline_error(self) -> float | None:
+        return None if self.measured is None else self.baseline / self.measured - 1
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the interval holds the measurement."""
+        if self.measured is None or self.interval is None:
+            return None
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """A study and what follows from it; None where there is not enough to compute it from.
+
+    Attributes:
+      study: the files.
+      grid: runs of the iso-FLOP grid, None before the first.
+      fit: the law through them.
+      unfitted: why there is no fit yet.
+      isoflop: the parabolas.
+      prediction: the held-out run.
+    """
+
+    study: Study
+    grid: Table | None
+    fit: Fit | None
+    unfitted: str
+    isoflop: IsoFlop | None
+    prediction: Prediction | None
+
+    @property
+    def planned(self) -> int | None:
+        """Runs that the study means to make, None if study.json does not say."""
+        about = self.study.about
+        if isinstance(about.get("planned"), int):
+            return about["planned"]
+        count = len(about.get("budgets", [])) * len(about.get("sizes", []))
+        return count + (1 if about.get("held_out") else 0) if count else None
+
+    @property
+    def counted(self) -> list[Run]:
+        """Runs of the law, grid and held out: those that the study compares with each other."""
+        return self.study.of_kind("grid", "heldout")
+
+    def best_at(self, kind: str, name: str) -> list[tuple[float, float]]:
+        """(C, lowest `name` of the runs of a kind) for each budget."""
+        found: dict[float, float] = {}
+        for run in self.study.of_kind(kind):
+            value = run.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                budget = float(run.get("budget") or run["flops"])
+                found[budget] = min(found.get(budget, math.inf), value)
+        return sorted(found.items())
+
+
+def analyse(study: Study, bootstraps: int = 1000) -> Analysis:
+    """Fits what can be fitted to the runs so far."""
+    runs = study.of_kind("grid")
+    grid = table(runs) if runs else None
+    fit, unfitted, isoflop = None, "no run of the grid has finished", None
+    if grid is not None:
+        isoflop = fit_isoflop(grid.flops, grid.params, grid.tokens, grid.loss, budgets=grid.budgets)
+        try:
+            fit = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops, bootstraps=bootstraps)
+            unfitted = ""
+        except UserError as error:
+            unfitted = str(error)
+    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit))
+
+
+def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction | None:
+    """From prediction.json; or, for a held-out run that nobody predicted, from the fit, marked as made afterwards."""
+    held_out = study.of_kind("heldout")
+    said = study.prediction
+    needed = ("flops", "params", "tokens", "predicted_loss", "baseline_loss")
+    if all(isinstance(said.get(name), (int, float)) for name in needed):
+        run = next((r for r in held_out if r["run"] == said.get("run")), held_out[0] if held_out else None)
+        interval: Any = said.get("interval")
+        whole = isinstance(interval, (list, tuple)) and len(interval) == 2
+        return Prediction(
+            run=str(said.get("run", "held out")),
+            flops=float(said["flops"]),
+            params=float(said["params"]),
+            tokens=float(said["tokens"]),
+            loss=float(said["predicted_loss"]),
+            interval=(float(interval[0]), float(interval[1])) if whole else None,
+            baseline=float(said["baseline_loss"]),
+            written=str(said.get("written", "at a time that was not noted")),
+            measured=float(run["loss"]) if run else None,
+        )
+    if not held_out or fit is None or grid is None:
+        return None
+    found = judge(fit, grid, table(held_out[:1]))[0]
+    run = held_out[0]
+    return Prediction(
+        run=found["run"],
+        flops=found["flops"],
+        params=float(run["params"]),
+        tokens=float(run["tokens"]),
+        loss=found["predicted"],
+        interval=found["interval"],
+        baseline=carried_forward(grid),
+        written="",
+        measured=found["measured"],
+    )
+
+
+def envelope(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points where y reaches a new low as x rises."""
+    order = np.lexsort((y, x))
+    x, y = np.asarray(x)[order], np.asarray(y)[order]
+    lowest = np.minimum.accumulate(y)
+    new = np.concatenate([[True], lowest[1:] < lowest[:-1]])[: len(x)]
+    return x[new], y[new]

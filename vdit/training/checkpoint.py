@@ -1,0 +1,114 @@
+"""Checkpoints: the train state and the data position in one Orbax save."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vdit.config import TrainConfig, UserError
+from vdit.training.step import TrainState
+
+FORMAT = 1
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands in its data, and what it has consumed; a few integers.
+
+    Attributes:
+      step: steps taken.
+      next_row: next row of the plan's endless stream.
+      patches, text, examples: real patches, caption tokens and examples seen.
+      squares: sum of n^2 over the segments seen, for the FLOPs of attention.
+      skipped: ranges of rows that were passed over.
+    """
+
+    step: int = 0
+    next_row: int = 0
+    patches: int = 0
+    text: int = 0
+    examples: int = 0
+    squares: float = 0.0
+    skipped: list[list[int]] = dataclasses.field(default_factory=list)
+
+
+def _named(state: TrainState) -> dict[str, Any]:
+    """The state as a flat dictionary path -> array, so that a checkpoint does not depend on our classes."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      workdir: the run's folder; its subfolder `checkpoints` is used.
+      config: how many are kept.
+    """
+
+    def __init__(self, workdir: epath.PathLike, config: TrainConfig):
+        self.path = epath.Path(workdir) / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
+                [
+                    ocp.checkpoint_managers.LatestN(config.keep),
+                    ocp.checkpoint_managers.CustomSteps(list(config.keep_steps)),
+                ]
+            ),
+        )
+        self._manager = ocp.CheckpointManager(self.path.resolve(), options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, position: Position) -> None:
+        """Starts to write a checkpoint in the background; does nothing if this step is saved already."""
+        if position.step in self._manager.all_steps():
+            return
+        values = {"format": FORMAT, **dataclasses.asdict(position)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), position=ocp.args.JsonSave(values))
+        self._manager.save(position.step, args=args)
+
+    def restore(self, like: TrainState, step: int) -> tuple[TrainState, Position]:
+        """Reads one checkpoint into the shapes and shardings of `like`.
+
+        Raises:
+          UserError: if it is missing, damaged, of another format, or lacks anything of the state.
+        """
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _named(like))
+        where = self.path / str(step)
+        if not where.exists():
+            steps = ", ".join(str(s) for s in self._manager.all_steps()) or "none"
+            raise UserError(f"no checkpoint of step {step} in {self.path}; there are {steps}")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore())
+        try:
+            read = self._manager.restore(step, args=args)
+        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"checkpoint {where} cannot be restored; it is damaged or of another model: {reason}") from error
+        values = dict(read["position"])
+        if values.pop("format", None) != FORMAT:
+            raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
+        leaves = [read["state"][name] for name in _named(like)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(**values)
+
+    def wait(self) -> None:
+        """Waits until what was started is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Steps of the complete checkpoints below a workdir, in order, without opening them."""
+    names = [path.name for path in (epath.Path(workdir) / "checkpoints").glob("*") if path.name.isdigit()]
+    return sorted(int(name) for name in names)

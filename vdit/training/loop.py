@@ -1,0 +1,259 @@
+"""The training loop: data to steps to checkpoints and metrics. Exactly resumable after any step."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from data_pipelines import pipeline
+from data_pipelines.store import Dataset
+from vdit.batch import PackedBatch
+from vdit.config import Config, UserError
+from vdit.evaluation.validation import ExampleLosses, make_evaluate, validate
+from vdit.models.transformer import Interface, parameter_counts
+from vdit.parallel.mesh import make_mesh, row_shards, to_global, use_mesh
+from vdit.scaling import flops
+from vdit.training import workdir as workdirs
+from vdit.training.checkpoint import Checkpoints, Position
+from vdit.training.metrics import MetricWriter
+from vdit.training.optimizer import learning_rate
+from vdit.training.step import TrainState, init_state, make_train_step
+
+_compiled: dict[Any, Any] = {}
+
+
+@dataclasses.dataclass
+class Run:
+    """A run opened for training, evaluation or sampling: its model, state and mesh.
+
+    Attributes:
+      config, workdir: what and where.
+      meta: description of the data set it is trained on.
+      graph: graph definition of the model.
+      state: current state.
+      position: its place in the data.
+      mesh: mesh over all devices.
+      shape: sizes that decide its FLOPs.
+    """
+
+    config: Config
+    workdir: epath.Path
+    meta: dict[str, Any]
+    mesh: jax.sharding.Mesh
+    graph: Any
+    state: TrainState
+    position: Position
+    shape: flops.ModelShape
+
+    @property
+    def training_flops(self) -> float:
+        """FLOPs spent so far, counted from the segments seen."""
+        p = self.position
+        return flops.training_flops_of_sums(self.shape, p.patches, p.text, p.squares, p.examples)
+
+
+def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step: int | None = None) -> Run:
+    """Makes the model and restores the newest checkpoint (or that of `step`), the trunk's, or starts afresh.
+
+    Raises:
+      UserError: if a checkpoint cannot be restored, or `step` has none.
+    """
+    mesh = make_mesh(config.mesh)
+    workdir = epath.Path(workdir)
+    interface = interface_of(meta)
+    with use_mesh(mesh):
+        graph, state = init_state(config, interface)
+        position = Position()
+        checkpoints = Checkpoints(workdir, config.train)
+        newest = checkpoints.latest if step is None else step
+        if newest is not None:
+            state, position = checkpoints.restore(state, newest)
+        elif config.train.branch_from:
+            start = config.train.steps - config.optimizer.cooldown
+            state, position = Checkpoints(config.train.branch_from, config.train).restore(state, start)
+        checkpoints.close()
+    shape = flops.ModelShape(
+        config.model.width, config.model.depth, interface.patch, interface.text, config.model.feed_forward
+    )
+    return Run(config, workdir, meta, mesh, graph, state, position, shape)
+
+
+def interface_of(meta: dict[str, Any]) -> Interface:
+    """What the model must take, from a data set's description."""
+    return Interface(int(np.prod(meta["patch"])) * meta["channels"], meta["text_encoder"]["width"])
+
+
+def train(config: Config, workdir: epath.PathLike, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Trains to config.train.steps, going on from the newest checkpoint if there is one.
+
+    Args:
+      config: the run.
+      workdir: where its checkpoints and metrics are; must be empty or of the same config.
+      progress: called with each row of metrics.
+
+    Returns:
+      The last row of metrics: the final evaluation.
+
+    Raises:
+      UserError: if config, data set and workdir do not go together.
+    """
+    dataset = Dataset(config.data.path)
+    workdir = epath.Path(workdir)
+    workdirs.claim(workdir, config, dataset.meta)
+    run = open_run(config, workdir, dataset.meta)
+    if config.data.rows_per_step % row_shards(run.mesh):
+        raise UserError(
+            f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {row_shards(run.mesh)} row shards of the mesh"
+        )
+    with use_mesh(run.mesh):
+        return _train(run, dataset, progress)
+
+
+def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
+    config, steps = run.config, run.config.train.steps
+    step_function, evaluate = _functions(run)
+    writer = MetricWriter(run.workdir, run.position.step) if jax.process_index() == 0 else None
+    checkpoints = Checkpoints(run.workdir, config.train)
+    batches = pipeline.rows(
+        dataset, config.data, dataset.patch, config.seed, run.position.step, jax.process_index(), jax.process_count()
+    )
+    clock = _Clock()
+    bar = tqdm(total=steps, initial=run.position.step, unit="step", disable=not sys.stderr.isatty(), desc=run.workdir.name)
+    final: dict[str, Any] = {}
+
+    def record(values: dict[str, Any]) -> None:
+        counts = {name: getattr(run.position, name) for name in ("patches", "text", "examples")}
+        values = {"step": run.position.step, **values, **counts, "flops": run.training_flops, **clock.report()}
+        if writer:
+            writer.write(values)
+        if progress:
+            progress(values)
+        if bar.disable and jax.process_index() == 0:
+            left = (steps - run.position.step) * clock.seconds_per_step
+            kind = "validation" if "validation" in values else "train"
+            loss = values["validation"]["loss"] if "validation" in values else values["loss"]
+            print(f"{run.workdir.name} step {run.position.step}/{steps} {kind} loss {loss:.4f}, {left:.0f} s left", flush=True)
+
+    def finish(pending: dict[str, jax.Array], rate: float) -> None:
+        """Accounts for a step that was dispatched; called after the next one is, so that fetching does not stall."""
+        values = {name: float(value) for name, value in pending.items()}
+        position = run.position
+        position.step += 1
+        position.next_row += config.data.rows_per_step
+        position.patches += int(values.pop("patches"))
+        position.text += int(values.pop("text"))
+        position.examples += int(values.pop("examples"))
+        position.squares += values.pop("squares")
+        clock.step()
+        bar.update()
+        if not np.isfinite(values["loss"]):
+            raise FloatingPointError(f"the loss of step {position.step} is {values['loss']}; nothing of it was saved")
+        if position.step % config.train.log_every == 0 or position.step == steps:
+            record({**values, "rate": rate})
+
+    pending: tuple[dict[str, jax.Array], float] | None = None
+    first = run.position.step
+    for number in range(first, steps):
+        _profile(run, number)
+        batch = clock.wait(lambda: to_global(next(batches), run.mesh))
+        rate = learning_rate(number, steps, config.optimizer)
+        state, metrics = step_function(run.state, batch, np.float32(rate))
+        run.state = state
+        if pending:
+            finish(*pending)
+        pending = metrics, rate
+        done = number + 1
+        save = done % config.train.checkpoint_every == 0 or done in config.train.keep_steps or done == steps
+        look = done == steps or (config.train.evaluate_every and done % config.train.evaluate_every == 0)
+        if save or look:
+            finish(*pending)
+            pending = None
+        if save:
+            checkpoints.save(run.state, run.position)
+        if look:
+            final = {"validation": evaluate_run(run, dataset, evaluate)}
+            record(final)
+    if not final:  # the run had ended before; its last evaluation is made again
+        final = {"validation": evaluate_run(run, dataset, evaluate)}
+    checkpoints.close()
+    bar.close()
+    if writer:
+        writer.close()
+    body, total = parameter_counts(run.state.params)
+    counts = {name: getattr(run.position, name) for name in ("step", "patches", "text", "examples")}
+    return {**final, **counts, "flops": run.training_flops, "params": body, "params_total": total, **clock.report()}
+
+
+def _functions(run: Run) -> tuple[Any, Any]:
+    """The compiled step and evaluation; shared by runs in one process that differ in data, length or schedule only."""
+    config = run.config
+    key = (config.seed, config.model, config.diffusion, dataclasses.replace(config.optimizer, learning_rate=0, warmup=0, cooldown=0), run.mesh, run.shape)
+    if key not in _compiled:
+        _compiled[key] = make_train_step(run.graph, config), make_evaluate(run.graph, config)
+    return _compiled[key]
+
+
+def evaluate_run(run: Run, dataset: Dataset, evaluate: Any = None) -> dict[str, Any]:
+    """Validation loss of the averaged parameters on every split but the training one."""
+    evaluate = evaluate or _functions(run)[1]
+    out: dict[str, Any] = {}
+    for split in dataset.splits:
+        if split != run.config.data.split:
+            losses = split_losses(run, dataset, split, evaluate)
+            out[split] = losses.summary()
+    first = out.get("val") or next(iter(out.values()), None)
+    if first is None:
+        raise UserError(f"{dataset.path} has no split but {run.config.data.split}; nothing to validate on")
+    return {"loss": first["loss"], "loss_interval": first["loss_interval"], **out}
+
+
+def split_losses(run: Run, dataset: Dataset, split: str, evaluate: Any) -> ExampleLosses:
+    """Loss of every example of a split."""
+    data = dataclasses.replace(run.config.data, split=split)
+    batches: Iterator[PackedBatch] = pipeline.validation_rows(
+        dataset, data, dataset.patch, jax.process_index(), jax.process_count()
+    )
+    return validate(evaluate, run.state.ema, batches, run.mesh)
+
+
+def _profile(run: Run, step: int) -> None:
+    window = run.config.train.profile
+    if window and step == window[0]:
+        jax.profiler.start_trace(str(run.workdir / "profile"))
+    if window and step == window[1]:
+        jax.block_until_ready(run.state)
+        jax.profiler.stop_trace()
+
+
+class _Clock:
+    """Seconds spent in training, and the share of them spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._start = self._mark = time.perf_counter()
+        self._waited = 0.0
+        self._steps = 0
+
+    def wait(self, read: Callable[[], Any]) -> Any:
+        before = time.perf_counter()
+        value = read()
+        self._waited += time.perf_counter() - before
+        return value
+
+    def step(self) -> None:
+        self._steps += 1
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (time.perf_counter() - self._start) / max(1, self._steps)
+
+    def report(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._start
+        return {"seconds": round(seconds, 3), "data_wait": round(self._waited / seconds, 5)}

@@ -1,0 +1,68 @@
+"""Metric writers: JSON lines, which are the record, and TensorBoard, which is for looking."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Appends rows to metrics.jsonl and to TensorBoard.
+
+    Args:
+      workdir: the run's folder.
+      step: the step the run goes on from: rows of later steps, written before it was stopped, are dropped.
+    """
+
+    def __init__(self, workdir: epath.Path, step: int):
+        self._path = workdir / "metrics.jsonl"
+        if self._path.exists():
+            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
+            partial = self._path.with_name("metrics.jsonl.partial")
+            partial.write_text("".join(f"{line}\n" for line in kept))
+            partial.replace(self._path)
+        self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=step + 1, flush_secs=30)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """One row; `values` must hold "step". Numbers also go to TensorBoard, nested ones under joined names."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+        for name, value in _numbers(values).items():
+            self._board.add_scalar(name, value, values["step"])
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """All whole rows of a run's metrics.jsonl, in order."""
+    path = epath.Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _step_of(line) >= 0 and _whole(line)]
+
+
+def _whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _step_of(line: str) -> float:
+    """Step of a row; infinite for a line that was cut off, so that it is dropped."""
+    return json.loads(line)["step"] if _whole(line) else float("inf")
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            out |= _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            out[f"{prefix}{name}"] = float(value)
+    return out
