@@ -168,11 +168,10 @@ class TrainConfig:
 
     Attributes:
       steps: the run ends after this step.
-      log_every, checkpoint_every, evaluate_every: in steps; evaluate_every=0 evaluates at the end only.
+      log_every, checkpoint_every, evaluate_every: in steps; evaluate_every=0 evaluates at the end only, -1 never.
       keep: newest checkpoints kept.
       keep_steps: checkpoints that are written and never deleted: where branches leave a trunk.
       branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown.
-      evaluation_examples: clips of the validation splits that are evaluated.
       profile: steps between which an xprof trace is written, such as (10, 13); () = none.
     """
 
@@ -183,7 +182,6 @@ class TrainConfig:
     keep: int = 2
     keep_steps: tuple[int, ...] = ()
     branch_from: str = ""
-    evaluation_examples: int = 256
     profile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -43,3 +43,20 @@ def rotate(x_BLHK: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     cos, sin = (t[:, :, None].astype(x_BLHK.dtype) for t in table)
     first, second = jnp.split(x_BLHK, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+WAVES = (4.0, 8.0, 16.0, 32.0)
+"""Wavelengths of the absolute position features, in patches (or groups at the reference rate)."""
+
+POSITION_FEATURES = 3 * 2 * len(WAVES)
+
+
+def position_features(positions_BL3: jax.Array) -> jax.Array:
+    """Sines and cosines of every coordinate, features_BLE float32, added to the tokens at the input.
+
+    Rotary attention tells where a token looks, not what it finds there: without these a value cannot say where it
+    comes from, and small models are slow to learn motion (docs/architecture.md has the comparison).
+    """
+    angle = positions_BL3[..., None] * (2 * np.pi / np.array(WAVES, np.float32))
+    angle = angle.reshape(*positions_BL3.shape[:2], -1)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)

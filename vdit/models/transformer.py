@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
-from vdit.models.rotary import rotary_table, rotate
+from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import use, weight
 from vdit.parallel.rowwise import rowwise, take
 
@@ -94,6 +94,7 @@ class SpacetimeTransformer(nnx.Module):
         self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, "fsdp"), "input", fan_in=TIME_FEATURES // 2)
         self.modulation = weight(rngs, (d, 6 * d), P("fsdp", None), "hidden")
         self.text_modulation = weight(rngs, (6 * d,), P(None), "vector")
+        self.position_in = weight(rngs, (POSITION_FEATURES, d), P(None, "fsdp"), "input", fan_in=POSITION_FEATURES)
         self.patch_bias = weight(rngs, (d,), P(None), "vector")
         self.text_bias = weight(rngs, (d,), P(None), "vector")
         self.out = weight(rngs, (d, p), P("fsdp", None), "output")
@@ -126,6 +127,8 @@ class SpacetimeTransformer(nnx.Module):
         text_BL = batch.text_index_BL >= 0
 
         x_BLD = jnp.einsum("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), out_sharding=tokens)
+        place_BLE = position_features(batch.positions_BL3).astype(dtype)
+        x_BLD += jnp.einsum("ble,ed->bld", place_BLE, use(self.position_in, dtype), out_sharding=tokens)
         x_BLD = jnp.where(text_BL[..., None], self._captions(batch, null_BN), x_BLD + self.patch_bias[...].astype(dtype))
 
         features = time_features(times_BK).astype(dtype)
@@ -173,7 +176,7 @@ def parameter_counts(params: Any) -> tuple[int, int]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = int(np.prod(leaf.shape))
         total += size
-        if not any(getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias") for part in path):
+        if not any(getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias", "position_in") for part in path):
             body += size
         # `out` names the output projection at the top and the attention output inside a block.
         if [getattr(part, "key", None) for part in path][0] == "out":

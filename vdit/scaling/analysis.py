@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction
             loss=float(said["predicted_loss"]),
             interval=(float(interval[0]), float(interval[1])) if whole else None,
             baseline=float(said["baseline_loss"]),
-            written=str(said.get("written", "at a time that was not noted")),
+            written=_written_before(said.get("written"), run),
             measured=float(run["loss"]) if run else None,
         )
     if not held_out or fit is None or grid is None:
@@ -150,6 +151,15 @@ def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction
         written="",
         measured=found["measured"],
     )
+
+
+def _written_before(written: Any, run: Run | None) -> str:
+    """When a prediction was written, "" if that was after its run (which may say when it "started") had started."""
+    try:
+        late = run is not None and datetime.fromisoformat(str(written)) > datetime.fromisoformat(str(run["started"]))
+    except (KeyError, ValueError, TypeError):  # a time is missing, or only one of them has a time zone
+        late = False
+    return "" if late else str(written or "at a time that was not noted")
 
 
 def envelope(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

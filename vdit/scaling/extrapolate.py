@@ -18,7 +18,9 @@ def carried_forward(runs: Table) -> float:
     return float(runs.loss[rows].min())
 
 
-def predict_held_out(runs: Table, flops: float, params: float, tokens: float, run: str, seed: int = 0) -> dict[str, Any]:
+def predict_held_out(
+    runs: Table, flops: float, params: float, tokens: float, run: str, seed: int = 0
+) -> dict[str, Any]:
     """The content of prediction.json, to be written before the held-out run starts.
 
     Args:
@@ -72,8 +74,8 @@ def judge(fit: Fit, fitted: Table, held_out: Table) -> list[dict[str, Any]]:
 def extrapolation(runs: Table) -> list[dict[str, Any]]:
     """How a law fitted to the smaller budgets would have predicted each larger one.
 
-    For every budget from the third on whose predecessors hold `MIN_ROWS` runs: the mean |error| over its runs, the error
-    at its best run, and what the baseline of the last smaller budget misses that best run by.
+    For every budget from the third on whose predecessors hold `MIN_ROWS` runs: the mean |error| over its runs, the
+    error at its best run, and what the baseline of the last smaller budget misses that best run by.
     """
     groups = group_budgets(runs.flops, runs.budgets)
     found = []

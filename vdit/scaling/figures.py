@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from vdit.scaling.analysis import Analysis, envelope
+from vdit.scaling.formatting import flops
 from vdit.scaling.laws import LEVEL, central
 from vdit.scaling.runs import Run
 
@@ -42,7 +43,7 @@ def isoflop(found: Analysis) -> go.Figure | None:
         colour = ramp(place, len(budgets))
         rows = np.array([i for i in range(len(grid)) if _budget(found, i, by_row) == budget])
         parabola = by_row.get(int(rows[0]))
-        name = f"{budget:.2g} FLOPs"
+        name = f"{flops(budget)} FLOPs"
         if parabola is not None:
             n = np.geomspace(grid.params[rows].min() / 1.15, grid.params[rows].max() * 1.15, 80)
             figure.add_scatter(
@@ -57,26 +58,30 @@ def isoflop(found: Analysis) -> go.Figure | None:
             inside = not parabola.edge
             figure.add_scatter(
                 x=[parabola.params], y=[parabola.loss], mode="markers", legendgroup=name, showlegend=False,
-                marker={"symbol": "diamond" if inside else "diamond-open", "size": 13, "color": colour, "line": {"width": 2, "color": INK if inside else colour}},
-                hovertemplate=f"{'minimum' if inside else parabola.edge}<br>N = %{{x:.3s}}<br>loss %{{y:.4f}}<extra>{name}</extra>",
+                marker={
+                    "symbol": "diamond" if inside else "diamond-open", "size": 13, "color": colour,
+                    "line": {"width": 2, "color": INK if inside else colour},
+                },
+                hovertemplate=f"{parabola.edge or 'minimum'}<br>N = %{{x:.3s}}<br>loss %{{y:.4f}}<extra>{name}</extra>",
             )  # fmt: skip
     return _log_axes(figure, x=grid.params)
 
 
 def compute(found: Analysis) -> go.Figure | None:
-    """Loss against compute: the runs, the best the law says a budget buys, and the held-out run against its prediction."""
+    """Loss against compute: the runs, what the law says a budget buys, and the held-out run against its prediction."""
     if found.grid is None:
         return None
     figure, grid, said = _blank("training compute C, FLOPs", "validation loss"), found.grid, found.prediction
-    flops, losses = list(grid.flops), list(grid.loss)
+    costs, losses = list(grid.flops), list(grid.loss)
     if said is not None:
-        flops.append(said.flops)
+        costs.append(said.flops)
         losses += [value for value in (said.loss, said.measured) if value]
     if found.fit is not None:
-        _law_band(figure, found, np.geomspace(min(flops) / 1.3, max(flops) * 1.6, 60))
+        _law_band(figure, found, np.geomspace(min(costs) / 1.3, max(costs) * 1.6, 60))
     figure.add_scatter(
-        x=grid.flops, y=grid.loss, mode="markers", name="runs of the grid", customdata=_hover(grid, np.arange(len(grid))),
-        marker={"color": MUTED, "size": 7, "opacity": 0.75}, hovertemplate=_HOVER,
+        x=grid.flops, y=grid.loss, mode="markers", name="runs of the grid",
+        customdata=_hover(grid, np.arange(len(grid))), marker={"color": MUTED, "size": 7, "opacity": 0.75},
+        hovertemplate=_HOVER,
     )  # fmt: skip
     minima = [p for p in (found.isoflop.parabolas if found.isoflop else ()) if not p.edge]
     if minima:
@@ -87,22 +92,22 @@ def compute(found: Analysis) -> go.Figure | None:
         )  # fmt: skip
     if said is not None:
         _held_out(figure, found)
-    return _log_axes(figure, x=flops, y=losses)
+    return _log_axes(figure, x=costs, y=losses)
 
 
-def _law_band(figure: go.Figure, found: Analysis, flops: np.ndarray) -> None:
+def _law_band(figure: go.Figure, found: Analysis, costs: np.ndarray) -> None:
     """L_opt(C) with its bootstrap interval."""
     assert found.fit is not None
     law, cost = found.fit.law, found.fit.cost
     figure.add_scatter(
-        x=flops, y=law.optimal_loss(flops, cost), mode="lines", name="law, at the best size",
+        x=costs, y=law.optimal_loss(costs, cost), mode="lines", name="law, at the best size",
         line={"color": RAMP[0], "width": 2.5}, hovertemplate="law at %{x:.2e}<br>loss %{y:.4f}<extra></extra>",
     )  # fmt: skip
-    spans = [central(found.fit.resamples.optimal_loss(c, cost)) for c in flops]
+    spans = [central(found.fit.resamples.optimal_loss(c, cost)) for c in costs]
     if all(spans):
         low, high = np.array(spans).T
         figure.add_scatter(
-            x=np.concatenate([flops, flops[::-1]]), y=np.concatenate([low, high[::-1]]), fill="toself", mode="lines",
+            x=np.concatenate([costs, costs[::-1]]), y=np.concatenate([low, high[::-1]]), fill="toself", mode="lines",
             line={"width": 0}, fillcolor=translucent(RAMP[0], 0.16), name=f"its {LEVEL:.0%} interval", hoverinfo="skip",
         )  # fmt: skip
 
@@ -118,7 +123,13 @@ def _held_out(figure: go.Figure, found: Analysis) -> None:
     bars = None
     if said.interval:
         low, high = said.interval
-        bars = {"type": "data", "array": [high - said.loss], "arrayminus": [said.loss - low], "thickness": 2, "width": 7}
+        bars = {
+            "type": "data",
+            "array": [high - said.loss],
+            "arrayminus": [said.loss - low],
+            "thickness": 2,
+            "width": 7,
+        }
     figure.add_scatter(
         x=[said.flops], y=[said.loss], mode="markers", name="predicted, held out", error_y=bars,
         marker={"symbol": "circle-open", "size": 13, "color": OUTSIDE, "line": {"width": 2.5}},
@@ -153,15 +164,16 @@ def physics(found: Analysis) -> go.Figure | None:
         )  # fmt: skip
         best_x, best_y = envelope(x, y)
         figure.add_scatter(
-            x=np.append(best_x, x.max()), y=np.append(best_y, best_y[-1]), mode="lines", legendgroup=side, showlegend=False,
-            line={"color": translucent(colour, 0.6), "width": 2, "shape": "hv"}, hoverinfo="skip",
+            x=np.append(best_x, x.max()), y=np.append(best_y, best_y[-1]), mode="lines", legendgroup=side,
+            showlegend=False, line={"color": translucent(colour, 0.6), "width": 2, "shape": "hv"}, hoverinfo="skip",
         )  # fmt: skip
         floor = floor_of(found, side)
         if floor:
             heights.append(floor)
             figure.add_scatter(
                 x=[x.min(), x.max()], y=[floor] * 2, mode="lines", name=f"ground truth, {words}", legendgroup=side,
-                line={"color": colour, "dash": "dash", "width": 1.5}, hovertemplate="ground truth %{y:.4f}<extra></extra>",
+                line={"color": colour, "dash": "dash", "width": 1.5},
+                hovertemplate="ground truth %{y:.4f}<extra></extra>",
             )  # fmt: skip
     return _log_axes(figure, x=[r["flops"] for r in runs], y=heights)
 
@@ -170,7 +182,7 @@ def floor_of(found: Analysis, side: str) -> float | None:
     """The physics error of ground-truth frames, given as a number or as {"mean": ...}."""
     value = found.study.floor.get(side)
     value = value.get("mean") if isinstance(value, dict) else value
-    return float(value) if _finite(value) and value > 0 else None
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
 def curves(found: Analysis) -> go.Figure | None:
@@ -192,7 +204,9 @@ def curves(found: Analysis) -> go.Figure | None:
             hovertemplate="%{text}<br>C = %{x:.2e}<br>loss %{y:.4f}<extra></extra>",
         )  # fmt: skip
         seen.add(width)
-    return _log_axes(figure, x=np.concatenate([x for x, _ in lines.values()]), y=np.concatenate([y for _, y in lines.values()]))
+    return _log_axes(
+        figure, x=np.concatenate([x for x, _ in lines.values()]), y=np.concatenate([y for _, y in lines.values()])
+    )
 
 
 def _curve(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -217,14 +231,15 @@ def packing(found: Analysis, key: str, title: str) -> go.Figure | None:
         if not histogram or not sum(histogram.get("counts", [])):
             continue
         edges, counts = np.array(histogram["edges"], float), np.array(histogram["counts"], float)
-        figure.add_bar(
-            x=(edges[1:] + edges[:-1]) / 2, y=counts / counts.sum(), width=np.diff(edges), name=name,
-            marker={"color": translucent((INSIDE, OUTSIDE, RAMP[2])[place % 3], 0.55), "line": {"width": 0}},
-            customdata=np.stack([edges[:-1], edges[1:], counts], -1),
-            hovertemplate="%{customdata[0]:.4g} to %{customdata[1]:.4g}: %{customdata[2]:.0f}<extra>" + name + "</extra>",
+        colour = (OUTSIDE, INSIDE, RAMP[2])[place % 3]
+        share = counts / counts.sum()
+        figure.add_scatter(
+            x=np.repeat(edges, 2), y=np.concatenate([[0], np.repeat(share, 2), [0]]), mode="lines", name=name,
+            fill="tozeroy", fillcolor=translucent(colour, 0.15), line={"color": colour, "width": 2},
+            hovertemplate="%{x:.4g}: %{y:.1%}<extra>" + name + "</extra>",
         )  # fmt: skip
         drawn += 1
-    figure.update_layout(barmode="overlay", showlegend=drawn > 1)
+    figure.update_layout(showlegend=drawn > 1)
     figure.update_yaxes(tickformat=".0%")
     return figure if drawn else None
 
@@ -234,11 +249,14 @@ FIGURES: dict[str, Callable[[Analysis], go.Figure | None]] = {
     "compute": compute,
     "physics": physics,
     "curves": curves,
-    "packing_tokens": lambda found: packing(found, "tokens_per_example", "slots of an example (caption and patches)"),
+    "packing_tokens": lambda found: packing(found, "tokens_per_example", "slots of an example"),
     "packing_rows": lambda found: packing(found, "examples_per_row", "examples in a row"),
 }
 
-_HOVER = "%{customdata[0]}<br>N = %{customdata[1]:.3s}, D = %{customdata[2]:.3s}<br>C = %{customdata[3]:.2e}<br>loss %{customdata[4]:.4f}<extra></extra>"
+_HOVER = (
+    "%{customdata[0]}<br>N = %{customdata[1]:.3s}, D = %{customdata[2]:.3s}<br>C = %{customdata[3]:.2e}<br>"
+    "loss %{customdata[4]:.4f}<extra></extra>"
+)
 
 
 def _hover(grid: Any, rows: np.ndarray) -> list[list[Any]]:
@@ -272,7 +290,14 @@ def _finite(value: Any) -> bool:
 
 
 def _blank(x_title: str, y_title: str) -> go.Figure:
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "outside", "tickcolor": GRID, "title": {"standoff": 10}}
+    axis = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "tickcolor": GRID,
+        "title": {"standoff": 10},
+    }
     return go.Figure(
         layout={
             "template": "none",
@@ -281,6 +306,7 @@ def _blank(x_title: str, y_title: str) -> go.Figure:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "margin": {"l": 62, "r": 14, "t": 10, "b": 50},
             "height": 430,
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": RAMP[0]},
             "hoverlabel": {"font": {"family": FONT, "size": 12}},
             "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
             "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
@@ -290,40 +316,22 @@ def _blank(x_title: str, y_title: str) -> go.Figure:
 
 
 def _log_axes(figure: go.Figure, x: Any = None, y: Any = None) -> go.Figure:
-    """Log axes over positive values, with ticks at 1, 2, 5 where a range is short and at powers of ten where it is long."""
+    """Log axes where there are positive values to draw.
+
+    Ticks stay right under zoom: automatic within a decade, at 1, 2, 5 over a few, at powers of ten over many.
+    """
     for axis, values in (("xaxis", x), ("yaxis", y)):
         values = np.asarray([] if values is None else values, np.float64)
         values = values[values > 0]
-        if not len(values):
-            continue
-        decades = np.log10(values.max() / values.min())
-        style = {"type": "log", "exponentformat": "power", "minor": {"ticks": "", "showgrid": False}}
-        if axis == "yaxis" or decades < 1.2:
-            ticks = _ticks(values.min(), values.max(), decades)
-            style |= {"tickvals": ticks, "ticktext": [_tick_text(t) for t in ticks]}
-        else:
-            style |= {"dtick": 1}
-        figure.update_layout({axis: style})
+        if len(values):
+            decades = np.log10(values.max() / values.min())
+            style: dict[str, Any] = {"type": "log", "exponentformat": "power" if values.max() > 1e9 else "SI"}
+            if decades > 0.7:
+                style["dtick"] = "D2" if decades < 3 else 1
+            if values.max() < 1e9:  # a format makes plotly write 2 and 5 of every decade in full
+                style["tickformat"] = "~s" if values.min() > 1e3 else ".3~g"
+            if axis == "xaxis" and decades < 0.5:  # one budget so far: not a magnified sliver of it
+                centre = float(np.log10(values).mean())
+                style |= {"range": [centre - 0.7, centre + 0.7], "dtick": "D2"}
+            figure.update_layout({axis: style})
     return figure
-
-
-def _ticks(low: float, high: float, decades: float) -> list[float]:
-    """Round numbers over a range a little wider than the data: about five to nine of them."""
-    low, high = low / 1.3, high * 1.3
-    if decades < 0.5:
-        step = 10 ** np.floor(np.log10((high - low) / 4))
-        step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 8)
-        return [float(f"{t:.10g}") for t in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
-    steps = (1, 2, 5) if decades < 3 else (1,)
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
-
-
-def _tick_text(value: float) -> str:
-    if 1e-3 <= value < 1e3:
-        return f"{value:.4g}"
-    if value < 1e7 and value >= 1e3:
-        return f"{value / 1e3:.4g}k" if value < 1e6 else f"{value / 1e6:.4g}M"
-    power = int(np.floor(np.log10(value) + 1e-9))
-    lead = f"{value / 10.0**power:.3g}"
-    return f"10<sup>{power}</sup>" if lead == "1" else f"{lead}·10<sup>{power}</sup>"

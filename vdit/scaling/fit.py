@@ -12,7 +12,7 @@ from absl import flags
 
 from vdit.config import UserError, run_main
 from vdit.scaling.extrapolate import extrapolation, judge
-from vdit.scaling.laws import LEVEL, Fit, fit_law
+from vdit.scaling.laws import LEVEL, fit_law
 from vdit.scaling.parabolas import IsoFlop, PowerLaw, fit_isoflop
 from vdit.scaling.runs import Table, read_csv, table
 
@@ -37,9 +37,7 @@ def load(path: str | Path, drop_highest: int = 0) -> tuple[Table, Table | None]:
 def report(fitted: Table, held_out: Table | None, bootstraps: int, seed: int = 0) -> dict[str, Any]:
     """All that --json prints; the keys A, B, E, alpha, beta, a, a_interval, rows are a contract."""
     started = time.monotonic()
-    fit = fit_law(
-        fitted.params, fitted.tokens, fitted.loss, flops=fitted.flops, bootstraps=bootstraps, seed=seed
-    )
+    fit = fit_law(fitted.params, fitted.tokens, fitted.loss, flops=fitted.flops, bootstraps=bootstraps, seed=seed)
     isoflop = fit_isoflop(fitted.flops, fitted.params, fitted.tokens, fitted.loss, budgets=fitted.budgets, seed=seed)
     return {
         **{name: float(getattr(fit.law, name)) for name in _NAMES},
@@ -62,7 +60,9 @@ def report(fitted: Table, held_out: Table | None, bootstraps: int, seed: int = 0
 
 def _approach2(isoflop: IsoFlop) -> dict[str, Any]:
     def law(found: PowerLaw | None) -> dict[str, Any] | None:
-        return found and {"factor": found.factor, "exponent": found.exponent, "interval": found.interval}
+        if found is None:
+            return None
+        return {"factor": found.factor, "exponent": found.exponent, "interval": found.interval}
 
     return {
         "params": law(isoflop.params),
@@ -89,8 +89,10 @@ def describe(found: dict[str, Any]) -> str:
         return "" if interval is None else f"   [{interval[0]:.4g}, {interval[1]:.4g}]"
 
     lines = [
-        f"L(N, D) = E + A / N^alpha + B / D^beta, {found['rows']} runs, {found['level']:.0%} intervals from "
-        f"{found['bootstraps']} bootstraps",
+        (
+            f"L(N, D) = E + A / N^alpha + B / D^beta, {found['rows']} runs, {found['level']:.0%} intervals from "
+            f"{found['bootstraps']} bootstraps"
+        ),
         f"FLOPs: {found['cost']['convention']}",
         *(f"  {name:<6}{found[name]:<10.4g}{span(found['intervals'][name])}" for name in _NAMES),
         f"N_opt ~ C^a:  a = {found['a']:.4f}{span(found['a_interval'])}",
@@ -111,8 +113,9 @@ def describe(found: dict[str, Any]) -> str:
         )
     for row in found["held_out"]:
         lines.append(
-            f"held out {row['run']}: predicted {row['predicted']:.4g}{span(row['interval'])}, measured "
-            f"{row['measured']:.4g} ({row['error']:+.2%}); carrying the last value forward {row['baseline_error']:+.2%}"
+            f"held out {row['run']}: predicted {row['predicted']:.4g}{span(row['interval'])}, measured"
+            f" {row['measured']:.4g} ({row['error']:+.2%}); carrying the last value forward"
+            f" {row['baseline_error']:+.2%}"
         )
     return "\n".join(lines + [f"warning: {line}" for line in found["warnings"]])
 

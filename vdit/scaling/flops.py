@@ -177,8 +177,8 @@ def flops_6nd(parameters: Number, tokens: Number) -> Number:
 def parameters(shape: ModelShape) -> Parameters:
     """Matrix weights and the modulation tables of the model, for planning before one is built.
 
-    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm gains (about 1% at width 64)
-    are left to `models.transformer.parameter_counts`, which counts a real model.
+    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm gains (about 1% at width
+    64) are left to `models.transformer.parameter_counts`, which counts a real model.
     """
     tables = shape.depth * 6 * shape.width
     without = round(shape.depth * shape.block_weights + shape.time_weights + tables)

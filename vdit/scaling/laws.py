@@ -1,4 +1,4 @@
-"""The parametric law L(N, D) = E + A / N^alpha + B / D^beta (Chinchilla's approach 3), its intervals and what it predicts.
+"""The law L(N, D) = E + A / N^alpha + B / D^beta (Chinchilla's approach 3), its intervals and what it predicts.
 
 Hoffmann et al. 2022 (arXiv 2203.15556), appendix D.3, with the correction of Besiroglu et al. 2024 (arXiv 2404.10102):
 the Huber loss is summed over runs, not averaged, or the optimiser stops before it has converged.
@@ -152,9 +152,9 @@ class _Centred:
 
 
 def _centre(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> _Centred:
-    logs = [np.log(np.asarray(values, np.float64)) for values in (params, tokens, loss)]
-    means = tuple(float(values.mean()) for values in logs)
-    return _Centred(*(values - mean for values, mean in zip(logs, means, strict=True)), means)  # type: ignore[arg-type]
+    x, y, z = (np.log(np.asarray(values, np.float64)) for values in (params, tokens, loss))
+    means = float(x.mean()), float(y.mean()), float(z.mean())
+    return _Centred(x - means[0], y - means[1], z - means[2], means)
 
 
 def _huber(residual: np.ndarray) -> np.ndarray:

@@ -80,9 +80,7 @@ def _line_search(
     return best, best_value, best_gradient
 
 
-def _update(
-    inverse: np.ndarray, scaled: np.ndarray, active: np.ndarray, moved: np.ndarray, change: np.ndarray
-) -> None:
+def _update(inverse: np.ndarray, scaled: np.ndarray, active: np.ndarray, moved: np.ndarray, change: np.ndarray) -> None:
     """BFGS update of the inverse Hessians, in place, where the curvature along the step is positive."""
     curvature = np.einsum("kp,kp->k", moved, change)
     sizes = np.sqrt(np.einsum("kp,kp->k", moved, moved) * np.einsum("kp,kp->k", change, change))

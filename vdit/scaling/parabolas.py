@@ -171,8 +171,8 @@ def fit_isoflop(
 ) -> IsoFlop:
     """Fits a parabola to every budget with 3 sizes or more and power laws to the minima.
 
-    Intervals resample the runs within each budget; a resample in which a parabola loses its third size or its minimum is
-    drawn again, and there is no interval where that happens nine times in ten.
+    Intervals resample the runs within each budget; a resample in which a parabola loses its third size or its minimum
+    is drawn again, and there is no interval where that happens nine times in ten.
 
     Args:
       flops, params, tokens, loss: of each run.
@@ -196,8 +196,8 @@ def fit_isoflop(
         x = np.log(budget) - np.log(budget).mean()
         exponents_K3 = np.einsum("g,gkp->kp", x / (x @ x), np.stack(logs_GK3))
         intervals = [central(values) for values in exponents_K3.T]
-    laws = [
+    in_params, in_tokens, in_loss = (
         dataclasses.replace(power_law(budget, np.array([getattr(p, name) for p in good])), interval=interval)
         for name, interval in zip(("params", "tokens", "loss"), intervals, strict=True)
-    ]
-    return IsoFlop(parabolas, *laws, unused)
+    )
+    return IsoFlop(parabolas, in_params, in_tokens, in_loss, unused)

@@ -50,8 +50,8 @@ class Table:
     def pick(self, rows: np.ndarray) -> Table:
         """The runs of an index or boolean array."""
         rows = np.arange(len(self))[rows]
-        arrays = [a[rows] for a in (self.flops, self.params, self.tokens, self.loss, self.budgets)]
-        return Table(*arrays, tuple(self.names[i] for i in rows), self.derived_tokens)
+        c, n, d, loss, budgets = (a[rows] for a in (self.flops, self.params, self.tokens, self.loss, self.budgets))
+        return Table(c, n, d, loss, budgets, tuple(self.names[i] for i in rows), self.derived_tokens)
 
     def drop_highest(self, count: int) -> Table:
         """All but the `count` runs of highest loss, in their old order."""
@@ -91,8 +91,8 @@ def table(runs: Iterable[Run], where: str = "runs") -> Table:
             columns["tokens"].append(_positive(run.get("tokens"), "tokens", place))
         columns["budget"].append(float(run["budget"]) if _known(run.get("budget")) else math.nan)
     names = tuple(str(run.get("run") or row + 1) for row, run in enumerate(runs))
-    arrays = [np.array(columns[name], np.float64) for name in ("flops", "params", "tokens", "loss", "budget")]
-    return Table(*arrays, names, derived)
+    c, n, d, loss, budgets = (np.array(columns[key]) for key in ("flops", "params", "tokens", "loss", "budget"))
+    return Table(c, n, d, loss, budgets, names, derived)
 
 
 def read_csv(path: str | Path) -> list[Run]:
@@ -109,7 +109,9 @@ def read_csv(path: str | Path) -> list[Run]:
         raise UserError(f"{path} cannot be read as csv ({error}); give a file of finished runs") from error
     missing = [name for name in NEEDED if name not in names]
     if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)}; it needs flops, params, loss and, if counted, tokens")
+        raise UserError(
+            f"{path} has no column {', '.join(missing)}; it needs flops, params, loss and, if counted, tokens"
+        )
     return [{name: _parse(name, value) for name, value in row.items() if name and value} for row in rows]
 
 
@@ -201,7 +203,12 @@ def gather(path: str | Path) -> Study:
     about = read(path / "study.json", dict)
     results = [(file.parent.name, read(file, dict)) for file in sorted(path.glob("runs/*/result.json"))]
     runs = [_with_budget({"run": name, **flatten(result)}, about) for name, result in results if result]
-    runs.sort(key=lambda run: (str(run.get("kind", "")), _number(run.get("flops")), _number(run.get("params"))))
+    runs.sort(
+        key=lambda run: (
+            str(run.get("kind", "")),
+            *map(_number, (run.get("budget", run.get("flops")), run.get("params"))),
+        )
+    )
     return Study(
         path=path,
         about=about,

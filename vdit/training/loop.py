@@ -100,15 +100,16 @@ def train(config: Config, workdir: epath.PathLike, progress: Callable[[dict[str,
       progress: called with each row of metrics.
 
     Returns:
-      The last row of metrics: the final evaluation.
+      Totals of the run, and under "validation" its final evaluation (if config.train.evaluate_every >= 0).
 
     Raises:
       UserError: if config, data set and workdir do not go together.
     """
     dataset = Dataset(config.data.path)
     workdir = epath.Path(workdir)
-    workdirs.claim(workdir, config, dataset.meta)
-    run = open_run(config, workdir, dataset.meta)
+    meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
+    workdirs.claim(workdir, config, meta)
+    run = open_run(config, workdir, meta)
     if config.data.rows_per_step % row_shards(run.mesh):
         raise UserError(
             f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {row_shards(run.mesh)} row shards of the mesh"
@@ -172,7 +173,8 @@ def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None
         pending = metrics, rate
         done = number + 1
         save = done % config.train.checkpoint_every == 0 or done in config.train.keep_steps or done == steps
-        look = done == steps or (config.train.evaluate_every and done % config.train.evaluate_every == 0)
+        every = config.train.evaluate_every
+        look = (done == steps and every >= 0) or (every > 0 and done % every == 0)
         if save or look:
             finish(*pending)
             pending = None
@@ -181,7 +183,7 @@ def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None
         if look:
             final = {"validation": evaluate_run(run, dataset, evaluate)}
             record(final)
-    if not final:  # the run had ended before; its last evaluation is made again
+    if not final and config.train.evaluate_every >= 0:  # the run had ended before; its evaluation is made again
         final = {"validation": evaluate_run(run, dataset, evaluate)}
     checkpoints.close()
     bar.close()

@@ -19,7 +19,7 @@ PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain
 NOT_IDENTITY = {
     "mesh": None,
     "data": {"path"},
-    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "evaluation_examples", "profile"},
+    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
 }
 """Fields that change where or how often, not what is computed: a run may go on with other values of them."""
 

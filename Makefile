@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make study` and `make test` do all of their own set-up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?= study
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv study test check nightly bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.ready ## set up .venv
+
+$(VENV)/.ready: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; run make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+study: venv ## build data, run the CPU scaling study (FULL=1: 1.5 decades), write $(STUDY)/report.html
+	$(BIN)/python -m launch.study --out=$(STUDY) $(if $(FULL),--full)
+
+test: venv ## run the tests
+	$(BIN)/python -m pytest
+
+check: venv ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: venv ## what the CPU reaches, model size by model size
+	$(BIN)/python -m benchmarks.step
+
+nightly: venv ## what is too slow for CI
+	$(BIN)/python -m benchmarks.step --json > benchmarks/step.json
+	$(BIN)/python -m pytest -m nightly
+
+clean: ## remove .venv and caches, keep studies and data
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,125 @@
+"""What a study runs: sizes, budgets, configs; and the row that a finished run leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.store import Dataset
+from vdit.config import Config, UserError, build
+from vdit.models.transformer import parameter_counts
+from vdit.scaling.flops import flops_6nd
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """One model size."""
+
+    width: int
+    depth: int
+    head_width: int
+
+    @property
+    def name(self) -> str:
+        return f"w{self.width}d{self.depth}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyPlan:
+    """A study.
+
+    Attributes:
+      sizes: from small to large.
+      budgets: training FLOPs of the iso-FLOP grid, from small to large; every size is run at every budget.
+      held_out: a larger budget, predicted before it is run.
+      cooldown: share of a run's steps in which the rate falls.
+      clips: clips a split that are generated for the physics error.
+      base: config of the physics runs, to which size, data and length are added.
+      film: config of the text-to-video run on the film.
+    """
+
+    sizes: tuple[Size, ...]
+    budgets: tuple[float, ...]
+    held_out: float
+    cooldown: float
+    clips: int
+    base: Config
+    film: Config
+
+
+def load(path: str, full: bool) -> StudyPlan:
+    """The plan of a config file; `full` adds its full_budget to the grid and moves the held-out one.
+
+    Raises:
+      UserError: for a file that cannot be read or a plan that makes no sense.
+    """
+    spec = importlib.util.spec_from_file_location("study_config", path)
+    try:
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except FileNotFoundError as error:
+        raise UserError(f"--config={path} is not a Python file") from error
+    values = module.get_config().to_dict()
+    budgets, held_out = tuple(values["budgets"]), values["held_out"]
+    if full:
+        budgets, held_out = (*budgets, held_out), values["full_held_out"]
+    if len(values["sizes"]) < 4 or len(budgets) < 3:
+        raise UserError(f"{path}: an iso-FLOP grid needs at least 4 sizes and 3 budgets to have minima")
+    return StudyPlan(
+        sizes=tuple(Size(*size) for size in values["sizes"]),
+        budgets=budgets,
+        held_out=held_out,
+        cooldown=values["cooldown"],
+        clips=values["clips"],
+        base=build(values["base"], Config),
+        film=build(values["film"], Config),
+    )
+
+
+def result_row(
+    name: str, kind: str, size: Size, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """The account of a finished run, as written to its result.json.
+
+    Args:
+      name, kind, size, budget: which run it is.
+      run: the opened run.
+      dataset: what it was trained on.
+      result: what `training.loop.train` returned.
+      seconds: wall time of the trunk's extension, the branch and its evaluation.
+    """
+    validation = result["validation"]
+    body, total = parameter_counts(run.state.params)
+    index = dataset.index(run.config.data.split)
+    frames = np.minimum(index.frames, run.config.data.max_frames or index.frames.max())
+    return {
+        "run": name,
+        "kind": kind,
+        "budget": budget,
+        "seed": run.config.seed,
+        "width": size.width,
+        "depth": size.depth,
+        "heads": run.config.model.heads,
+        "params": body,
+        "params_total": total,
+        "tokens": result["patches"],
+        "examples": result["examples"],
+        "unique_examples": len(index),
+        "epochs": result["examples"] / len(index),
+        "seconds_of_video": result["examples"] * float((frames / index.fps).mean()),
+        "flops": result["flops"],
+        "flops_6nd": float(flops_6nd(body, result["patches"])),
+        "steps": result["step"],
+        "loss": validation["loss"],
+        "loss_interval": validation["loss_interval"],
+        "loss_ood": validation["ood"]["loss"] if "ood" in validation else None,
+        "validation": validation,
+        "train_seconds": result["seconds"],
+        "seconds": seconds,
+        "data_wait": result["data_wait"],
+    }

@@ -1,0 +1,59 @@
+"""Evaluates a run: `python -m vdit.evaluate --workdir=W [--json]`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from absl import flags
+
+from vdit.config import UserError, run_main
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+DATA = flags.DEFINE_string("data", None, "Data set, if it has moved since training.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default: the newest.")
+CLIPS = flags.DEFINE_integer("clips", 64, "Clips a split that are generated for the physics error.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if WORKDIR.value is None:
+        raise UserError("--workdir=W is needed: the folder of a run")
+    from vdit.parallel.runtime import initialise
+
+    initialise()
+    from data_pipelines.store import Dataset
+    from vdit.parallel.mesh import use_mesh
+    from vdit.training.loop import evaluate_run
+    from vdit.training.restore import generator_of, load_run
+
+    run = load_run(WORKDIR.value, STEP.value, DATA.value)
+    dataset = Dataset(run.config.data.path)
+    with use_mesh(run.mesh):
+        result: dict[str, Any] = {"step": run.position.step, **evaluate_run(run, dataset)}
+    from vdit.evaluation.physics_task import has_truth, physics_errors
+
+    if has_truth(dataset):
+        generator = generator_of(run)
+        splits = [split for split in dataset.splits if split != run.config.data.split]
+        result["physics_error"] = {split: physics_errors(generator, dataset, split, CLIPS.value) for split in splits}
+    print(json.dumps(result) if JSON.value else table(result))
+
+
+def table(values: dict[str, Any], indent: str = "") -> str:
+    """A nested dictionary as indented lines."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", table(value, indent + "  ")]
+        else:
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            if isinstance(value, list):
+                shown = "[" + ", ".join(f"{x:.4f}" for x in value) + "]"
+            lines.append(f"{indent}{name:<24} {shown}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_main(main)

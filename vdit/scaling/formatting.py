@@ -1,0 +1,32 @@
+"""Numbers as a reader wants them, in HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def flops(value: float) -> str:
+    """1.3 x 10^12, with superscript."""
+    lead, power = f"{value:.1e}".split("e")
+    lead = lead.removesuffix(".0")
+    return f"10<sup>{int(power)}</sup>" if lead == "1" else f"{lead}×10<sup>{int(power)}</sup>"
+
+
+def count(value: float) -> str:
+    """25.3k, 1.2M: three digits and a suffix."""
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def span(interval: Any, digits: int = 3) -> str:
+    """[low, high], or nothing."""
+    return "" if interval is None else f"[{interval[0]:#.{digits}g}, {interval[1]:#.{digits}g}]"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3.4 min, 1.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

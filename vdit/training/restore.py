@@ -1,0 +1,42 @@
+"""Opening a finished or running run from its workdir alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from vdit.config import Config, UserError, build
+from vdit.generation import Generator
+from vdit.patches import Patch
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.loop import Run, open_run
+from vdit.training.workdir import read_json
+
+
+def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:
+    """The run of a workdir at its newest checkpoint, or at `step`.
+
+    Args:
+      workdir: its folder.
+      step: checkpoint to load.
+      data: data set directory, if not where it was.
+
+    Raises:
+      UserError: if the folder holds no run, or the run has no such checkpoint.
+    """
+    path = epath.Path(workdir)
+    values: dict[str, Any] = read_json(path / "config.json")
+    config: Config = build(values, Config)
+    if data:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
+    if not checkpoint_steps(path):
+        raise UserError(f"{workdir} has no checkpoint yet; train it with python -m vdit.train --workdir={workdir}")
+    return open_run(config, path, read_json(path / "dataset.json"), step)
+
+
+def generator_of(run: Run) -> Generator:
+    """A generator with the run's averaged parameters."""
+    patch = Patch(*run.meta["patch"])
+    return Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"])
