@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
-    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"]},
+    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"], "vdit": ["scaling/*.html"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -50,5 +50,6 @@ setup(
         "parity": ["torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
         "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
         "profile": ["xprof>=2.20"],
+        "figures": ["kaleido>=1"],
     },
 )

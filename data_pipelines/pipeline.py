@@ -122,6 +122,15 @@ class RowReader:
         return pack_row(examples, self.shape, self.dataset.patch)
 
 
+def channel_mean(dataset: Dataset, split: str, examples: int = 256) -> tuple[float, ...]:
+    """Mean of each channel over the first examples of a split, pixels as [-1, 1]."""
+    means = []
+    for i in range(min(examples, dataset.size(split))):
+        means.append(dataset.read_clip(split, i).video_TYXC.mean((0, 1, 2), dtype=np.float64))
+    mean = np.mean(means, axis=0)
+    return tuple(round(float(m), 4) for m in (mean / 127.5 - 1 if dataset.meta["dtype"] == "uint8" else mean))
+
+
 def empty_row(like: PackedBatch) -> PackedBatch:
     """A row of nothing but padding."""
     empty = like.map(np.zeros_like)

@@ -20,18 +20,37 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[list[str]], Any]) -> None:
-    """Runs an absl app; a `UserError` becomes one line on stderr and exit status 2."""
-    from absl import app, logging
+    """Runs an absl app; a `UserError` or a wrong flag becomes one line on stderr and exit status 2."""
+    from absl import app, flags, logging
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except (LookupError, AttributeError) as error:  # of ml_collections
+            _fail(f"a --config flag names a field that does not exist: {error}")
+        except (flags.Error, UserError, TypeError) as error:
+            _fail(str(error))
+        raise AssertionError
 
     def wrapped(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _fail(str(error))
 
-    app.run(wrapped)
+    app.run(wrapped, flags_parser=parse)
+
+
+def _fail(message: str) -> typing.NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Raises UserError if a command that takes flags only was given more, such as half of an unquoted prompt."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not a flag; write --name=value, with quotes around a value that has spaces")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -114,6 +133,7 @@ class DiffusionConfig:
       text, first_frame, two_groups: shares of examples with nothing, the first frame, or the first two groups given.
       caption_dropout: share of captions replaced by the learned null caption, for guidance.
       least_time: the clean prediction is divided by at least this time to give a velocity.
+      mean: value of each channel, in [-1, 1], that counts as zero; empty takes the mean of the training data.
     """
 
     logit_mean: float = 0.0
@@ -124,6 +144,7 @@ class DiffusionConfig:
     two_groups: float = 0.4
     caption_dropout: float = 0.1
     least_time: float = 0.05
+    mean: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if abs(self.text + self.first_frame + self.two_groups - 1) > 1e-6:
@@ -185,6 +206,9 @@ class TrainConfig:
     profile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
         if len(self.profile) not in (0, 2):
             raise UserError("train.profile takes two steps, such as (10, 13)")
 

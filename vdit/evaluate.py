@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from vdit.config import UserError, run_main
+from vdit.config import UserError, no_arguments, run_main
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA = flags.DEFINE_string("data", None, "Data set, if it has moved since training.")
@@ -17,12 +17,15 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    no_arguments(argv)
     if WORKDIR.value is None:
         raise UserError("--workdir=W is needed: the folder of a run")
-    from vdit.parallel.runtime import initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise
+    from vdit.training.workdir import check_dataset, read_config
 
-    initialise()
+    initialise(cpu_devices_for(read_config(WORKDIR.value)))
+    import jax
+
     from data_pipelines.store import Dataset
     from vdit.parallel.mesh import use_mesh
     from vdit.training.loop import evaluate_run
@@ -30,6 +33,7 @@ def main(argv: list[str]) -> None:
 
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
     dataset = Dataset(run.config.data.path)
+    check_dataset(run.workdir, run.config.data.path, dataset.meta)
     with use_mesh(run.mesh):
         result: dict[str, Any] = {"step": run.position.step, **evaluate_run(run, dataset)}
     from vdit.evaluation.physics_task import has_truth, physics_errors
@@ -38,7 +42,8 @@ def main(argv: list[str]) -> None:
         generator = generator_of(run)
         splits = [split for split in dataset.splits if split != run.config.data.split]
         result["physics_error"] = {split: physics_errors(generator, dataset, split, CLIPS.value) for split in splits}
-    print(json.dumps(result) if JSON.value else table(result))
+    if jax.process_index() == 0:
+        print(json.dumps(result) if JSON.value else table(result))
 
 
 def table(values: dict[str, Any], indent: str = "") -> str:

@@ -175,8 +175,7 @@ class Generator:
             return np.asarray(x_BLP)
 
     def _finish(self, patches_LP: np.ndarray, example: Example, request: Request) -> np.ndarray:
-        video_TYXC = unpatchify(patches_LP, example.grid, self._patch)
-        pixels = np.clip(np.round((video_TYXC + 1) * 127.5), 0, 255).astype(np.uint8)
+        pixels = corruption.to_pixels(unpatchify(patches_LP, example.grid, self._patch), self._config.diffusion.mean)
         if request.given_TYXC is not None:
             pixels[: len(request.given_TYXC)] = request.given_TYXC  # exact, whatever rounding did
         return pixels
@@ -198,12 +197,14 @@ def _row(batch: PackedBatch, row: int) -> PackedBatch:
 
 @functools.cache
 def _programs_cached(graph: Any, config: Config) -> tuple[Any, Any]:
+    mean = config.diffusion.mean
+
     def question(batch: PackedBatch, groups_BN: jax.Array, times_BN: jax.Array, null: bool, x_BLP: jax.Array) -> Any:
         """The model's inputs for state x: given patches are clean at time 0."""
 
         def local(batch: PackedBatch, groups_BN: jax.Array, times_BN: jax.Array, x_BLP: jax.Array) -> Any:
             null_BN = jnp.full(times_BN.shape, null)
-            asked = corruption.ask(batch, times_BN, groups_BN, null_BN, jnp.zeros_like(x_BLP))
+            asked = corruption.ask(batch, times_BN, groups_BN, null_BN, jnp.zeros_like(x_BLP), mean)
             return dataclasses.replace(asked, noised_BLP=x_BLP)
 
         return rowwise(local, batch, groups_BN, times_BN, x_BLP)
@@ -224,7 +225,7 @@ def _programs_cached(graph: Any, config: Config) -> tuple[Any, Any]:
             size = batch.patches_BLP.shape[-1]
             noise = randomness.token_noise(keys_BN, corruption.example_of_slot(batch), batch.token_BL, size)
             shape = batch.grid_BN3.shape[:2]
-            return corruption.ask(batch, jnp.ones(shape), groups_BN, jnp.zeros(shape, bool), noise).noised_BLP
+            return corruption.ask(batch, jnp.ones(shape), groups_BN, jnp.zeros(shape, bool), noise, mean).noised_BLP
 
         return rowwise(local, batch, groups_BN)
 

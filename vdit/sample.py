@@ -10,14 +10,14 @@ from absl import flags
 from tqdm import tqdm
 
 from vdit import __version__
-from vdit.config import UserError, run_main
+from vdit.config import UserError, no_arguments, run_main
 from vdit.patches import Patch
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 PROMPT = flags.DEFINE_string("prompt", "", "What to show; empty for no caption.")
 SIZE = flags.DEFINE_string("size", None, "Width x height in pixels, such as 40x32; default: of --image, or 32x32.")
 FRAMES = flags.DEFINE_integer("frames", 17, "Number of frames: 1 + k times the patch's.")
-FPS = flags.DEFINE_float("fps", None, "Frames per second; default: of the training data.")
+FPS = flags.DEFINE_float("fps", None, "Frames per second; default: of the training data.", lower_bound=0.1)
 OUT = flags.DEFINE_string("out", None, "File to write, .mp4; a strip of frames is written beside it as .png.")
 IMAGE = flags.DEFINE_string("image", None, "First frame: an image file.")
 STEPS = flags.DEFINE_integer("steps", 20, "Denoising steps.", lower_bound=1)
@@ -52,16 +52,17 @@ def check_frames(frames: int, patch: Patch) -> None:
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    no_arguments(argv)
     for name, value in (("--workdir", WORKDIR.value), ("--out", OUT.value)):
         if value is None:
             raise UserError(f"{name} is needed")
     out = Path(OUT.value)
     if out.suffix != ".mp4" or not out.parent.is_dir():
         raise UserError(f"--out={out} should be an .mp4 file in a folder that exists")
-    from vdit.parallel.runtime import initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise
+    from vdit.training.workdir import read_config
 
-    initialise()
+    initialise(cpu_devices_for(read_config(WORKDIR.value)))
     import numpy as np
 
     from vdit import video_io
@@ -85,6 +86,10 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--size={width}x{height} would stretch --image of {image.shape[1]}x{image.shape[0]} by {stretch:.2f}; take its aspect ratio")
         given = video_io.resize(image, height, width)[None]
     encoder = load_text_encoder(run.meta["text_encoder"]["name"])
+    if encoder.hash != run.meta["text_encoder"]["hash"]:
+        raise UserError(f"{WORKDIR.value} was trained with other weights of {encoder.name}; use the version of vdit that did")
+    if PROMPT.value and encoder.name == "none":
+        raise UserError(f"--prompt is of no use: {WORKDIR.value} was trained without captions; leave it out")
     text_ME = np.asarray(encoder.encode([PROMPT.value])[0], np.float32)
     fps = FPS.value or run.meta["fps"]
     request = Request(text_ME, FRAMES.value, height, width, fps, SEED.value, given)

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+from typing import Any
+
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from vdit.config import Config, UserError, build, run_main
+from vdit.config import Config, UserError, build, no_arguments, run_main
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a Python file with get_config().")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment, a Python file with get_config().", lock_config=False, accept_new_attributes=True
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its checkpoints, metrics and config.")
 
 
+class _ConfigFile(flags.ArgumentParser):
+    """Loads an experiment and adds the sections it leaves out, so that flags can set fields in them."""
+
+    def __init__(self, load: flags.ArgumentParser):
+        self._load = load
+
+    def parse(self, argument: str) -> ConfigDict:
+        path = argument.split(":", 1)[0]
+        if not Path(path).is_file():
+            raise UserError(f"--config={path} is not a file; give one such as configs/physics.py")
+        try:
+            config = self._load.parse(argument)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[-1:] or [""]
+            raise UserError(f"--config={path} cannot be loaded: {type(error).__name__}: {reason[0]}") from error
+        if not isinstance(config, ConfigDict):
+            raise UserError(f"--config={path}: get_config() returns {type(config).__name__}, not a ConfigDict")
+        for field in dataclasses.fields(Config):
+            if dataclasses.is_dataclass(field.default) and field.name not in config:
+                config[field.name] = ConfigDict()
+        return config
+
+
+flags.FLAGS["config"].parser = _ConfigFile(flags.FLAGS["config"].parser)
+
+
 def main(argv: list[str]) -> None:
-    del argv
+    no_arguments(argv)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("--config=configs/X.py and --workdir=W are both needed")
     config = build(CONFIG.value.to_dict(), Config)
-    from vdit.parallel.runtime import initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise
 
-    initialise(cpu_devices=0)
+    initialise(cpu_devices_for(config))
+    import jax
+
     from vdit.training.loop import train
 
     result = train(config, WORKDIR.value)
-    print(f"{WORKDIR.value}: step {result['step']}, validation loss {result['validation']['loss']:.4f}")
+    if jax.process_index() == 0:
+        print(f"{WORKDIR.value}: {summary(result)}")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What a run ended with, in a line."""
+    loss = f", validation loss {result['validation']['loss']:.4f}" if "validation" in result else ""
+    return f"step {result['step']}, {result['flops']:.3g} FLOPs{loss}"
 
 
 if __name__ == "__main__":

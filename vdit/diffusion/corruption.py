@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vdit.batch import PackedBatch
 from vdit.config import DiffusionConfig
@@ -37,11 +38,28 @@ class Question:
     scored_BL: jax.Array
 
 
-def to_model_scale(patches: jax.Array) -> jax.Array:
-    """uint8 pixels to [-1, 1]; latents are stored at unit scale already."""
-    if patches.dtype == jnp.uint8:
-        return patches.astype(jnp.float32) / 127.5 - 1
-    return patches.astype(jnp.float32)
+def to_model_scale(patches_BLP: jax.Array, mean: tuple[float, ...] = ()) -> jax.Array:
+    """uint8 pixels to [-1, 1] (latents are stored at unit scale), then the channels' mean becomes zero; float32.
+
+    An Adam step moves a bias by at most the learning rate: without this a model of white pages spends its first
+    hundreds of steps learning that the page is white.
+    """
+    scaled = patches_BLP.astype(jnp.float32)
+    if patches_BLP.dtype == jnp.uint8:
+        scaled = scaled / 127.5 - 1
+    return scaled - channel_means(mean, scaled.shape[-1])
+
+
+def to_pixels(patches_LP: np.ndarray, mean: tuple[float, ...] = ()) -> np.ndarray:
+    """The inverse of `to_model_scale` for pixels, rounded and clipped to uint8."""
+    pixels = (patches_LP + channel_means(mean, patches_LP.shape[-1]) + 1) * 127.5
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def channel_means(mean: tuple[float, ...], size: int) -> np.ndarray:
+    """The means of the channels, one after another as in a patch vector of `size` elements (zeros for none), float32."""
+    channels = np.asarray(mean or (0.0,), np.float32)
+    return np.tile(channels, size // len(channels))
 
 
 def example_of_slot(batch: PackedBatch) -> jax.Array:
@@ -49,7 +67,14 @@ def example_of_slot(batch: PackedBatch) -> jax.Array:
     return jnp.maximum(batch.segments_BL - 1, 0)
 
 
-def ask(batch: PackedBatch, times_BN: jax.Array, groups_BN: jax.Array, null_BN: jax.Array, noise_BLP: jax.Array) -> Question:
+def ask(
+    batch: PackedBatch,
+    times_BN: jax.Array,
+    groups_BN: jax.Array,
+    null_BN: jax.Array,
+    noise_BLP: jax.Array,
+    mean: tuple[float, ...] = (),
+) -> Question:
     """Noises a batch by the given times. Local to rows.
 
     Args:
@@ -58,6 +83,7 @@ def ask(batch: PackedBatch, times_BN: jax.Array, groups_BN: jax.Array, null_BN: 
       groups_BN: leading groups of each example that are given.
       null_BN: examples whose caption is dropped.
       noise_BLP: standard normal noise.
+      mean: channel values that count as zero.
     """
     example_BL = example_of_slot(batch)
     grid_BL3 = jnp.take_along_axis(batch.grid_BN3, example_BL[..., None], axis=1)
@@ -68,7 +94,7 @@ def ask(batch: PackedBatch, times_BN: jax.Array, groups_BN: jax.Array, null_BN: 
     times_BK = jnp.concatenate([times_BN, jnp.zeros_like(times_BN[:, :1])], axis=1)
     time_index_BL = jnp.where(scored_BL, example_BL, count)
     time_BL = jnp.take_along_axis(times_BK, time_index_BL, axis=1)
-    clean_BLP = to_model_scale(batch.patches_BLP)
+    clean_BLP = to_model_scale(batch.patches_BLP, mean)
     return Question(
         noised_BLP=flow.corrupt(clean_BLP, noise_BLP, time_BL[..., None]),
         target_BLP=flow.velocity_target(clean_BLP, noise_BLP),
@@ -97,7 +123,7 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
         groups_BN = conditioning.draw_given_groups(draw(keys_BN, 0xFFFFFFFE), batch.grid_BN3, config)
         null_BN = draw(keys_BN, 0xFFFFFFFD) < config.caption_dropout
         noise_BLP = randomness.token_noise(keys_BN, example_of_slot(batch), batch.token_BL, batch.patches_BLP.shape[-1])
-        return ask(batch, times_BN, groups_BN, null_BN, noise_BLP)
+        return ask(batch, times_BN, groups_BN, null_BN, noise_BLP, config.mean)
 
     return rowwise(local, batch, jax.random.key_data(key))
 
@@ -113,7 +139,7 @@ def fixed_question(
         shape = batch.grid_BN3.shape[:2]
         times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config)
         groups_BN = jnp.minimum(groups, jnp.maximum(batch.grid_BN3[..., 0] - 1, 0))
-        return ask(batch, times_BN, groups_BN, jnp.zeros(shape, bool), noise_BLP)
+        return ask(batch, times_BN, groups_BN, jnp.zeros(shape, bool), noise_BLP, config.mean)
 
     return rowwise(local, batch, jax.random.key_data(key), quantile, groups)
 

@@ -9,8 +9,12 @@ import numpy as np
 SHARES = (0.25, 0.375, 0.375)
 """Shares of a head's frequency pairs that turn with time, row and column (close to HunyuanVideo's 16/56/56)."""
 
-THETA = 256.0
-"""Longest wavelength over the shortest (HunyuanVideo: positions are few, so 256 rather than 10,000)."""
+FASTEST = 2.0
+"""Radians per patch of the fastest frequency. The usual 1.0 tells neighbouring patches of a small clip hardly apart: the
+cosine between them is then 0.54 at best, and attention to "the same place, a moment ago" cannot be sharp."""
+
+THETA = 128.0
+"""Slowest wavelength over the fastest: 3 to 400 patches, for positions are few (HunyuanVideo takes 256, not 10,000)."""
 
 
 def split_pairs(head_width: int) -> tuple[int, int, int]:
@@ -32,7 +36,7 @@ def rotary_table(positions_BL3: jax.Array, head_width: int) -> tuple[jax.Array, 
     """
     columns = []
     for axis, pairs in enumerate(split_pairs(head_width)):
-        frequency_K = THETA ** -(np.arange(pairs, dtype=np.float32) / max(pairs, 1))
+        frequency_K = FASTEST * THETA ** -(np.arange(pairs, dtype=np.float32) / max(pairs, 1))
         columns.append(positions_BL3[..., axis : axis + 1] * frequency_K)
     angle_BLK = jnp.concatenate(columns, axis=-1)
     return jnp.cos(angle_BLK), jnp.sin(angle_BLK)
@@ -55,7 +59,7 @@ def position_features(positions_BL3: jax.Array) -> jax.Array:
     """Sines and cosines of every coordinate, features_BLE float32, added to the tokens at the input.
 
     Rotary attention tells where a token looks, not what it finds there: without these a value cannot say where it
-    comes from, and small models are slow to learn motion (docs/architecture.md has the comparison).
+    comes from, and small models are slow to learn motion.
     """
     angle = positions_BL3[..., None] * (2 * np.pi / np.array(WAVES, np.float32))
     angle = angle.reshape(*positions_BL3.shape[:2], -1)

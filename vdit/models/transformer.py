@@ -46,10 +46,10 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward * config.width
         self.config = config
-        self.qkv = weight(rngs, (d, 3, h, k), P("fsdp", None, "tensor", None), "hidden", fan_in=d)
-        self.out = weight(rngs, (h, k, d), P("tensor", None, "fsdp"), "hidden", fan_in=d)
-        self.up = weight(rngs, (d, f), P("fsdp", "tensor"), "hidden", fan_in=d)
-        self.down = weight(rngs, (f, d), P("tensor", "fsdp"), "hidden", fan_in=f)
+        self.qkv = weight(rngs, (d, 3, h, k), P("fsdp", None, "tensor", None), "matrix", fan_in=d)
+        self.out = weight(rngs, (h, k, d), P("tensor", None, "fsdp"), "matrix", fan_in=d, zero=True)
+        self.up = weight(rngs, (d, f), P("fsdp", "tensor"), "matrix", fan_in=d)
+        self.down = weight(rngs, (f, d), P("tensor", "fsdp"), "matrix", fan_in=f, zero=True)
         self.qk_gain = weight(rngs, (2, k), P(None, None), "vector", fill=1.0)
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
 
@@ -68,12 +68,12 @@ class Block(nnx.Module):
         gain = self.qk_gain[...].astype(dtype)
         q, k = (rotate(rms_norm(x) * gain[i], rotary) for i, x in enumerate((q, k)))
         mixed_BLHK = attention(q, k, v, segments_BL, backend=config.attention, block=config.attention_block)
-        x_BLD += gate_a * jnp.einsum("blhk,hkd->bld", mixed_BLHK, use(self.out, dtype), out_sharding=tokens)
+        x_BLD += (1 + gate_a) * jnp.einsum("blhk,hkd->bld", mixed_BLHK, use(self.out, dtype), out_sharding=tokens)
 
         h_BLD = rms_norm(x_BLD) * (1 + scale_f) + shift_f
         wide = P(*tokens[:2], "tensor")
         hidden_BLF = jax.nn.gelu(jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=wide))
-        return x_BLD + gate_f * jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
+        return x_BLD + (1 + gate_f) * jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
 
 
 class SpacetimeTransformer(nnx.Module):
@@ -88,16 +88,17 @@ class SpacetimeTransformer(nnx.Module):
     def __init__(self, config: ModelConfig, interface: Interface, rngs: nnx.Rngs):
         d, p, e = config.width, interface.patch, interface.text
         self.config, self.interface = config, interface
-        self.patch_in = weight(rngs, (p, d), P(None, "fsdp"), "input", fan_in=p)
-        self.text_in = weight(rngs, (e, d), P(None, "fsdp"), "input", fan_in=e)
+        self.patch_in = weight(rngs, (p, d), P(None, "fsdp"), "matrix", fan_in=p)
+        self.text_in = weight(rngs, (e, d), P(None, "fsdp"), "matrix", fan_in=e)
         self.null_text = weight(rngs, (e,), P(None), "vector")
-        self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, "fsdp"), "input", fan_in=TIME_FEATURES // 2)
-        self.modulation = weight(rngs, (d, 6 * d), P("fsdp", None), "hidden")
+        self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, "fsdp"), "matrix", fan_in=TIME_FEATURES)
+        self.modulation = weight(rngs, (d, 6 * d), P("fsdp", None), "matrix", fan_in=d, zero=True)
         self.text_modulation = weight(rngs, (6 * d,), P(None), "vector")
-        self.position_in = weight(rngs, (POSITION_FEATURES, d), P(None, "fsdp"), "input", fan_in=POSITION_FEATURES)
+        self.position_in = weight(rngs, (POSITION_FEATURES, d), P(None, "fsdp"), "matrix", fan_in=POSITION_FEATURES)
         self.patch_bias = weight(rngs, (d,), P(None), "vector")
         self.text_bias = weight(rngs, (d,), P(None), "vector")
-        self.out = weight(rngs, (d, p), P("fsdp", None), "output")
+        self.final = weight(rngs, (d, 2 * d), P("fsdp", None), "matrix", fan_in=d, zero=True)
+        self.out = weight(rngs, (d, p), P("fsdp", None), "output", fan_in=d, zero=True)
         self.out_bias = weight(rngs, (p,), P(None), "vector")
         stack = nnx.vmap(lambda key: Block(config, nnx.Rngs(key)), transform_metadata={nnx.PARTITION_NAME: None})
         self.blocks = stack(jax.random.split(rngs.params(), config.depth))
@@ -148,8 +149,11 @@ class SpacetimeTransformer(nnx.Module):
             block = jax.checkpoint(block)
         x_BLD, _ = jax.lax.scan(block, x_BLD, stacked)
 
+        final_BKD = jnp.einsum("bkd,de->bke", hidden, use(self.final, dtype), out_sharding=tokens)
+        shift, gain = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
+        x_BLD = rms_norm(x_BLD) * (1 + gain) + shift
         scale = config.base_width / config.width  # muP: the output layer's sum grows with width
-        out_BLP = jnp.einsum("bld,dp->blp", rms_norm(x_BLD) * scale, use(self.out, dtype), out_sharding=tokens)
+        out_BLP = jnp.einsum("bld,dp->blp", x_BLD * scale, use(self.out, dtype), out_sharding=tokens)
         return out_BLP.astype(jnp.promote_types(dtype, jnp.float32)) + self.out_bias[...]
 
     def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:

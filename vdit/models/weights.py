@@ -7,34 +7,35 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-ROLES = ("input", "hidden", "output", "vector")
-"""muP roles (Yang et al. 2022, table 8). input: only the outputs grow with width; hidden: both sides; output: only the inputs; vector: biases,
-norms and tables, which have one growing side."""
+ROLES = ("matrix", "output", "vector")
+"""What a weight is to muP. matrix: sums over fan_in inputs; output: the last matrix, whose sum the model divides by its
+width; vector: biases, gains and tables, which sum over nothing."""
 
 
 def weight(
-    rngs: nnx.Rngs, shape: tuple[int, ...], spec: P, role: str, *, fan_in: int = 0, fill: float = 0.0
+    rngs: nnx.Rngs, shape: tuple[int, ...], spec: P, role: str, *, fan_in: int = 1, zero: bool = False, fill: float = 0.0
 ) -> nnx.Param:
-    """A float32 parameter.
+    """A float32 parameter, sharded by `spec` over the mesh in use.
 
     Args:
       rngs: source of the key.
       shape: its shape.
       spec: its partition spec over the mesh axes.
-      role: one of `ROLES`; the optimizer scales the learning rate by it.
-      fan_in: inputs that are summed; the weight is normal with variance 1 / fan_in. 0 fills it with `fill`.
-      fill: constant value where fan_in is 0.
+      role: one of `ROLES`; with fan_in it decides the learning rate (training.optimizer).
+      fan_in: inputs that a matrix sums over; it starts normal with variance 1 / fan_in.
+      zero: a matrix that starts at zero instead.
+      fill: value at which a vector starts.
 
     Raises:
       ValueError: for an unknown role.
     """
     if role not in ROLES:
         raise ValueError(f"role={role!r} is not one of {ROLES}")
-    if fan_in:
-        value = jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5
-    else:
+    if role == "vector" or zero:
         value = jnp.full(shape, fill, jnp.float32)
-    return nnx.Param(jax.sharding.reshard(value, spec), role=role)
+    else:
+        value = jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5
+    return nnx.Param(jax.sharding.reshard(value, spec), role=role, fan_in=fan_in)
 
 
 def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
@@ -42,14 +43,3 @@ def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
     value = param[...].astype(dtype)
     spec = jax.typeof(value).sharding.spec
     return jax.sharding.reshard(value, P(*(None if axis == "fsdp" else axis for axis in spec)))
-
-
-def fit_spec(shape: tuple[int, ...], spec: P, sizes: dict[str, int]) -> None:
-    """Checks that every sharded dimension divides by its mesh axis.
-
-    Raises:
-      ValueError: naming the dimension and the axis.
-    """
-    for dimension, axis in zip(shape, spec, strict=False):
-        if axis is not None and dimension % sizes[axis]:
-            raise ValueError(f"a weight of shape {shape} has {dimension}, which mesh.{axis}={sizes[axis]} does not divide")

@@ -82,7 +82,7 @@ class Analysis:
         about = self.study.about
         if isinstance(about.get("planned"), int):
             return about["planned"]
-        count = len(about.get("budgets", [])) * len(about.get("sizes", []))
+        count = len(about.get("budgets") or []) * len(about.get("sizes") or [])
         return count + (1 if about.get("held_out") else 0) if count else None
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 
 from vdit.config import TIME_FEATURES
 
+POSITION_FEATURES = 24  # sines and cosines of a patch's place, added at the input, as in models.rotary
 FLOPS_PER_TRAINING_MULTIPLY_ADD = 6  # 2 per multiply-add, 3 for forward and backward
 
 Number = Any  # int, float or integer array: the counts broadcast over examples
@@ -31,6 +32,7 @@ class ModelShape:
       mlp_ratio: width of the feed-forward layer over d.
       gated: True for SwiGLU, which has a third matrix.
       time_features: sinusoidal features of a diffusion time.
+      position_features: sinusoidal features of a patch's place.
     """
 
     width: int
@@ -40,6 +42,7 @@ class ModelShape:
     mlp_ratio: float = 4.0
     gated: bool = False
     time_features: int = TIME_FEATURES
+    position_features: int = POSITION_FEATURES
 
     @property
     def block_weights(self) -> float:
@@ -48,8 +51,8 @@ class ModelShape:
 
     @property
     def time_weights(self) -> int:
-        """Weights that run once per distinct time: features -> d, then one d -> 6 d shared by all layers."""
-        return self.time_features * self.width + 6 * self.width**2
+        """Weights that run once per distinct time: features -> d, d -> 6 d for all layers, d -> 2 d for the output."""
+        return self.time_features * self.width + 8 * self.width**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,8 @@ def forward_multiply_adds(shape: ModelShape, patches: Number, text_tokens: Numbe
 def _multiply_adds(shape: ModelShape, patches: Number, text: Number, squares: Number, times: Number) -> Number:
     """Linear in patches, caption tokens, n_i^2 and distinct times, so it holds for one example and for sums of many."""
     blocks = shape.depth * (shape.block_weights * (patches + text) + 2 * shape.width * squares)
-    projections = 2 * shape.patch_size * shape.width * patches + shape.text_width * shape.width * text
+    inputs = 2 * shape.patch_size + shape.position_features
+    projections = inputs * shape.width * patches + shape.text_width * shape.width * text
     return blocks + projections + shape.time_weights * times
 
 
@@ -182,7 +186,9 @@ def parameters(shape: ModelShape) -> Parameters:
     """
     tables = shape.depth * 6 * shape.width
     without = round(shape.depth * shape.block_weights + shape.time_weights + tables)
-    return Parameters(without, without + (2 * shape.patch_size + shape.text_width) * shape.width)
+    return Parameters(
+        without, without + (2 * shape.patch_size + shape.position_features + shape.text_width) * shape.width
+    )
 
 
 def dit_multiply_adds(width: int, depth: int, patch: int, *, latent: int = 32, channels: int = 4) -> float:

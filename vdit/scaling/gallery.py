@@ -18,7 +18,7 @@ def gallery(page: Page, *groups: str) -> str:
 
 def _sample_grid(page: Page, samples: list[dict[str, Any]], group: str) -> str:
     """Samples by row (a prompt and seed) and column (compute), at least those that exist."""
-    cells = {(s.get("row", 0), s.get("column", i)): s for i, s in enumerate(samples)}
+    cells = {(s.get("row") or 0, i if s.get("column") is None else s["column"]): s for i, s in enumerate(samples)}
     if not cells:
         return ""
     columns = sorted({column for _, column in cells})

@@ -168,10 +168,10 @@ def _objective(theta_K5: np.ndarray, rows: _Centred, weights_KR: np.ndarray) -> 
     Coefficients outside `_BOUNDS` pay for it quadratically, so a fit that nothing determines still ends somewhere.
     """
     log_a, log_b, log_e, alpha, beta = np.moveaxis(theta_K5[:, None, :], -1, 0)
-    # The logsumexp form; the cap matters only to steps that a line search takes back.
-    a_KR = np.exp(np.minimum(log_a - alpha * rows.x_R, 50))
-    b_KR = np.exp(np.minimum(log_b - beta * rows.y_R, 50))
-    e_K1 = np.exp(np.minimum(log_e, 50))
+    # The logsumexp form; the limits matter only to steps that a line search takes back.
+    a_KR = np.exp(np.clip(log_a - alpha * rows.x_R, -60, 60))
+    b_KR = np.exp(np.clip(log_b - beta * rows.y_R, -60, 60))
+    e_K1 = np.exp(np.clip(log_e, -60, 60))
     total_KR = a_KR + b_KR + e_K1
     residual_KR = np.log(total_KR) - rows.z_R
     value_K = (weights_KR * _huber(residual_KR)).sum(-1)

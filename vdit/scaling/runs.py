@@ -185,7 +185,7 @@ def gather(path: str | Path) -> Study:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is not a directory; give the RUNS_DIR of a study (`make study` writes runs/study)")
+        raise UserError(f"{path} is not a directory; give the RUNS_DIR of a study (`make study` writes study)")
     unreadable: list[str] = []
 
     def read(file: Path, kind: type) -> Any:
@@ -224,7 +224,7 @@ def gather(path: str | Path) -> Study:
 
 def _with_budget(run: Run, about: Mapping[str, Any]) -> Run:
     """Adds the nominal budget of study.json nearest to a grid run's FLOPs, if one is within a factor 1.25."""
-    budgets = [float(b) for b in about.get("budgets", []) if _is_positive(b)]
+    budgets = [float(b) for b in about.get("budgets") or [] if _is_positive(b)]
     if run.get("kind") == "grid" and "budget" not in run and budgets and _is_positive(run.get("flops")):
         nearest = min(budgets, key=lambda b: abs(math.log(b / run["flops"])))
         if abs(math.log(nearest / run["flops"])) < math.log(1.25):

@@ -173,8 +173,8 @@ def _data(page: Page) -> str:
         for name, caption in (
             (
                 "packing_tokens",
-                "<b>Sizes of examples</b>, caption and patches, as the plan packs them: clips keep their own height, width "
-                "and length.",
+                "<b>Sizes of examples</b>, caption and patches, as the plan packs them: clips keep their own height, "
+                "width and length.",
             ),
             ("packing_rows", "<b>Examples in a packed row.</b> Fill is real tokens over slots; the rest is padding."),
         )

@@ -40,7 +40,7 @@ def _loss(found: Analysis) -> list[str]:
         return []
     (low, first), (high, last) = best[0], best[-1]
     return [
-        f"Over {high / low:.3g} times the compute, the lowest validation loss of a budget falls from {first:#.4g} to"
+        f"Over {high / low:.3g} times the compute, the lowest validation loss of a budget goes from {first:#.4g} to"
         f" {last:#.4g}."
     ]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +52,13 @@ class Checkpoints:
     Args:
       workdir: the run's folder; its subfolder `checkpoints` is used.
       config: how many are kept.
+      create: make the folder; without it nothing is written before the first save.
     """
 
-    def __init__(self, workdir: epath.PathLike, config: TrainConfig):
+    def __init__(self, workdir: epath.PathLike, config: TrainConfig, create: bool = True):
         self.path = epath.Path(workdir) / "checkpoints"
         options = ocp.CheckpointManagerOptions(
+            create=create,
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
                 [
                     ocp.checkpoint_managers.LatestN(config.keep),
@@ -88,14 +93,23 @@ class Checkpoints:
             steps = ", ".join(str(s) for s in self._manager.all_steps()) or "none"
             raise UserError(f"no checkpoint of step {step} in {self.path}; there are {steps}")
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore())
+        restore_output = _only_one_error()
         try:
             read = self._manager.restore(step, args=args)
-        except (ValueError, KeyError, FileNotFoundError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"checkpoint {where} cannot be restored; it is damaged or of another model: {reason}") from error
-        values = dict(read["position"])
-        if values.pop("format", None) != FORMAT:
-            raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
+            values = dict(read["position"])
+            if values.pop("format", None) != FORMAT:
+                raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
+            if values.keys() != {field.name for field in dataclasses.fields(Position)}:
+                raise ValueError(f"its position holds {', '.join(values)}")
+        except Exception as error:  # Orbax raises bare Exceptions too
+            if isinstance(error, UserError):
+                raise
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise UserError(
+                f"checkpoint {where} cannot be restored: it is damaged or of another model ({reason}); "
+                "remove it to go on from the one before"
+            ) from error
+        restore_output()
         leaves = [read["state"][name] for name in _named(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(**values)
 
@@ -106,6 +120,41 @@ class Checkpoints:
     def close(self) -> None:
         self.wait()
         self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _only_one_error() -> Callable[[], None]:
+    """Silences what Orbax's parallel reads print about one another once one of them has failed.
+
+    Returns:
+      A function that undoes it; after a failure it stays, as they fail later and in threads.
+    """
+    logger = logging.getLogger("asyncio")
+    report, unraisable = sys.excepthook, sys.unraisablehook
+
+    def drop(record: logging.LogRecord) -> bool:
+        return "never retrieved" not in record.getMessage()
+
+    def excepthook(kind: Any, error: BaseException, trace: Any) -> None:
+        if str(error) != "Event loop is closed":
+            report(kind, error, trace)
+
+    def unraisablehook(item: Any) -> None:
+        if "_read_array_index_and_device_put" not in repr(item.object) and str(item.exc_value) != "Event loop is closed":
+            unraisable(item)
+
+    def undo() -> None:
+        logger.removeFilter(drop)
+        sys.excepthook, sys.unraisablehook = report, unraisable
+
+    logger.addFilter(drop)
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+    return undo
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:

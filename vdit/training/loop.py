@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -25,7 +26,7 @@ from vdit.training import workdir as workdirs
 from vdit.training.checkpoint import Checkpoints, Position
 from vdit.training.metrics import MetricWriter
 from vdit.training.optimizer import learning_rate
-from vdit.training.step import TrainState, init_state, make_train_step
+from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 _compiled: dict[Any, Any] = {}
 
@@ -70,20 +71,34 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
     workdir = epath.Path(workdir)
     interface = interface_of(meta)
     with use_mesh(mesh):
-        graph, state = init_state(config, interface)
-        position = Position()
-        checkpoints = Checkpoints(workdir, config.train)
-        newest = checkpoints.latest if step is None else step
-        if newest is not None:
-            state, position = checkpoints.restore(state, newest)
-        elif config.train.branch_from:
-            start = config.train.steps - config.optimizer.cooldown
-            state, position = Checkpoints(config.train.branch_from, config.train).restore(state, start)
-        checkpoints.close()
+        with Checkpoints(workdir, config.train, create=False) as checkpoints:
+            newest = checkpoints.latest if step is None else step
+            if newest is not None:
+                graph, like = abstract_state(config, interface, mesh)
+                state, position = checkpoints.restore(like, newest)
+            elif config.train.branch_from:
+                graph, like = abstract_state(config, interface, mesh)
+                state, position = _leave_trunk(config, like)
+            else:
+                graph, state = init_state(config, interface)
+                position = Position()
     shape = flops.ModelShape(
         config.model.width, config.model.depth, interface.patch, interface.text, config.model.feed_forward
     )
     return Run(config, workdir, meta, mesh, graph, state, position, shape)
+
+
+def _leave_trunk(config: Config, like: TrainState) -> tuple[TrainState, Position]:
+    """The trunk's state where the cool-down begins."""
+    start = config.train.steps - config.optimizer.cooldown
+    with Checkpoints(config.train.branch_from, config.train, create=False) as trunk:
+        state, position = trunk.restore(like, start)
+    if position.next_row != start * config.data.rows_per_step:
+        rows = position.next_row / max(1, start)
+        raise UserError(
+            f"train.branch_from={config.train.branch_from} has data.rows_per_step={rows:g}, not {config.data.rows_per_step}"
+        )
+    return state, position
 
 
 def interface_of(meta: dict[str, Any]) -> Interface:
@@ -108,26 +123,46 @@ def train(config: Config, workdir: epath.PathLike, progress: Callable[[dict[str,
     dataset = Dataset(config.data.path)
     workdir = epath.Path(workdir)
     meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
-    workdirs.claim(workdir, config, meta)
+    if not config.diffusion.mean:
+        mean = pipeline.channel_mean(dataset, config.data.split)
+        config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
+    _check(config, dataset)
+    workdirs.check(workdir, config, meta)
     run = open_run(config, workdir, meta)
-    if config.data.rows_per_step % row_shards(run.mesh):
+    workdirs.claim(workdir, config, meta)  # only now: a mistake leaves no trace
+    with use_mesh(run.mesh), contextlib.ExitStack() as cleanup:
+        return _train(run, dataset, progress, cleanup)
+
+
+def _check(config: Config, dataset: Dataset) -> None:
+    """Raises UserError if config, devices and data set do not go together."""
+    shards = row_shards(make_mesh(config.mesh))
+    if config.data.rows_per_step % shards:
         raise UserError(
-            f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {row_shards(run.mesh)} row shards of the mesh"
+            f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {shards} row shards of the mesh"
         )
-    with use_mesh(run.mesh):
-        return _train(run, dataset, progress)
+    if config.train.evaluate_every >= 0 and dataset.splits == (config.data.split,):
+        raise UserError(f"{dataset.path} has no split but {config.data.split} to validate on; set train.evaluate_every=-1")
+    pipeline.make_plan(dataset, config.data, dataset.patch, config.seed).require_step()
 
 
-def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
+def _train(
+    run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None] | None, cleanup: contextlib.ExitStack
+) -> dict[str, Any]:
     config, steps = run.config, run.config.train.steps
     step_function, evaluate = _functions(run)
-    writer = MetricWriter(run.workdir, run.position.step) if jax.process_index() == 0 else None
-    checkpoints = Checkpoints(run.workdir, config.train)
+    writer = None
+    if jax.process_index() == 0:
+        writer = cleanup.enter_context(contextlib.closing(MetricWriter(run.workdir, run.position.step)))
+    checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
     batches = pipeline.rows(
         dataset, config.data, dataset.patch, config.seed, run.position.step, jax.process_index(), jax.process_count()
     )
     clock = _Clock()
-    bar = tqdm(total=steps, initial=run.position.step, unit="step", disable=not sys.stderr.isatty(), desc=run.workdir.name)
+    quiet = not sys.stderr.isatty()
+    bar = cleanup.enter_context(
+        tqdm(total=steps, initial=run.position.step, unit="step", disable=quiet, desc=run.workdir.name)
+    )
     final: dict[str, Any] = {}
 
     def record(values: dict[str, Any]) -> None:
@@ -155,15 +190,18 @@ def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None
         position.squares += values.pop("squares")
         clock.step()
         bar.update()
-        if not np.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss of step {position.step} is {values['loss']}; nothing of it was saved")
+        if not np.isfinite(values["loss"] + values["grad_norm"]):
+            raise FloatingPointError(
+                f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm {values['grad_norm']}; "
+                "it was not saved; lower optimizer.learning_rate"
+            )
         if position.step % config.train.log_every == 0 or position.step == steps:
             record({**values, "rate": rate})
 
     pending: tuple[dict[str, jax.Array], float] | None = None
     first = run.position.step
     for number in range(first, steps):
-        _profile(run, number)
+        _profile(run, number, first, cleanup)
         batch = clock.wait(lambda: to_global(next(batches), run.mesh))
         rate = learning_rate(number, steps, config.optimizer)
         state, metrics = step_function(run.state, batch, np.float32(rate))
@@ -178,17 +216,13 @@ def _train(run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None
         if save or look:
             finish(*pending)
             pending = None
-        if save:
-            checkpoints.save(run.state, run.position)
         if look:
             final = {"validation": evaluate_run(run, dataset, evaluate)}
             record(final)
+        if save:  # after all metrics of the step: a run that goes on from here does not write them again
+            checkpoints.save(run.state, run.position)
     if not final and config.train.evaluate_every >= 0:  # the run had ended before; its evaluation is made again
         final = {"validation": evaluate_run(run, dataset, evaluate)}
-    checkpoints.close()
-    bar.close()
-    if writer:
-        writer.close()
     body, total = parameter_counts(run.state.params)
     counts = {name: getattr(run.position, name) for name in ("step", "patches", "text", "examples")}
     return {**final, **counts, "flops": run.training_flops, "params": body, "params_total": total, **clock.report()}
@@ -226,12 +260,19 @@ def split_losses(run: Run, dataset: Dataset, split: str, evaluate: Any) -> Examp
     return validate(evaluate, run.state.ema, batches, run.mesh)
 
 
-def _profile(run: Run, step: int) -> None:
+def _profile(run: Run, step: int, first: int, cleanup: contextlib.ExitStack) -> None:
+    """Starts and stops the trace of config.train.profile; a run that starts or ends inside it traces what it has."""
     window = run.config.train.profile
-    if window and step == window[0]:
+    if window and step == max(first, window[0]) < window[1]:
         jax.profiler.start_trace(str(run.workdir / "profile"))
-    if window and step == window[1]:
-        jax.block_until_ready(run.state)
+        cleanup.callback(_stop_trace, run)
+    if window and step == window[1] > first:
+        _stop_trace(run)
+
+
+def _stop_trace(run: Run) -> None:
+    jax.block_until_ready(run.state)
+    with contextlib.suppress(RuntimeError):  # stopped already
         jax.profiler.stop_trace()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,26 +14,35 @@ from vdit.config import ModelConfig, OptimizerConfig
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping, Adam and decoupled decay of matrices; the step multiplies by the learning rate."""
+
+    def matrices(params: Any) -> Any:
+        return _each(params, lambda param: param.get_metadata()["role"] == "matrix")
+
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.scale_by_adam(config.beta1, config.beta2, eps=1e-8),
-        optax.add_decayed_weights(config.weight_decay, mask=lambda params: _by_role(params, lambda r: r == "hidden")),
+        optax.add_decayed_weights(config.weight_decay, mask=matrices),
     )
 
 
 def rate_multipliers(params: Any, config: ModelConfig) -> Any:
-    """Factor on the learning rate of every parameter, by its muP role (Yang et al. 2022, table 8, Adam).
+    """Factor on the learning rate of every parameter (muP for Adam: Yang et al. 2022, table 8; Yang et al. 2023).
 
-    Hidden matrices take base_width / width; all others the rate itself (the output layer's 1 / width is in the model).
+    An Adam step changes every weight by about the rate, so it changes the sum over a matrix's inputs by rate * fan_in.
+    Matrices take base_width / fan_in, which keeps that change the same at every width and for every input; the output
+    layer and vectors take the rate itself (the output's 1 / width is in the model).
     """
-    hidden = config.base_width / config.width
-    return _by_role(params, lambda role: hidden if role == "hidden" else 1.0)
+
+    def multiplier(param: nnx.Variable) -> float:
+        metadata = param.get_metadata()
+        return config.base_width / metadata["fan_in"] if metadata["role"] == "matrix" else 1.0
+
+    return _each(params, multiplier)
 
 
-def _by_role(params: Any, value: Any) -> Any:
-    """A tree like `params` with value(role) at every leaf."""
-    is_param = lambda node: isinstance(node, nnx.Variable)  # noqa: E731
-    return jax.tree.map(lambda p: p.replace(value(p.get_metadata()["role"])), params, is_leaf=is_param)
+def _each(params: Any, value: Callable[[nnx.Variable], Any]) -> Any:
+    """A tree like `params` with value(parameter) at every leaf."""
+    return jax.tree.map(lambda p: p.replace(value(p)), params, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from etils import epath
 
-from vdit.config import Config, UserError, build
+from vdit.config import UserError
 from vdit.generation import Generator
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.loop import Run, open_run
-from vdit.training.workdir import read_json
+from vdit.training.workdir import read_config, read_json
 
 
 def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:
@@ -27,8 +26,7 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
       UserError: if the folder holds no run, or the run has no such checkpoint.
     """
     path = epath.Path(workdir)
-    values: dict[str, Any] = read_json(path / "config.json")
-    config: Config = build(values, Config)
+    config = read_config(path)
     if data:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
     if not checkpoint_steps(path):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vdit.config import Config, UserError, to_dict
+from vdit.config import Config, UserError, build, to_dict
 
 PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -36,16 +36,15 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
-    """Writes config.json, environment.json and dataset.json, or checks that the workdir is of the same run.
+def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
+    """Checks that a workdir is new or of the same run.
 
     Raises:
-      UserError: if the workdir holds a run of another config, or was trained on another data set.
+      UserError: if it holds a run of another config, or was trained on another kind of data set.
     """
-    values = json.loads(json.dumps(to_dict(config)))
     path = workdir / "config.json"
     if path.exists():
-        ours, theirs = _flat(identity(values)), _flat(identity(json.loads(path.read_text())))
+        ours, theirs = _flat(identity(_plain(config))), _flat(identity(read_json(path)))
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
             key = differing[0]
@@ -53,15 +52,43 @@ def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
             raise UserError(
                 f"{workdir} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}{more}; take another --workdir"
             )
-    stored = read_json(workdir / "dataset.json") if (workdir / "dataset.json").exists() else None
+    if (workdir / "dataset.json").exists():
+        check_dataset(workdir, config.data.path, meta)
+
+
+def check_dataset(workdir: epath.Path, path: str, meta: dict[str, Any]) -> None:
+    """Checks that the data set at `path`, which `meta` describes, is of the kind that the run was trained on.
+
+    Raises:
+      UserError: naming the difference.
+    """
+    stored = read_json(workdir / "dataset.json")
     for key in ("patch", "channels", "autoencoder", "text_encoder"):
-        if stored and stored[key] != meta[key]:
-            raise UserError(f"{config.data.path} has {key}={meta[key]}, but {workdir} was trained with {stored[key]}")
+        if stored[key] != meta[key]:
+            raise UserError(f"{path} has {key}={meta[key]}, but {workdir} was trained with {stored[key]}")
+
+
+def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
+    """Writes config.json, dataset.json and environment.json."""
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, values)
+        write_json(workdir / "config.json", _plain(config))
         write_json(workdir / "dataset.json", meta)
         write_json(workdir / "environment.json", environment())
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(to_dict(config)))
+
+
+def read_config(workdir: epath.PathLike) -> Config:
+    """The config of the run in a workdir.
+
+    Raises:
+      UserError: if there is none.
+    """
+    return build(read_json(epath.Path(workdir) / "config.json"), Config)
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""What a train step reaches on this machine: `python -m benchmarks.step [--data=DIR] [--json]`.
+
+Model FLOPs (counted from the segments of real packed rows, no padding, no recomputation) per second, over the rate of a plain float32
+matrix product on the same devices, measured in turn with the steps: the machine's noise hits both. Beside it the share
+of the step's time that its parts take when run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from vdit.config import Config, DataConfig, ModelConfig, run_main
+
+DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")
+SIZES = flags.DEFINE_list("sizes", None, "WIDTHxDEPTH of the models; default: those of the study, and 512x4.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, of which the median is printed.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+
+def seconds(function: Callable[[], Any], least: float = 0.3) -> float:
+    """Seconds of one call, over as many calls as take `least` seconds."""
+    import jax
+
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < least:
+        result = function()
+        calls += 1
+        jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
+
+
+def matmul_rate(mesh: Any, size: int = 1024) -> Callable[[], float]:
+    """A function that measures FLOP/s of size x size float32 products, one on every device at once."""
+    import jax
+    from jax.sharding import NamedSharding
+
+    from vdit.parallel.mesh import rows_spec
+    from vdit.parallel.rowwise import rowwise
+
+    devices = mesh.size
+    square = np.random.default_rng(0).standard_normal((devices, size, size)).astype(np.float32)
+    x = jax.device_put(square, NamedSharding(mesh, rows_spec(3)))
+    product = jax.jit(lambda x: rowwise(lambda a: (a[0] @ a[0])[None], x))
+    product(x).block_until_ready()
+    return lambda: 2 * devices * size**3 / seconds(lambda: product(x))
+
+
+def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
+    """Rates and shares of one model size; medians over `rounds`, ratios taken within each round."""
+    import jax
+
+    from data_pipelines import pipeline
+    from data_pipelines.store import Dataset
+    from vdit.diffusion.corruption import training_question
+    from vdit.models.attention import attention
+    from vdit.models.transformer import parameter_counts
+    from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+    from vdit.scaling import flops
+    from vdit.training.loop import interface_of
+    from vdit.training.step import init_state, make_train_step, train_loss
+
+    head_width = 64 if width >= 512 else (24 if width % 32 else 32)
+    config = Config(
+        data=DataConfig(path=data, row_tokens=2048, row_text=512),
+        model=ModelConfig(width=width, depth=depth, head_width=head_width),
+    )
+    dataset = Dataset(data)
+    interface = interface_of(dataset.meta)
+    mesh = make_mesh(config.mesh)
+    with use_mesh(mesh):
+        local = next(pipeline.rows(dataset, config.data, dataset.patch, 0))
+        batch = to_global(local, mesh)
+        graph, state = init_state(config, interface)
+        body, total = parameter_counts(state.params)
+        shape = flops.ModelShape(width, depth, interface.patch, interface.text, config.model.feed_forward)
+        work = flops.batch_training_flops(shape, local.segments_BL, local.text_index_BL)
+        step = make_train_step(graph, config)
+        key = jax.random.key(0)
+        ask = jax.jit(lambda batch: training_question(batch, key, config.diffusion))
+        forward = jax.jit(lambda params, batch: train_loss(graph, params, batch, key, config))
+        qkv = jax.random.normal(key, (*local.segments_BL.shape, config.model.heads, head_width))
+        q = jax.device_put(qkv, jax.sharding.NamedSharding(mesh, jax.P(jax.typeof(batch.segments_BL).sharding.spec[0])))
+        attend = jax.jit(
+            jax.grad(lambda q, s: (attention(q, q, q, s, backend="chunked", block=config.model.attention_block) ** 2).sum())
+        )
+
+        def one_step() -> Any:
+            nonlocal state
+            state, metrics = step(state, batch, np.float32(1e-3))
+            return metrics
+
+        parts = {
+            "step": one_step,
+            "noise and targets": lambda: ask(batch),
+            "forward": lambda: forward(state.params, batch),
+            "attention": lambda: attend(q, batch.segments_BL),
+        }
+        for part in parts.values():
+            jax.block_until_ready(part())
+        rate = matmul_rate(mesh)
+        rows = [{"matmul": rate(), **{name: seconds(part) for name, part in parts.items()}} for _ in range(rounds)]
+    share = [work / row["step"] / row["matmul"] for row in rows]
+    return {
+        "width": width,
+        "depth": depth,
+        "params": body,
+        "params_total": total,
+        "gflop_per_step": work / 1e9,
+        "gflops": float(np.median([work / row["step"] / 1e9 for row in rows])),
+        "matmul_gflops": float(np.median([row["matmul"] / 1e9 for row in rows])),
+        "share_of_matmul_rate": float(np.median(share)),
+        "share_range": [float(min(share)), float(max(share))],
+        "time_shares": {
+            "noise and targets": float(np.median([row["noise and targets"] / row["step"] for row in rows])),
+            "forward without noise": float(
+                np.median([(row["forward"] - row["noise and targets"]) / row["step"] for row in rows])
+            ),
+            "attention, both passes": float(np.median([depth * row["attention"] / row["step"] for row in rows])),
+        },
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    from vdit.parallel.runtime import initialise
+
+    initialise()
+    from launch.study_plan import load
+
+    sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]
+    sizes = sizes or [(size.width, size.depth) for size in load("configs/study.py", False).sizes] + [(512, 4)]
+    rows = []
+    for width, depth in sizes:
+        row = measure(width, depth, ROUNDS.value, DATA.value)
+        rows.append(row)
+        if not JSON.value:
+            parts = ", ".join(f"{name} {share:.0%}" for name, share in row["time_shares"].items())
+            print(
+                f"width {width:4} depth {depth:2}  {row['params']:>10,} parameters  {row['gflops']:6.1f} GFLOP/s  "
+                f"{row['share_of_matmul_rate']:.3f} of the matmul rate ({row['matmul_gflops']:.0f} GFLOP/s)  {parts}",
+                flush=True,
+            )
+    if JSON.value:
+        print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from vdit.config import UserError
+from vdit.scaling import report
+from vdit.scaling.analysis import analyse, envelope
+from vdit.scaling.figures import FIGURES
+from vdit.scaling.runs import gather
+from vdit.scaling.sections import SECTIONS
+
+VOID = {"meta", "img", "br", "link", "input", "source"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags are nested, and collects what a test asks about."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.sources, self.text, self.figures = [], [], [], "", {}
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.sources += [attributes[name] for name in ("src", "href", "data", "poster") if name in attributes]
+        if tag == "script":
+            self.script = attributes.get("id", "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            if self.script.startswith("figure-"):
+                self.figures[self.script] = json.loads(data)
+        elif not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+def read(file):
+    reader = Reader()
+    reader.feed(file.read_text(encoding="utf-8"))
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+def test_full_study(make_study, tmp_path):
+    root = make_study()
+    found = report.write_report(root, tmp_path / "out" / "report.html", bootstraps=50)
+    page = read(tmp_path / "out" / "report.html")
+    assert page.tags.count("section") == len(SECTIONS)
+    assert set(page.figures) == {f"figure-{name}" for name in FIGURES}
+    assert all(source.startswith(("data:", "#")) for source in page.sources), "nothing is fetched from elsewhere"
+    assert page.tags.count("video") == 1 and page.tags.count("img") == 4
+    assert "Balls & <film>" in page.text and "a red <b>ball</b>" in page.text
+    assert page.text.count("not run yet") == 1  # the sample whose file is gone
+    assert found.prediction.written == "" and abs(found.prediction.error) < 0.02
+    assert "no prediction was written before" in page.text.lower()
+    assert (root / "runs.csv").read_text().count("\n") == 17
+    assert (tmp_path / "out" / "report.html").read_text().count("plotly.js v") == 1
+
+
+def test_prediction_written_before_the_run(make_study, tmp_path):
+    root = make_study()
+    said = {
+        "flops": 3.2e13,
+        "run": "big",
+        "params": 1.5e5,
+        "tokens": 3.5e7,
+        "predicted_loss": 0.2,
+        "interval": [0.19, 0.21],
+    }
+    (root / "prediction.json").write_text(
+        json.dumps({**said, "baseline_loss": 0.25, "written": "2025-01-01T00:00:00+00:00"})
+    )
+    found = analyse(gather(root), bootstraps=20).prediction
+    assert (found.loss, found.interval, found.written[:4]) == (0.2, (0.19, 0.21), "2025")
+    result = root / "runs" / "big" / "result.json"
+    result.write_text(
+        json.dumps(json.loads(result.read_text()) | {"started": "2024-12-31T00:00:00+00:00", "loss": 0.22})
+    )
+    found = analyse(gather(root), bootstraps=20).prediction
+    assert found.written == "" and found.covered is False and found.baseline_error == pytest.approx(0.25 / 0.22 - 1)
+    (root / "runs" / "big" / "result.json").unlink()
+    report.write_report(root, tmp_path / "r.html", bootstraps=20)
+    assert "it has not finished" in read(tmp_path / "r.html").text
+
+
+@pytest.mark.parametrize("budgets", [(), (1e12,), (1e12, 3.2e12)])
+@pytest.mark.parametrize("extras", [False, True])
+def test_partial_studies(make_study, tmp_path, budgets, extras):
+    report.write_report(make_study(budgets, held_out=False, extras=extras), tmp_path / "r.html", bootstraps=20)
+    page = read(tmp_path / "r.html")
+    assert page.tags.count("section") == len(SECTIONS) and "not run yet" in page.text
+    assert ("figure-isoflop" in page.figures) == bool(budgets)
+    assert ("figure-packing_rows" in page.figures) == extras
+    assert "There is no law yet" in page.text or len(budgets) != 1
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(make_study, tmp_path, monkeypatch):
+    out = tmp_path / "r.html"
+    out.write_text("old")
+    monkeypatch.setattr(report.Page, "html", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write_report(make_study(), out, bootstraps=5)
+    assert out.read_text() == "old"
+
+
+def test_edge_minima_are_confessed(make_study, tmp_path):
+    root = make_study()
+    for file in root.glob("runs/c1.0e+13*/result.json"):
+        run = json.loads(file.read_text())
+        if run["params"] < 1e5:
+            file.unlink()
+        if run["params"] == 1.25e5:  # a third size, so that there is a parabola with its minimum below all of them
+            run |= {"run": "between", "params": 2e5, "loss": run["loss"] * 1.1}
+            (root / "runs" / "between").mkdir()
+            (root / "runs" / "between" / "result.json").write_text(json.dumps(run))
+    report.write_report(root, tmp_path / "r.html", bootstraps=20)
+    assert "takes no part in the power laws" in read(tmp_path / "r.html").text
+
+
+def test_figures_need_kaleido(make_study, tmp_path, monkeypatch):
+    import plotly.graph_objects as go
+
+    def fail(*_, **__):
+        raise ValueError("Image export\nrequires kaleido")
+
+    monkeypatch.setattr(go.Figure, "write_image", fail)
+    with pytest.raises(UserError, match="pip install kaleido") as error:
+        report.write_figures(analyse(gather(make_study()), 5), tmp_path / "figures")
+    assert "\n" not in str(error.value)
+
+
+def test_envelope_keeps_new_lows():
+    x, y = envelope([3, 1, 2, 4], [2.0, 5.0, 6.0, 1.0])
+    assert (list(x), list(y)) == ([1, 3, 4], [5.0, 2.0, 1.0])
+
+
+def test_command(tmp_path, make_study):
+    def run(*arguments):
+        return subprocess.run([sys.executable, "-m", "vdit.scaling.report", *arguments], capture_output=True, text=True)
+
+    done = run(str(make_study((), held_out=False, extras=False)), f"--out={tmp_path}/r.html")
+    assert done.returncode == 0 and "0 finished runs" in done.stdout
+    failed = run(str(tmp_path / "nowhere"), f"--out={tmp_path}/n.html")
+    assert failed.returncode == 2 and "nowhere" in failed.stderr and failed.stderr.count("\n") == 1
+    assert not (tmp_path / "n.html").exists()

@@ -1,0 +1,172 @@
+"""A tiny data set and a tiny run on it, for the tests of training and of the commands."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+from etils import epath
+
+from data_pipelines.records import Record
+from data_pipelines.store import Dataset
+from data_pipelines.writer import DatasetWriter
+from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from vdit.parallel.mesh import make_mesh
+from vdit.patches import Patch
+from vdit.training import loop
+from vdit.training.metrics import read_metrics
+
+PATCH = Patch(4, 8, 8)
+TEXT_WIDTH = 6
+ROW_TOKENS, ROW_EXAMPLES, ROW_TEXT = 64, 8, 24
+
+
+def write_dataset(path: Path, examples: int = 48, seed: int = 0, **meta: Any) -> Path:
+    """Writes moving gradients of varied size to `train` and a sixth as many to `val`; captions say their direction."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(2, TEXT_WIDTH)).astype(np.float16)
+    path.mkdir(parents=True)
+    writer = DatasetWriter(epath.Path(path), "tiny", PATCH)
+    for split, count in (("train", examples), ("val", examples // 6)):
+        for i in range(count):
+            frames = 1 + 4 * int(rng.integers(0, 3))
+            height, width = 8 * rng.integers(1, 4, 2)
+            left = int(rng.integers(2))
+            t, y, x, c = np.meshgrid(*map(np.arange, (frames, height, width, 3)), indexing="ij")
+            wave = np.sin((x + (2 * left - 1) * t) / 6 + y / 9 + c + rng.uniform(0, 6))
+            video = np.uint8(128 + 100 * wave)
+            words = directions[[left] * int(rng.integers(1, 4))]
+            identity = int(rng.integers(2**63)) * 2 + i % 2
+            caption = f"a wave moves {('right', 'left')[left]}"
+            writer.add(split, Record(identity, video, 12.0, {"short": caption}, {"short": words}, {}))
+    about = {
+        "source": "tiny",
+        "licence": "none",
+        "autoencoder": {"name": "pixels"},
+        "text_encoder": {"name": "random", "width": TEXT_WIDTH, "hash": ""},
+        "build": {},
+    }
+    writer.finish({**about, **meta})
+    return path
+
+
+@functools.cache
+def folder() -> Path:
+    """A folder of this test run, removed at its end."""
+    path = Path(tempfile.mkdtemp(prefix="vdit-tests-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@functools.cache
+def dataset() -> Path:
+    """The data set that the tests share."""
+    return write_dataset(folder() / "data")
+
+
+def tiny_config(steps: int = 6, rows: int = 2, **train: Any) -> Config:
+    """A run of about 40,000 parameters: every step is logged and saved, validation comes at the end."""
+    return Config(
+        seed=5,
+        data=DataConfig(str(dataset()), "train", ROW_TOKENS, ROW_EXAMPLES, ROW_TEXT, rows, max_frames=9),
+        model=ModelConfig(width=16, depth=2, head_width=8, base_width=16, attention_block=32),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup=3),
+        train=TrainConfig(**{"steps": steps, "log_every": 1, "checkpoint_every": 1, "keep": 2, **train}),
+    )
+
+
+def change(config: Config, **parts: dict[str, Any]) -> Config:
+    """The config with fields of its parts replaced: change(config, model={"width": 32})."""
+    return dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
+    )
+
+
+def on_devices(count: int = 2) -> Any:
+    """A context in which runs use the first devices only: a mesh of two is enough, and faster than one of eight."""
+    return mock.patch.object(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:count]))
+
+
+def train(config: Config, workdir: Path, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """`loop.train` on two devices."""
+    with on_devices():
+        return loop.train(config, workdir, progress)
+
+
+class Stop(Exception):
+    """Ends a run from its progress callback."""
+
+
+def train_until(config: Config, workdir: Path, rows: int) -> bool:
+    """Trains until that many rows of metrics are written; True if the run came to its end before."""
+    seen: list[dict[str, Any]] = []
+
+    def progress(row: dict[str, Any]) -> None:
+        seen.append(row)
+        if len(seen) == rows:
+            raise Stop
+
+    try:
+        train(config, workdir, progress)
+    except Stop:
+        return False
+    return True
+
+
+def restored(workdir: Path, config: Config, step: int | None = None) -> loop.Run:
+    """The run at its newest checkpoint, or at `step`."""
+    with on_devices():
+        return loop.open_run(config, workdir, Dataset(config.data.path).meta, step)
+
+
+def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[str, Any], list[dict[str, Any]]]:
+    """What must not depend on interruptions: arrays of the newest checkpoint, data position, rows of metrics."""
+    run = restored(workdir, config)
+    leaves = jax.tree_util.tree_leaves_with_path(run.state)
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    timing = ("seconds", "data_wait")
+    rows = [{name: value for name, value in row.items() if name not in timing} for row in read_metrics(workdir)]
+    return arrays, dataclasses.asdict(run.position), rows
+
+
+def assert_same_result(workdir: Path, expected: Any, config: Config) -> None:
+    """Compares with what `result` gave for another run, bit for bit."""
+    arrays, position, rows = result(workdir, config)
+    assert position == expected[1]
+    assert rows == expected[2]
+    assert arrays.keys() == expected[0].keys()
+    for name, array in expected[0].items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+
+
+def write_config(path: Path, config: Config) -> Path:
+    """Writes the config as an experiment file."""
+    values = json.dumps(json.dumps(dataclasses.asdict(config)))
+    path.write_text(
+        f"import json\nfrom ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict(json.loads({values}))\n"
+    )
+    return path
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """A command of the project, for a process of its own."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def environment(devices: int = 2, **values: str) -> dict[str, str]:
+    """Environment of such a process."""
+    cache = str(folder() / "cache")
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "VDIT_CACHE": cache, **values}

@@ -1,0 +1,161 @@
+"""The loss does not depend on packing; the step does what it says."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from small_model import (
+    CONFIG,
+    INTERFACE,
+    SHAPE,
+    assert_same_gradients,
+    clips,
+    initial,
+    loss_and_gradients,
+    one_device,
+    pack,
+    shard_like,
+    stirred,
+)
+
+from vdit.batch import RowShape
+from vdit.config import OptimizerConfig
+from vdit.parallel.mesh import to_global, use_mesh
+from vdit.training.optimizer import make_optimizer
+from vdit.training.step import TrainState, abstract_state, init_state, make_train_step, train_loss
+
+CLIPS = clips()
+ALONE = [[c] for c in CLIPS]
+STEPPED = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(ema=0.3))
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and gradients with every clip in a row of its own."""
+    return loss_and_gradients(pack(ALONE))
+
+
+PACKINGS = {
+    "one row": [CLIPS],
+    "other order": [CLIPS[::-1]],
+    "two rows": [CLIPS[3:], CLIPS[:3]],
+    "other rows": [CLIPS[:1], CLIPS[:0:-1]],
+}
+
+
+@pytest.mark.parametrize("rows", PACKINGS.values(), ids=PACKINGS.keys())
+def test_packing_changes_neither_loss_nor_gradients(alone, rows):
+    loss, gradients = loss_and_gradients(pack(rows, count=len(CLIPS)))
+    assert loss == pytest.approx(alone[0], rel=2e-6)
+    assert_same_gradients(gradients, alone[1], 2e-5)
+
+
+def test_a_longer_row_changes_neither_loss_nor_gradients(alone):
+    loss, gradients = loss_and_gradients(pack([CLIPS], RowShape(84, 9, 20)))
+    assert loss == pytest.approx(alone[0], rel=2e-6)
+    assert_same_gradients(gradients, alone[1], 2e-5)
+
+
+def test_packing_in_float64():
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dtype="float64"))
+    loss, gradients = loss_and_gradients(pack([CLIPS], count=len(CLIPS)), config)
+    expected, expected_gradients = loss_and_gradients(pack(ALONE), config)
+    assert loss == pytest.approx(expected, rel=1e-12)
+    assert_same_gradients(gradients, expected_gradients, 1e-10)
+
+
+def test_train_loss_is_the_loss_of_the_training_question(alone):
+    params = shard_like(stirred(CONFIG)[1], CONFIG)
+    function = jax.jit(lambda p, b: train_loss(stirred(CONFIG)[0], p, b, jax.random.key(11), CONFIG))
+    assert float(function(params, to_global(pack(ALONE), one_device()))) == pytest.approx(alone[0], rel=1e-6)
+
+
+def test_another_clip_changes_the_loss(alone):
+    loss, _ = loss_and_gradients(pack([[c] for c in clips(first=20)]))
+    assert abs(loss - alone[0]) > 1e-3 * alone[0]
+
+
+@pytest.fixture(scope="module")
+def step():
+    return make_train_step(stirred(CONFIG)[0], STEPPED)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return to_global(pack([CLIPS[3:], CLIPS[:3]]), one_device())
+
+
+@pytest.fixture(autouse=True)
+def mesh():
+    with use_mesh(one_device()):
+        yield
+
+
+def fresh_state() -> TrainState:
+    params, ema = (shard_like(stirred(CONFIG)[1], CONFIG) for _ in range(2))
+    optimizer = make_optimizer(STEPPED.optimizer).init(params)
+    return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, ema, optimizer)
+
+
+def test_metrics_count_what_the_batch_holds(step, batch):
+    _, metrics = step(fresh_state(), batch, np.float32(0))
+    expected = {
+        "patches": sum(c.grid.tokens for c in CLIPS),
+        "text": sum(len(c.text_ME) for c in CLIPS),
+        "examples": len(CLIPS),
+        "squares": sum(c.tokens**2 for c in CLIPS),
+    }
+    assert {name: float(metrics[name]) for name in expected} == expected
+
+
+def test_the_metrics_are_the_loss_and_gradient_of_the_step(step, batch):
+    def loss(params):
+        key = jax.random.fold_in(jax.random.key(STEPPED.seed), 0)
+        return train_loss(stirred(CONFIG)[0], params, batch, key, STEPPED)
+
+    state = fresh_state()
+    expected, gradients = jax.jit(jax.value_and_grad(loss))(state.params)
+    _, metrics = step(state, batch, np.float32(0))
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    norm = np.sqrt(sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradients)))
+    assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-5)
+
+
+def test_rate_zero_changes_only_the_step(step, batch):
+    state, _ = step(fresh_state(), batch, np.float32(0))
+    assert state.step == 1
+    jax.tree.map(np.testing.assert_array_equal, state.params, stirred(CONFIG)[1])
+
+
+def test_the_average_follows_the_parameters(step, batch):
+    state = fresh_state()
+    average = jax.tree.map(np.asarray, state.ema)
+    for number in range(12):
+        state, _ = step(state, batch, np.float32(1e-2))
+        decay = min(0.3, (1 + number) / (10 + number))
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * np.asarray(p), average, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.ema, average)
+
+
+def test_every_step_has_other_noise_and_the_loss_falls(step, batch):
+    state, losses = fresh_state(), []
+    for _ in range(40):
+        state, metrics = step(state, batch, np.float32(1e-2))
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == len(losses)
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+
+
+def test_a_fresh_model_predicts_nothing():
+    _, params = initial(CONFIG)
+    assert not params["out"][...].any()
+    assert not params["blocks"]["table"][...].any(), "gates start closed"
+
+
+def test_the_abstract_state_is_that_of_the_real_one():
+    _, state = init_state(CONFIG, INTERFACE)
+    graph, abstract = abstract_state(CONFIG, INTERFACE, one_device())
+    assert graph == stirred(CONFIG)[0]
+    describe = lambda x: (x.shape, x.dtype, x.sharding)  # noqa: E731
+    assert jax.tree.map(describe, abstract) == jax.tree.map(describe, state)
