@@ -1,8 +1,8 @@
 """What a train step reaches on this machine: `python -m benchmarks.step [--data=DIR] [--json]`.
 
-Model FLOPs (counted from the segments of real packed rows, no padding, no recomputation) per second, over the rate of a plain float32
-matrix product on the same devices, measured in turn with the steps: the machine's noise hits both. Beside it the share
-of the step's time that its parts take when run alone.
+Model FLOPs (counted from the segments of real packed rows, no padding, no recomputation) per second, over the rate of a
+plain float32 matrix product on the same devices, measured in turn with the steps: the machine's noise hits both. Beside
+it the share of the step's time that its parts take when run alone.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
         qkv = jax.random.normal(key, (*local.segments_BL.shape, config.model.heads, head_width))
         q = jax.device_put(qkv, jax.sharding.NamedSharding(mesh, jax.P(jax.typeof(batch.segments_BL).sharding.spec[0])))
         attend = jax.jit(
-            jax.grad(lambda q, s: (attention(q, q, q, s, backend="chunked", block=config.model.attention_block) ** 2).sum())
+            jax.grad(
+                lambda q, s: (attention(q, q, q, s, backend="chunked", block=config.model.attention_block) ** 2).sum()
+            )
         )
 
         def one_step() -> Any:

@@ -50,16 +50,16 @@ def steps_for(budget: float, config: Config, data: Path) -> int:
     return max(10, round(budget / per_step))
 
 
-def best_size(
-    grid: Table, plan: StudyPlan, data: Path, config_of: Callable[[Size], Config]
-) -> tuple[Size, int, float]:
+def best_size(grid: Table, plan: StudyPlan, data: Path, config_of: Callable[[Size], Config]) -> tuple[Size, int, float]:
     """(size, N, D) of the plan's sizes with the lowest loss predicted at the held-out budget."""
     fit = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops)
     found = []
     for size in plan.sizes:
         config = config_of(size)
         tokens = steps_for(plan.held_out, config, data) * _sums_per_step(config, data)[0]
-        params = int(min(grid.params, key=lambda n: abs(n - flops.parameters(model_shape(config, data)).without_embeddings)))
+        params = int(
+            min(grid.params, key=lambda n: abs(n - flops.parameters(model_shape(config, data)).without_embeddings))
+        )
         found.append((fit.predict(params, tokens)[0], size, params, tokens))
     _, size, params, tokens = min(found, key=lambda item: item[0])
     return size, params, tokens

@@ -20,21 +20,37 @@ STEPS = 24
 GUIDANCE = 2.0
 
 
-def add_physics_samples(out: Path, run: str, compute: float, generator: Generator, dataset: Dataset) -> None:
-    """Continues the same validation clips, from the same noise, with every run; the truth is added once."""
+def add_physics_samples(
+    out: Path, run: str, times: float, compute: float, loss: float, generator: Generator, dataset: Dataset
+) -> None:
+    """Continues the same validation clips, from the same noise, with the best run of every budget; and the truth, once.
+
+    Args:
+      out: folder of the study.
+      run, times, compute, loss: name, multiple of the smallest budget, FLOPs, and validation loss of the run.
+      generator: of the run.
+      dataset: physics clips.
+    """
+    known = _known(out)
+    rivals = [sample for sample in known if sample["compute"] == compute]
+    if rivals and min(sample["loss"] for sample in rivals) <= loss:
+        return
     numbers = physics_clips(dataset, "val", PHYSICS_CLIPS)
     clips = [dataset.example("val", i) for i in numbers]
     captions = [clip["caption_short"] for clip in clips]
     fps = float(clips[0]["fps"])
     entries = []
-    if not any(sample["run"] == "truth" for sample in _known(out)):
+    if not any(sample["run"] == "truth" for sample in known):
         for i, clip, caption in zip(numbers, clips, captions, strict=True):
-            entry = {"run": "truth", "label": "ground truth", "column": "ground truth", "compute": 0.0}
-            entries.append({**entry, **_write(out, f"truth-{i}", clip["video"], fps), "caption": caption, "row": caption})
+            entry = {"run": "truth", "label": "ground truth", "column": 0.0, "compute": 0.0}
+            entries.append(
+                {**entry, **_write(out, f"truth-{i}", clip["video"], fps), "caption": caption, "row": caption}
+            )
     for i, video, caption in zip(numbers, continue_clips(generator, dataset, "val", numbers), captions, strict=True):
-        label = f"{compute:.3g}x compute, {run}"
-        entry = {"run": run, "label": label, "column": f"{compute:.3g}x", "compute": compute, "seed": 0, "given": "5 frames"}
-        entries.append({**entry, **_write(out, f"{run}-{i}", video, fps), "caption": caption, "row": caption})
+        label = f"{times:.3g}x compute"
+        entry = {"run": run, "label": label, "column": compute, "compute": compute, "loss": loss}
+        files = _write(out, f"{times:.3g}x-{i}", video, fps)
+        entries.append({**entry, **files, "seed": 0, "given": "5 frames", "caption": caption, "row": caption})
     _add(out, [{"group": "compute", **entry} for entry in entries])
 
 
@@ -48,13 +64,16 @@ def add_film_samples(out: Path, run: str, generator: Generator, dataset: Dataset
     for i in range(min(FILM_SHOTS, len(index))):
         caption = dataset.example("val", i)["caption_short"]
         clip = dataset.read_clip("val", i, 0, min(frames, int(index.frames[i])), "short")
-        entry = {"group": "film", "caption": caption, "row": caption, "run": run}
-        entries.append({**entry, "column": "film", "label": "the film", **_write(out, f"film-{i}-true", clip.video_TYXC, fps)})
+        entry = {"group": "film", "caption": caption, "row": caption, "run": run, "compute": None}
+        entries.append(
+            {**entry, "column": "film", "label": "the film", **_write(out, f"film-{i}-true", clip.video_TYXC, fps)}
+        )
         height, width = clip.video_TYXC.shape[1:3]
         for column, given in (("text to video", None), ("first frame given", clip.video_TYXC[:1])):
             seed = request_seed(0, caption)
             requests.append(Request(clip.text_ME, len(clip.video_TYXC), height, width, fps, seed, given))
-            names.append({**entry, "column": column, "label": column, "seed": 0, "file": f"film-{i}-{column.replace(' ', '-')}"})
+            file = f"film-{i}-{column.replace(' ', '-')}"
+            names.append({**entry, "column": column, "label": column, "seed": 0, "file": file})
     videos = generator.generate(requests, steps=STEPS, guidance=GUIDANCE)
     for entry, video in zip(names, videos, strict=True):
         entries.append({**entry, **_write(out, entry.pop("file"), video, fps)})

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from launch import isoflop, study_plan
-from vdit.config import Config, build, run_main
+from vdit.config import Config, run_main
 
 OUT = flags.DEFINE_string("out", "study", "Folder of the study: data, runs, samples, report.html.")
 FULL = flags.DEFINE_bool("full", False, "Budgets over 1.5 decades instead of 1.2; takes about twice as long.")
@@ -44,8 +44,8 @@ class Study:
         self._build("physics", self.physics, [])
         self._inspect("physics", self.physics, [])
         self._floor()
-        for budget in self.plan.budgets:
-            for size in self.plan.sizes:
+        for budget, sizes in self.plan.grid:
+            for size in sizes:
                 self._grid_run(size, budget)
         self._build("film", self.film, [])
         self._inspect("film", self.film, [f"--max_frames={self.plan.film.data.max_frames}"])
@@ -66,7 +66,7 @@ class Study:
             "machine": {**environment(), "processor": _processor()},
             "command": self._command,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "budgets": list(self.plan.budgets),
+            "budgets": self.plan.budgets,
             "held_out": self.plan.held_out,
             "sizes": [dataclasses.asdict(size) for size in self.plan.sizes],
         }
@@ -111,12 +111,12 @@ class Study:
         branch_at = steps - cooldown
         trunk = self.out / "runs" / f"trunk-{size.name}"
         trunk_config = _replace(config, train={"steps": branch_at, "keep_steps": (branch_at,), "evaluate_every": -1})
-        started = time.monotonic()
+        started = time.time()
         train(trunk_config, trunk)
         branch = _replace(config, optimizer={"cooldown": cooldown}, train={"steps": steps, "branch_from": str(trunk)})
         workdir = self.out / "runs" / name
         result = train(branch, workdir)
-        self._finish(name, kind, size, budget, result, time.monotonic() - started)
+        self._finish(name, kind, size, budget, result, started)
 
     def _config(self, size: study_plan.Size) -> Config:
         base = _replace(self.plan.base, data={"path": str(self.physics)})
@@ -126,7 +126,7 @@ class Study:
         return self.out / "runs" / name / "result.json"
 
     def _finish(
-        self, name: str, kind: str, size: study_plan.Size, budget: float, result: dict[str, Any], seconds: float
+        self, name: str, kind: str, size: study_plan.Size, budget: float, result: dict[str, Any], started: float
     ) -> None:
         """Measures a finished physics run and brings the report up to date."""
         from data_pipelines.store import Dataset
@@ -139,9 +139,10 @@ class Study:
         dataset = Dataset(self.physics)
         generator = generator_of(run)
         errors = {side: physics_errors(generator, dataset, split, self.plan.clips) for side, split in SPLITS.items()}
-        values = study_plan.result_row(name, kind, size, budget, run, dataset, result, seconds)
+        values = study_plan.result_row(name, kind, size, budget, run, dataset, result, started)
         write_json(self._result(name), {**values, "physics_error": errors})
-        add_physics_samples(self.out, name, budget / self.plan.budgets[0], generator, dataset)
+        times = budget / self.plan.budgets[0]
+        add_physics_samples(self.out, name, times, budget, values["loss"], generator, dataset)
         self._report()
 
     def _film_run(self) -> None:
@@ -157,12 +158,11 @@ class Study:
 
         config = _replace(self.plan.film, data={"path": str(self.film)})
         dataset = Dataset(self.film)
-        started = time.monotonic()
+        started = time.time()
         result = train(config, self.out / "runs" / name)
         run = load_run(self.out / "runs" / name)
         size = study_plan.Size(config.model.width, config.model.depth, config.model.head_width)
-        seconds = time.monotonic() - started
-        values = study_plan.result_row(name, "film", size, result["flops"], run, dataset, result, seconds)
+        values = study_plan.result_row(name, "film", size, result["flops"], run, dataset, result, started)
         write_json(self._result(name), values)
         add_film_samples(self.out, name, generator_of(run), dataset, config)
         self._report()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import importlib.util
+import time
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ class Size:
 
     @property
     def name(self) -> str:
+        """Width and depth, as in the names of runs."""
         return f"w{self.width}d{self.depth}"
 
 
@@ -33,7 +36,7 @@ class StudyPlan:
 
     Attributes:
       sizes: from small to large.
-      budgets: training FLOPs of the iso-FLOP grid, from small to large; every size is run at every budget.
+      grid: (budget of training FLOPs, sizes it is spent on), from small to large.
       held_out: a larger budget, predicted before it is run.
       cooldown: share of a run's steps in which the rate falls.
       clips: clips a split that are generated for the physics error.
@@ -42,16 +45,21 @@ class StudyPlan:
     """
 
     sizes: tuple[Size, ...]
-    budgets: tuple[float, ...]
+    grid: tuple[tuple[float, tuple[Size, ...]], ...]
     held_out: float
     cooldown: float
     clips: int
     base: Config
     film: Config
 
+    @property
+    def budgets(self) -> list[float]:
+        """The budgets of the grid."""
+        return [budget for budget, _ in self.grid]
+
 
 def load(path: str, full: bool) -> StudyPlan:
-    """The plan of a config file; `full` adds its full_budget to the grid and moves the held-out one.
+    """The plan of a config file; `full` adds its larger row to the grid and holds out a larger budget.
 
     Raises:
       UserError: for a file that cannot be read or a plan that makes no sense.
@@ -65,14 +73,16 @@ def load(path: str, full: bool) -> StudyPlan:
     except FileNotFoundError as error:
         raise UserError(f"--config={path} is not a Python file") from error
     values = module.get_config().to_dict()
-    budgets, held_out = tuple(values["budgets"]), values["held_out"]
+    sizes = tuple(Size(*size) for size in values["sizes"])
+    grid, held_out = list(values["grid"]), values["held_out"]
     if full:
-        budgets, held_out = (*budgets, held_out), values["full_held_out"]
-    if len(values["sizes"]) < 4 or len(budgets) < 3:
-        raise UserError(f"{path}: an iso-FLOP grid needs at least 4 sizes and 3 budgets to have minima")
+        row, held_out = values["full"]
+        grid.append(row)
+    if len(grid) < 3 or min(len(numbers) for _, numbers in grid) < 4:
+        raise UserError(f"{path}: an iso-FLOP grid needs at least 3 budgets of 4 sizes each to have minima")
     return StudyPlan(
-        sizes=tuple(Size(*size) for size in values["sizes"]),
-        budgets=budgets,
+        sizes=sizes,
+        grid=tuple((budget, tuple(sizes[i] for i in numbers)) for budget, numbers in grid),
         held_out=held_out,
         cooldown=values["cooldown"],
         clips=values["clips"],
@@ -82,7 +92,7 @@ def load(path: str, full: bool) -> StudyPlan:
 
 
 def result_row(
-    name: str, kind: str, size: Size, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], seconds: float
+    name: str, kind: str, size: Size, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], started: float
 ) -> dict[str, Any]:
     """The account of a finished run, as written to its result.json.
 
@@ -91,7 +101,7 @@ def result_row(
       run: the opened run.
       dataset: what it was trained on.
       result: what `training.loop.train` returned.
-      seconds: wall time of the trunk's extension, the branch and its evaluation.
+      started: Unix time at which the trunk's extension or the run began.
     """
     validation = result["validation"]
     body, total = parameter_counts(run.state.params)
@@ -120,6 +130,7 @@ def result_row(
         "loss_ood": validation["ood"]["loss"] if "ood" in validation else None,
         "validation": validation,
         "train_seconds": result["seconds"],
-        "seconds": seconds,
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": time.time() - started,
         "data_wait": result["data_wait"],
     }

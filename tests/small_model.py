@@ -26,6 +26,7 @@ CONFIG = Config(model=MODEL, diffusion=DiffusionConfig(caption_dropout=0.3))
 SHAPE = RowShape(tokens=64, examples=6, text=16)
 SIZES = ((5, 8, 8, 3), (1, 4, 12, 2), (7, 4, 4, 0), (3, 12, 8, 5), (9, 4, 8, 1))
 """(frames, height, width, caption tokens): 52 of the 64 slots."""
+CLIP_MEANS = (-0.3, 0.1, 0.4)
 
 
 def clip(number: int, frames: int, height: int, width: int, words: int) -> Example:
@@ -91,16 +92,17 @@ def _loss_function(config: Config) -> Callable[..., Any]:
 
 @functools.cache
 def question_function(config: Config) -> Callable[[PackedBatch], Question]:
-    """The compiled question of one step of training."""
-    return jax.jit(lambda batch: training_question(batch, jax.random.key(11), config.diffusion))
+    """The compiled question of training step 0."""
+    key = lambda: jax.random.fold_in(jax.random.key(config.seed), 0)  # noqa: E731
+    return jax.jit(lambda batch: training_question(batch, key(), config.diffusion))
 
 
 def loss_and_gradients(
     batch: PackedBatch, config: Config = CONFIG, mesh: jax.sharding.Mesh | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Training loss of the stirred model and its gradient by parameter, in the model's dtype."""
+    """Training loss of the stirred model and its gradient by parameter; all in float64 if the model is."""
     mesh = mesh or one_device()
-    dtype = np.dtype(config.model.dtype)
+    dtype = np.float64 if config.model.dtype == "float64" else np.float32
     with use_mesh(mesh), jax.enable_x64(dtype == np.float64):
         params = shard_like(jax.tree.map(lambda p: p.astype(dtype), stirred(config)[1]), config)
         placed = to_global(batch, mesh)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import functools
-import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +25,7 @@ from data_pipelines.writer import DatasetWriter
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
-from vdit.training import loop
+from vdit.training import loop, step
 from vdit.training.metrics import read_metrics
 
 PATCH = Patch(4, 8, 8)
@@ -94,40 +94,49 @@ def change(config: Config, **parts: dict[str, Any]) -> Config:
     )
 
 
-def on_devices(count: int = 2) -> Any:
-    """A context in which runs use the first devices only: a mesh of two is enough, and faster than one of eight."""
-    return mock.patch.object(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:count]))
+@functools.cache
+def _initial(config: Config, interface: Any) -> Any:
+    graph, state = step.init_state(config, interface)
+    return graph, jax.tree.map(np.asarray, state), jax.tree.map(lambda x: x.sharding, state)
+
+
+def _init_state(config: Config, interface: Any) -> Any:
+    """As the real one, which compiles anew for every run."""
+    graph, arrays, shardings = _initial(Config(config.seed, model=config.model), interface)
+    return graph, jax.tree.map(jax.device_put, arrays, shardings)
+
+
+@contextlib.contextmanager
+def two_devices() -> Iterator[None]:
+    """Runs use two of the devices only: that is enough, and faster than all eight."""
+    mesh = lambda config: make_mesh(config, jax.devices()[:2])  # noqa: E731
+    with mock.patch.object(loop, "make_mesh", mesh), mock.patch.object(loop, "init_state", _init_state):
+        yield
 
 
 def train(config: Config, workdir: Path, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """`loop.train` on two devices."""
-    with on_devices():
+    with two_devices():
         return loop.train(config, workdir, progress)
 
 
-class Stop(Exception):
-    """Ends a run from its progress callback."""
+def copy_now(workdir: Path, to: Path) -> None:
+    """Copies a workdir while the run writes to it: what would be on disk if the run were killed at this moment."""
+    with contextlib.suppress(shutil.Error):  # of files that were renamed or removed meanwhile
+        shutil.copytree(workdir, to)
 
 
-def train_until(config: Config, workdir: Path, rows: int) -> bool:
-    """Trains until that many rows of metrics are written; True if the run came to its end before."""
-    seen: list[dict[str, Any]] = []
-
-    def progress(row: dict[str, Any]) -> None:
-        seen.append(row)
-        if len(seen) == rows:
-            raise Stop
-
-    try:
-        train(config, workdir, progress)
-    except Stop:
-        return False
-    return True
+@functools.cache
+def long_run() -> tuple[Config, Path]:
+    """(config, workdir) of a finished run of 60 steps, for tests that only look at it."""
+    config, workdir = tiny_config(steps=60, checkpoint_every=15), folder() / "long"
+    train(config, workdir)
+    return config, workdir
 
 
 def restored(workdir: Path, config: Config, step: int | None = None) -> loop.Run:
     """The run at its newest checkpoint, or at `step`."""
-    with on_devices():
+    with two_devices():
         return loop.open_run(config, workdir, Dataset(config.data.path).meta, step)
 
 
@@ -153,10 +162,9 @@ def assert_same_result(workdir: Path, expected: Any, config: Config) -> None:
 
 def write_config(path: Path, config: Config) -> Path:
     """Writes the config as an experiment file."""
-    values = json.dumps(json.dumps(dataclasses.asdict(config)))
+    values = dataclasses.asdict(config)
     path.write_text(
-        f"import json\nfrom ml_collections import ConfigDict\n\n\n"
-        f"def get_config():\n    return ConfigDict(json.loads({values}))\n"
+        f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({values!r})\n"
     )
     return path
 

@@ -30,7 +30,6 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
             _fail(f"a --config flag names a field that does not exist: {error}")
         except (flags.Error, UserError, TypeError) as error:
             _fail(str(error))
-        raise AssertionError
 
     def wrapped(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
@@ -251,9 +250,13 @@ def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> An
 
 def _convert(path: str, value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"config field {path}={value!r} should hold the fields {', '.join(typing.get_type_hints(kind))}")
         return build(value, typing.cast(type, kind), f"{path}.")
     if typing.get_origin(kind) is tuple:
-        items = (value,) if isinstance(value, (str, int)) else value
+        items = (value,) if isinstance(value, (str, int, float)) else value
+        if not isinstance(items, (tuple, list)):
+            raise UserError(f"config field {path}={value!r} should be a list of {typing.get_args(kind)[0].__name__}")
         return tuple(_convert(path, item, typing.get_args(kind)[0]) for item in items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -40,7 +40,9 @@ def parse_size(text: str, patch: Patch) -> tuple[int, int]:
     width, height = int(match[1]), int(match[2])
     near = tuple(max(1, round(side / step)) * step for side, step in ((width, patch.width), (height, patch.height)))
     if (width, height) != near:
-        raise UserError(f"--size={text} is not a multiple of the {patch.width}x{patch.height} patch; take {near[0]}x{near[1]}")
+        raise UserError(
+            f"--size={text} is not a multiple of the {patch.width}x{patch.height} patch; take {near[0]}x{near[1]}"
+        )
     return height, width
 
 
@@ -53,9 +55,8 @@ def check_frames(frames: int, patch: Patch) -> None:
 
 def main(argv: list[str]) -> None:
     no_arguments(argv)
-    for name, value in (("--workdir", WORKDIR.value), ("--out", OUT.value)):
-        if value is None:
-            raise UserError(f"{name} is needed")
+    if WORKDIR.value is None or OUT.value is None:
+        raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
     out = Path(OUT.value)
     if out.suffix != ".mp4" or not out.parent.is_dir():
         raise UserError(f"--out={out} should be an .mp4 file in a folder that exists")
@@ -77,17 +78,25 @@ def main(argv: list[str]) -> None:
     image = video_io.read_image(IMAGE.value) if IMAGE.value else None
     default = "32x32"
     if image is not None:
-        sides = (max(1, round(side / step)) * step for side, step in zip(image.shape[1::-1], (patch.width, patch.height), strict=True))
+        sides = (
+            max(1, round(side / step)) * step
+            for side, step in zip(image.shape[1::-1], (patch.width, patch.height), strict=True)
+        )
         default = "x".join(map(str, sides))
     height, width = parse_size(SIZE.value or default, patch)
     if image is not None:
         stretch = (width / height) / (image.shape[1] / image.shape[0])
         if not 0.8 < stretch < 1.25:
-            raise UserError(f"--size={width}x{height} would stretch --image of {image.shape[1]}x{image.shape[0]} by {stretch:.2f}; take its aspect ratio")
+            whole = f"{image.shape[1]}x{image.shape[0]}"
+            raise UserError(
+                f"--size={width}x{height} would stretch --image of {whole} by {stretch:.2f}; take its aspect ratio"
+            )
         given = video_io.resize(image, height, width)[None]
     encoder = load_text_encoder(run.meta["text_encoder"]["name"])
     if encoder.hash != run.meta["text_encoder"]["hash"]:
-        raise UserError(f"{WORKDIR.value} was trained with other weights of {encoder.name}; use the version of vdit that did")
+        raise UserError(
+            f"{WORKDIR.value} was trained with other weights of {encoder.name}; use the version of vdit that did"
+        )
     if PROMPT.value and encoder.name == "none":
         raise UserError(f"--prompt is of no use: {WORKDIR.value} was trained without captions; leave it out")
     text_ME = np.asarray(encoder.encode([PROMPT.value])[0], np.float32)

@@ -1,4 +1,4 @@
-"""A run that is stopped and goes on gives what an undisturbed run gives, bit for bit."""
+"""A run that is killed and goes on gives what an undisturbed run gives, bit for bit."""
 
 import functools
 import os
@@ -6,90 +6,130 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import tiny
 
+from vdit.training import loop
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 
-CONFIG = tiny.tiny_config(steps=6, evaluate_every=3)
-ROWS = 6 + 2  # of steps and of validations
+CONFIG = tiny.tiny_config(steps=5, evaluate_every=3)
+ROWS = [(1, False), (2, False), (3, False), (3, True), (4, False), (5, False), (5, True)]  # step, validation
 
 
 @functools.cache
 def undisturbed(checkpoint_every: int):
+    """(config, folder of copies of the workdir made after every row, result) of a run that nothing happened to."""
     config = tiny.change(CONFIG, train={"checkpoint_every": checkpoint_every})
-    workdir = tiny.folder() / f"undisturbed-{checkpoint_every}"
-    tiny.train(config, workdir)
-    return config, tiny.result(workdir, config)
+    copies = tiny.folder() / f"undisturbed-{checkpoint_every}"
+    rows = []
+
+    def progress(row) -> None:
+        rows.append(row)
+        tiny.copy_now(copies / "run", copies / str(len(rows)))
+
+    tiny.train(config, copies / "run", progress)
+    return config, copies, tiny.result(copies / "run", config)
 
 
 def test_the_undisturbed_run_writes_every_row_once():
-    _, (_, position, rows) = undisturbed(1)
-    assert [(row["step"], "validation" in row) for row in rows] == [
-        *((1, False), (2, False), (3, False), (3, True)),
-        *((4, False), (5, False), (6, False), (6, True)),
-    ]
-    assert position["step"] == 6 and position["next_row"] == 12
+    _, _, (_, position, rows) = undisturbed(1)
+    assert [(row["step"], "validation" in row) for row in rows] == ROWS
+    assert (position["step"], position["next_row"], position["skipped"]) == (5, 10, [])
 
 
-@pytest.mark.parametrize("checkpoint_every", [1, 4])
-@pytest.mark.parametrize("rows", range(1, ROWS + 1))
-def test_stopped_after_any_row(tmp_path, checkpoint_every, rows):
-    config, expected = undisturbed(checkpoint_every)
-    assert not tiny.train_until(config, tmp_path, rows)
-    assert len(read_metrics(tmp_path)) == rows
-    tiny.train(config, tmp_path)
-    tiny.assert_same_result(tmp_path, expected, config)
+@pytest.mark.parametrize(
+    ("checkpoint_every", "rows"),
+    [*((1, rows) for rows in range(1, len(ROWS) + 1)), (3, 2), (3, 6)],  # with 3, steps are done again
+)
+def test_killed_after_any_row(tmp_path, checkpoint_every, rows):
+    config, copies, expected = undisturbed(checkpoint_every)
+    workdir = shutil.copytree(copies / str(rows), tmp_path / "run")
+    assert len(read_metrics(workdir)) == rows
+    before = [0, *checkpoint_steps(workdir)][-1]
+    assert before <= ROWS[rows - 1][0]
+    tiny.train(config, workdir)
+    tiny.assert_same_result(workdir, expected, config)
 
 
 def test_stopped_again_and_again(tmp_path):
-    config, expected = undisturbed(1)
-    runs = 1
-    while not tiny.train_until(config, tmp_path, 2):
-        runs += 1
-        assert runs < 20
-    assert runs > 3
+    """By an exception, three rows after each start; a save that was begun is finished."""
+    config, _, expected = undisturbed(1)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_three(row, seen) -> None:
+        seen.append(row)
+        if len(seen) == 3:
+            raise Stop
+
+    stops, finished = 0, False
+    while not finished and stops < 8:
+        try:
+            tiny.train(config, tmp_path, functools.partial(stop_after_three, seen=[]))
+            finished = True
+        except Stop:
+            stops += 1
+    assert finished and stops >= 2
+    tiny.assert_same_result(tmp_path, expected, config)
+
+
+def test_killed_during_validation(tmp_path):
+    """The checkpoint of a step must not be there before its validation is written."""
+    config, _, expected = undisturbed(1)
+
+    class Killed(Exception):
+        pass
+
+    with mock.patch.object(loop, "evaluate_run", side_effect=Killed), pytest.raises(Killed):
+        tiny.train(config, tmp_path)
+    assert read_metrics(tmp_path)[-1]["step"] == 3
+    tiny.train(config, tmp_path)
     tiny.assert_same_result(tmp_path, expected, config)
 
 
 def test_an_unfinished_save_does_not_count(tmp_path):
-    config, expected = undisturbed(1)
-    tiny.train_until(config, tmp_path, 4)
-    checkpoints = tmp_path / "checkpoints"
-    newest = checkpoint_steps(tmp_path)[-1]
-    shutil.copytree(checkpoints / str(newest), checkpoints / f"{newest + 1}.orbax-checkpoint-tmp")
-    assert checkpoint_steps(tmp_path)[-1] == newest
-    tiny.train(config, tmp_path)
-    tiny.assert_same_result(tmp_path, expected, config)
+    config, copies, expected = undisturbed(1)
+    workdir = shutil.copytree(copies / "run", tmp_path / "run")
+    (workdir / "checkpoints" / "5").rename(workdir / "checkpoints" / "5.orbax-checkpoint-tmp")
+    assert checkpoint_steps(workdir) == [4]
+    tiny.train(config, workdir)
+    tiny.assert_same_result(workdir, expected, config)
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
-    config, expected = undisturbed(1)
-    first = tiny.train(config, tmp_path)
-    again = tiny.train(config, tmp_path)
-    timing = ("seconds", "data_wait")
-    assert {k: v for k, v in again.items() if k not in timing} == {k: v for k, v in first.items() if k not in timing}
-    tiny.assert_same_result(tmp_path, expected, config)
+    config, copies, expected = undisturbed(1)
+    workdir = shutil.copytree(copies / "run", tmp_path / "run")
+    result = tiny.train(config, workdir)
+    assert result["validation"] == expected[2][-1]["validation"]
+    assert result["step"] == 5 and result["flops"] == expected[2][-1]["flops"]
+    tiny.assert_same_result(workdir, expected, config)
 
 
 def test_killed_process(tmp_path):
-    """SIGKILL somewhere in the middle, as a machine that is taken away does it."""
-    config = tiny.tiny_config(steps=60, evaluate_every=30, checkpoint_every=7)
-    file = tiny.write_config(tmp_path / "config.py", config)
-    workdir, log = tmp_path / "run", tmp_path / "log"
-    command = tiny.command("vdit.train", f"--config={file}", f"--workdir={workdir}")
+    """SIGKILL somewhere in the middle of a process of its own, as when a machine is taken away."""
+    config, undisturbed_workdir = tiny.long_run()
+    workdir = tmp_path / "run"
+    kill_in_mid_run(tiny.write_config(tmp_path / "config.py", config), workdir, step=18)
+    assert 18 <= read_metrics(workdir)[-1]["step"] < 60
+    tiny.train(config, workdir)
+    tiny.assert_same_result(workdir, tiny.result(undisturbed_workdir, config), config)
+
+
+def kill_in_mid_run(config: Path, workdir: Path, step: int) -> None:
+    """Starts a run by its command and kills it once it has come to a step and has a checkpoint."""
+    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}")
+    log = workdir.with_name("log")
     with log.open("w") as output:
         process = subprocess.Popen(command, env=tiny.environment(devices=2), stdout=output, stderr=output)
         deadline = time.monotonic() + 120
-        while len(read_metrics(workdir)) < 20 and process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(read_metrics(workdir)) >= step and checkpoint_steps(workdir):
+                break
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, log.read_text()
-    last = read_metrics(workdir)[-1]["step"]
-    assert 20 <= last < 60, log.read_text()
-    tiny.train(config, workdir)
-    undisturbed_workdir = tmp_path / "undisturbed"
-    tiny.train(config, undisturbed_workdir)
-    tiny.assert_same_result(workdir, tiny.result(undisturbed_workdir, config), config)

@@ -63,8 +63,8 @@ class ExampleLosses:
 
     def _buckets(self, key_E: np.ndarray) -> dict[str, float]:
         """Loss by quartile of a size, keyed by the range of the size."""
-        edges = np.unique(np.quantile(key_E, (0, 0.25, 0.5, 0.75, 1), method="nearest"))
-        bucket_E = np.clip(np.searchsorted(edges, key_E, side="right") - 1, 0, max(0, len(edges) - 2))
+        edges = np.unique(np.quantile(key_E, (0, 0.25, 0.5, 0.75), method="nearest"))
+        bucket_E = np.searchsorted(edges, key_E, side="right") - 1
         out = {}
         for bucket in np.unique(bucket_E):
             chosen = bucket_E == bucket

@@ -20,7 +20,7 @@ THETA = 128.0
 def split_pairs(head_width: int) -> tuple[int, int, int]:
     """Number of frequency pairs for time, row and column; they sum to head_width / 2."""
     pairs = head_width // 2
-    space = int(round(pairs * SHARES[1]))
+    space = int(pairs * SHARES[1])  # rounded down, so that small heads see time too
     return pairs - 2 * space, space, space
 
 

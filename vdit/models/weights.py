@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from vdit.config import UserError
+
 ROLES = ("matrix", "output", "vector")
 """What a weight is to muP. matrix: sums over fan_in inputs; output: the last matrix, whose sum the model divides by its
 width; vector: biases, gains and tables, which sum over nothing."""
@@ -28,7 +30,12 @@ def weight(
 
     Raises:
       ValueError: for an unknown role.
+      UserError: if an axis of the mesh does not divide the dimension it shards.
     """
+    sizes = jax.sharding.get_abstract_mesh().shape
+    for dimension, axis in zip(shape, spec, strict=True):
+        if axis is not None and dimension % sizes[axis]:
+            raise UserError(f"mesh.{axis}={sizes[axis]} does not divide {dimension} of a weight of shape {shape}; take a divisor")
     if role not in ROLES:
         raise ValueError(f"role={role!r} is not one of {ROLES}")
     if role == "vector" or zero:

@@ -1,4 +1,4 @@
-"""Starting JAX: CPU devices, several processes, the compilation cache. Called once, before anything touches a device."""
+"""Starting JAX: CPU devices, processes, the compilation cache. Called once, before anything touches a device."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
         missing = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
         raise UserError(f"{', '.join(missing)} not set; a run of several processes needs {', '.join(PROCESSES)}")
     processes = process_count()
-    if jax.config.jax_num_cpu_devices < 0:
+    if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // processes))
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,17 @@ def _only_one_error() -> Callable[[], None]:
             report(kind, error, trace)
 
     def unraisablehook(item: Any) -> None:
-        if "_read_array_index_and_device_put" not in repr(item.object) and str(item.exc_value) != "Event loop is closed":
+        if (
+            "_read_array_index_and_device_put" not in repr(item.object)
+            and str(item.exc_value) != "Event loop is closed"
+        ):
             unraisable(item)
 
     def undo() -> None:
         logger.removeFilter(drop)
         sys.excepthook, sys.unraisablehook = report, unraisable
 
+    warnings.filterwarnings("ignore", "coroutine '_read_array_index_and_device_put' was never awaited")
     logger.addFilter(drop)
     sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
     return undo

@@ -70,18 +70,17 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
     mesh = make_mesh(config.mesh)
     workdir = epath.Path(workdir)
     interface = interface_of(meta)
-    with use_mesh(mesh):
-        with Checkpoints(workdir, config.train, create=False) as checkpoints:
-            newest = checkpoints.latest if step is None else step
-            if newest is not None:
-                graph, like = abstract_state(config, interface, mesh)
-                state, position = checkpoints.restore(like, newest)
-            elif config.train.branch_from:
-                graph, like = abstract_state(config, interface, mesh)
-                state, position = _leave_trunk(config, like)
-            else:
-                graph, state = init_state(config, interface)
-                position = Position()
+    with use_mesh(mesh), Checkpoints(workdir, config.train, create=False) as checkpoints:
+        newest = checkpoints.latest if step is None else step
+        if newest is not None:
+            graph, like = abstract_state(config, interface, mesh)
+            state, position = checkpoints.restore(like, newest)
+        elif config.train.branch_from:
+            graph, like = abstract_state(config, interface, mesh)
+            state, position = _leave_trunk(config, like)
+        else:
+            graph, state = init_state(config, interface)
+            position = Position()
     shape = flops.ModelShape(
         config.model.width, config.model.depth, interface.patch, interface.text, config.model.feed_forward
     )
@@ -93,11 +92,9 @@ def _leave_trunk(config: Config, like: TrainState) -> tuple[TrainState, Position
     start = config.train.steps - config.optimizer.cooldown
     with Checkpoints(config.train.branch_from, config.train, create=False) as trunk:
         state, position = trunk.restore(like, start)
-    if position.next_row != start * config.data.rows_per_step:
-        rows = position.next_row / max(1, start)
-        raise UserError(
-            f"train.branch_from={config.train.branch_from} has data.rows_per_step={rows:g}, not {config.data.rows_per_step}"
-        )
+    ours, theirs = config.data.rows_per_step, position.next_row / max(1, start)
+    if ours != theirs:
+        raise UserError(f"train.branch_from={config.train.branch_from} has data.rows_per_step={theirs:g}, not {ours}")
     return state, position
 
 
@@ -106,7 +103,9 @@ def interface_of(meta: dict[str, Any]) -> Interface:
     return Interface(int(np.prod(meta["patch"])) * meta["channels"], meta["text_encoder"]["width"])
 
 
-def train(config: Config, workdir: epath.PathLike, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def train(
+    config: Config, workdir: epath.PathLike, progress: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
     """Trains to config.train.steps, going on from the newest checkpoint if there is one.
 
     Args:
@@ -142,7 +141,9 @@ def _check(config: Config, dataset: Dataset) -> None:
             f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {shards} row shards of the mesh"
         )
     if config.train.evaluate_every >= 0 and dataset.splits == (config.data.split,):
-        raise UserError(f"{dataset.path} has no split but {config.data.split} to validate on; set train.evaluate_every=-1")
+        raise UserError(
+            f"{dataset.path} has no split but {config.data.split} to validate on; set train.evaluate_every=-1"
+        )
     pipeline.make_plan(dataset, config.data, dataset.patch, config.seed).require_step()
 
 
@@ -176,7 +177,10 @@ def _train(
             left = (steps - run.position.step) * clock.seconds_per_step
             kind = "validation" if "validation" in values else "train"
             loss = values["validation"]["loss"] if "validation" in values else values["loss"]
-            print(f"{run.workdir.name} step {run.position.step}/{steps} {kind} loss {loss:.4f}, {left:.0f} s left", flush=True)
+            print(
+                f"{run.workdir.name} step {run.position.step}/{steps} {kind} loss {loss:.4f}, {left:.0f} s left",
+                flush=True,
+            )
 
     def finish(pending: dict[str, jax.Array], rate: float) -> None:
         """Accounts for a step that was dispatched; called after the next one is, so that fetching does not stall."""
@@ -191,9 +195,9 @@ def _train(
         clock.step()
         bar.update()
         if not np.isfinite(values["loss"] + values["grad_norm"]):
-            raise FloatingPointError(
-                f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm {values['grad_norm']}; "
-                "it was not saved; lower optimizer.learning_rate"
+            raise UserError(
+                f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm "
+                f"{values['grad_norm']}; it was not saved; lower optimizer.learning_rate"
             )
         if position.step % config.train.log_every == 0 or position.step == steps:
             record({**values, "rate": rate})
@@ -231,7 +235,14 @@ def _train(
 def _functions(run: Run) -> tuple[Any, Any]:
     """The compiled step and evaluation; shared by runs in one process that differ in data, length or schedule only."""
     config = run.config
-    key = (config.seed, config.model, config.diffusion, dataclasses.replace(config.optimizer, learning_rate=0, warmup=0, cooldown=0), run.mesh, run.shape)
+    key = (
+        config.seed,
+        config.model,
+        config.diffusion,
+        dataclasses.replace(config.optimizer, learning_rate=0, warmup=0, cooldown=0),
+        run.mesh,
+        run.shape,
+    )
     if key not in _compiled:
         _compiled[key] = make_train_step(run.graph, config), make_evaluate(run.graph, config)
     return _compiled[key]

@@ -124,7 +124,7 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             **consumed(batch),
         }
         return TrainState(state.step + 1, params, average, optimizer_state), metrics

@@ -1,0 +1,66 @@
+"""Runs a command of the project inside the test process: flags, exit status and output are the real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import runpy
+import sys
+from collections.abc import Callable
+from unittest import mock
+
+import pytest
+import tiny
+from absl import app, flags
+from absl import logging as absl_logging
+
+from vdit.parallel import runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of a mistake."""
+        assert self.status == 2, (self.status, self.out, self.err)
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
+        assert not self.out, self.out
+        return self.err[len("error: ") : -1]
+
+
+def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """A function (module, flags ...) that runs `python -m module` on two devices."""
+
+    def run(module: str, *arguments: str) -> Finished:
+        app.define_help_flags()
+        known = set(flags.FLAGS)
+        capfd.readouterr()
+        verbosity, handlers = absl_logging.get_verbosity(), logging.getLogger().handlers[:]
+        with (
+            mock.patch.object(sys, "argv", [module, *arguments]),
+            mock.patch.object(sys, "excepthook", sys.excepthook),
+            mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
+            mock.patch.object(runtime, "initialise", lambda *_: None),
+            tiny.two_devices(),
+        ):
+            try:
+                runpy.run_module(module, run_name="__main__")
+                status = 0
+            except SystemExit as end:
+                status = end.code or 0
+            finally:
+                for name in set(flags.FLAGS) - known:
+                    delattr(flags.FLAGS, name)
+                flags.FLAGS.unparse_flags()
+                absl_logging.set_verbosity(verbosity)
+                logging.getLogger().handlers[:] = handlers
+        captured = capfd.readouterr()
+        return Finished(status, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,196 @@
+"""What the network is asked: noise and times that depend on nothing but (seed, step, id, token); given patches."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_model import CLIP_MEANS, CONFIG, PATCH, SHAPE, clip, clips, one_device, pack
+
+from vdit.batch import PackedBatch, RowShape
+from vdit.config import DiffusionConfig
+from vdit.diffusion import conditioning, corruption
+from vdit.diffusion.conditioning import MODES, draw_given_groups
+from vdit.parallel.mesh import to_global, use_mesh
+
+CLIPS = clips()
+FIELDS = ("noised_BLP", "target_BLP", "time_BL", "scored_BL")
+
+
+@functools.cache
+def _compiled(config: DiffusionConfig):
+    def question(batch, seed, step):
+        return corruption.training_question(batch, jax.random.fold_in(jax.random.key(seed), step), config)
+
+    return jax.jit(question)
+
+
+def ask(batch: PackedBatch, seed: int = 0, step: int = 0, config: DiffusionConfig = CONFIG.diffusion):
+    with use_mesh(one_device()):
+        question = _compiled(config)(to_global(batch, one_device()), seed, step)
+    return jax.tree.map(np.asarray, question)
+
+
+def by_example(batch: PackedBatch, question) -> dict[int, dict[str, np.ndarray]]:
+    """The question about each example's patches, and whether its caption is dropped."""
+    out = {}
+    for b, n in zip(*np.nonzero(batch.grid_BN3.prod(-1)), strict=True):
+        mine = batch.is_patch_BL[b] & (batch.segments_BL[b] == n + 1)
+        high, low = batch.ids_BN2[b, n]
+        about = {name: getattr(question, name)[b, mine] for name in FIELDS}
+        out[int(high) << 32 | int(low)] = {**about, "null": question.null_BN[b, n]}
+    return out
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for identity, about in a.items():
+        for name, value in about.items():
+            # Programs of other shapes may round the last bit otherwise.
+            np.testing.assert_allclose(value, b[identity][name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape"),
+    [([CLIPS[::-1]], SHAPE), ([CLIPS[2:], CLIPS[:2]], SHAPE), ([CLIPS], RowShape(75, 11, 13))],
+    ids=["order", "rows", "row size"],
+)
+def test_randomness_does_not_depend_on_packing(rows, shape):
+    expected = pack([CLIPS])
+    found = pack(rows, shape)
+    assert_same(by_example(found, ask(found)), by_example(expected, ask(expected)))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"step": 1}], ids=["seed", "step"])
+def test_randomness_depends_on_seed_and_step(change):
+    batch = pack([CLIPS])
+    a, b = by_example(batch, ask(batch)), by_example(batch, ask(batch, **change))
+    for identity in a:
+        assert not np.isclose(a[identity]["target_BLP"], b[identity]["target_BLP"]).any()
+    assert any(a[i]["time_BL"].max() != b[i]["time_BL"].max() for i in a)
+    assert_same(b, by_example(batch, ask(batch, **change)))
+
+
+@pytest.mark.parametrize("other", [CLIPS[0].id + 1, CLIPS[0].id + 2**32], ids=["low half", "high half"])
+def test_randomness_depends_on_both_halves_of_the_id(other):
+    batch = pack([[CLIPS[0], dataclasses.replace(CLIPS[0], id=other)]])
+    (a, b) = by_example(batch, ask(batch)).values()
+    assert not np.isclose(a["target_BLP"], b["target_BLP"]).any()
+
+
+def test_noise_is_standard_normal_and_independent_between_tokens():
+    big = [clip(n, 9, 24, 24, 0) for n in (1, 2)]
+    batch = pack([[c] for c in big], RowShape(180, 1, 1))
+    question = ask(batch)
+    noise = question.target_BLP + corruption.to_model_scale(jnp.asarray(batch.patches_BLP))
+    assert abs(noise.mean()) < 0.01
+    assert noise.std() == pytest.approx(1, abs=0.01)
+    assert np.abs(noise).max() > 3.5
+    rows = noise.reshape(-1, noise.shape[-1])
+    correlation = np.corrcoef(rows) - np.eye(len(rows))
+    assert np.abs(correlation).max() < 0.6  # 96 elements: standard error 0.1
+
+
+def test_noised_patches_follow_the_path():
+    batch = pack([CLIPS])
+    question = ask(batch)
+    clean = np.asarray(corruption.to_model_scale(jnp.asarray(batch.patches_BLP)))
+    time = question.time_BL[..., None]
+    np.testing.assert_allclose(question.noised_BLP, clean + time * question.target_BLP, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "groups"), MODES.items())
+def test_given_patches_are_clean_at_time_0_without_loss(mode, groups):
+    shares = {name: float(name == mode) for name in MODES}
+    config = dataclasses.replace(CONFIG.diffusion, **shares)
+    batch = pack([CLIPS])
+    question = by_example(batch, ask(batch, config=config))
+    for example in CLIPS:
+        about = question[example.id]
+        given = np.arange(example.grid.tokens) < min(groups, example.grid.t - 1) * example.grid.y * example.grid.x
+        clean = np.asarray(corruption.to_model_scale(jnp.asarray(example.patches_LP)))
+        np.testing.assert_allclose(about["noised_BLP"][given], clean[given], atol=2e-7)
+        np.testing.assert_array_equal(about["time_BL"][given], 0)
+        np.testing.assert_array_equal(about["scored_BL"], ~given)
+        assert len(set(about["time_BL"][~given])) == 1
+        assert 0 < about["time_BL"][~given][0] < 1
+        assert not given.all(), "something is left to generate"
+
+
+def test_captions_and_padding_carry_no_loss_and_time_0():
+    batch = pack([CLIPS], count=2)
+    question = ask(batch)
+    assert not question.scored_BL[~batch.is_patch_BL].any()
+    assert not question.time_BL[~batch.is_patch_BL].any()
+    assert np.isfinite(question.noised_BLP).all()
+
+
+def test_time_index_names_the_time():
+    question = ask(pack([CLIPS]))
+    np.testing.assert_array_equal(np.take_along_axis(question.times_BK, question.time_index_BL, 1), question.time_BL)
+
+
+def test_shares_of_modes():
+    config = DiffusionConfig(text=0.5, first_frame=0.2, two_groups=0.3)
+    uniform = jnp.linspace(0, 1, 1000, endpoint=False)
+    groups = np.asarray(draw_given_groups(uniform, jnp.array([5, 2, 2]), config))
+    assert np.bincount(groups).tolist() == [500, 200, 300]
+    for groups_of_clip in (1, 2):
+        groups = np.asarray(draw_given_groups(uniform, jnp.array([groups_of_clip, 2, 2]), config))
+        assert groups.max() == groups_of_clip - 1
+
+
+def test_given_patches_are_whole_groups():
+    grid = np.array([3, 2, 4])
+    for groups in range(4):
+        given = conditioning.given_patches(groups, grid, np.arange(24)).reshape(3, 2, 4)
+        assert given[:groups].all()
+        assert not given[groups:].any()
+
+
+def test_times_have_the_distribution_of_the_config():
+    config = DiffusionConfig(logit_mean=0.4, logit_std=0.7, size_shift=False, text=1, first_frame=0, two_groups=0)
+    tiny = [clip(n, 1, 4, 4, 0) for n in range(600)]
+    batch = pack([tiny], RowShape(600, 600, 1))
+    time = np.sort(ask(batch, config=config).times_BK[0, :600])
+    logits = np.log(time / (1 - time))
+    assert logits.mean() == pytest.approx(0.4, abs=0.1)
+    assert logits.std() == pytest.approx(0.7, abs=0.07)
+
+
+def test_captions_are_dropped_at_their_rate():
+    tiny = [clip(n, 1, 4, 4, 0) for n in range(600)]
+    dropped = ask(pack([tiny], RowShape(600, 600, 1))).null_BN
+    assert dropped.mean() == pytest.approx(CONFIG.diffusion.caption_dropout, abs=0.06)
+
+
+class TestScale:
+    def test_pixels(self):
+        pixels = np.array([[0, 255, 51]], np.uint8)
+        np.testing.assert_allclose(corruption.to_model_scale(jnp.asarray(pixels)), [[-1, 1, -0.6]], atol=1e-6)
+
+    @pytest.mark.parametrize("mean", [(), CLIP_MEANS], ids=["no mean", "mean"])
+    def test_round_trip(self, mean):
+        pixels = np.random.default_rng(0).integers(0, 256, (4, PATCH.size()), np.uint8)
+        scaled = np.asarray(corruption.to_model_scale(jnp.asarray(pixels), mean))
+        video = scaled.reshape(4, -1, 3)
+        np.testing.assert_array_equal(corruption.to_pixels(video, mean).reshape(4, -1), pixels)
+
+    def test_latents_keep_their_scale(self):
+        latents = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float16)
+        scaled = corruption.to_model_scale(jnp.asarray(latents))
+        assert scaled.dtype == jnp.float32
+        np.testing.assert_array_equal(scaled, latents.astype(np.float32))
+
+    def test_each_channel_has_its_mean(self):
+        pixels = np.tile(np.array([51, 102, 204], np.uint8), (2, PATCH.size() // 3))
+        scaled = corruption.to_model_scale(jnp.asarray(pixels), (-0.6, -0.2, 0.6))
+        np.testing.assert_allclose(scaled, 0, atol=1e-6)
+
+    def test_the_mean_of_the_config_is_used(self):
+        config = dataclasses.replace(CONFIG.diffusion, mean=(0.25,))
+        batch = pack([CLIPS])
+        shift = ask(batch, config=config).target_BLP - ask(batch).target_BLP
+        np.testing.assert_allclose(shift, 0.25, atol=1e-5)

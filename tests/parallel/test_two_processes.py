@@ -1,0 +1,83 @@
+"""Two processes over loopback, one device each, give what one process with two devices gives."""
+
+import shutil
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.metrics import read_metrics
+
+SECONDS = 240  # a process that hangs is killed
+
+
+def run_together(config, workdir, folder) -> list[str]:
+    """Runs the command in two processes at once; gives what each printed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}")
+    logs = [folder / f"log-{i}" for i in range(2)]
+    processes = []
+    try:
+        for i, log in enumerate(logs):
+            many = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}
+            with log.open("w") as output:
+                environment = tiny.environment(devices=1, **many)
+                processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(SECONDS) == 0, log.read_text()
+    finally:
+        for process in processes:
+            process.kill()
+    return [log.read_text() for log in logs]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(config, workdir of two processes, workdir of one, what the two printed)."""
+    folder = tmp_path_factory.mktemp("two")
+    config = tiny.tiny_config(steps=6, evaluate_every=4, checkpoint_every=3)
+    printed = run_together(tiny.write_config(folder / "config.py", config), folder / "two", folder)
+    tiny.train(config, folder / "one")
+    return config, folder / "two", folder / "one", printed
+
+
+def test_losses_agree(runs):
+    _, two, one, _ = runs
+    ours, theirs = read_metrics(two), read_metrics(one)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [1, 2, 3, 4, 4, 5, 6, 6]
+    for a, b in zip(ours, theirs, strict=True):
+        if "validation" in b:
+            assert a["validation"]["loss"] == pytest.approx(b["validation"]["loss"], rel=1e-6)
+            assert a["validation"]["val"]["examples"] == b["validation"]["val"]["examples"] == 8
+        else:
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
+        for name in ("patches", "text", "examples", "flops"):
+            assert a[name] == b[name]
+
+
+def test_their_checkpoints_restore_in_one_process(runs):
+    config, two, one, _ = runs
+    assert checkpoint_steps(two) == [3, 6]
+    ours, theirs = tiny.result(two, config), tiny.result(one, config)
+    assert ours[1] == theirs[1]
+    for name, array in theirs[0].items():
+        np.testing.assert_allclose(ours[0][name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_one_process_goes_on_where_two_stopped(runs, tmp_path):
+    config, two, _, _ = runs
+    longer = tiny.change(config, train={"steps": 8})
+    shutil.copytree(two, tmp_path / "run")
+    assert tiny.train(longer, tmp_path / "run")["step"] == 8
+    assert [row["step"] for row in read_metrics(tmp_path / "run")][-3:] == [7, 8, 8]
+
+
+def test_only_the_first_process_writes(runs):
+    _, two, _, printed = runs
+    assert printed[0].count("step 6/6 train") == 1 and printed[0].count(f"{two}: step 6") == 1
+    assert "step" not in printed[1]
+    assert len(list((two / "tensorboard").iterdir())) == 1

@@ -1,0 +1,72 @@
+import json
+import shutil
+
+import cli
+import numpy as np
+import pytest
+import tiny
+
+from vdit.training.metrics import read_metrics
+
+
+@pytest.fixture
+def run(capfd):
+    return cli.runner(capfd)
+
+
+def test_json(run):
+    _, workdir = tiny.long_run()
+    done = run("vdit.evaluate", f"--workdir={workdir}", "--json")
+    assert done.status == 0, done.err
+    values = json.loads(done.out)
+    assert values["step"] == 60
+    assert {"step": 60, **read_metrics(workdir)[-1]["validation"]} == values  # the run's own last evaluation
+
+
+def test_a_table_of_an_earlier_step(run):
+    _, workdir = tiny.long_run()
+    done = run("vdit.evaluate", f"--workdir={workdir}", "--step=45")
+    assert done.status == 0, done.err
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines() if len(line.split()) > 1)
+    assert rows["step"] == "45"
+    assert float(rows["loss"]) > 0 and np.isfinite(float(rows["loss"]))
+    assert "by_time_quantile" in done.out
+
+
+def test_data_that_has_moved(run, tmp_path):
+    config, workdir = tiny.long_run()
+    moved = shutil.copytree(config.data.path, tmp_path / "moved")
+    values = json.loads(run("vdit.evaluate", f"--workdir={workdir}", f"--data={moved}", "--json").out)
+    assert values["loss"] == read_metrics(workdir)[-1]["validation"]["loss"]
+
+
+def test_mistakes(run, tmp_path):
+    _, workdir = tiny.long_run()
+    other = tiny.write_dataset(tmp_path / "other", 12, text_encoder={"name": "none", "width": 6, "hash": ""})
+    for arguments, message in (
+        ([], "--workdir=W is needed"),
+        (
+            [f"--workdir={tmp_path / 'none'}"],
+            f"{tmp_path / 'none'}/config.json is missing; is this the workdir of a run?",
+        ),
+        ([f"--workdir={workdir}", "--step=44"], "no checkpoint of step 44 in"),
+        ([f"--workdir={workdir}", "--data=/nowhere"], "data set /nowhere does not exist"),
+        ([f"--workdir={workdir}", f"--data={other}"], f"{other} has text_encoder="),
+        ([f"--workdir={workdir}", "last"], "'last' is not a flag"),
+    ):
+        assert message in run("vdit.evaluate", *arguments).error
+
+
+def test_a_run_without_checkpoint(run, tmp_path):
+    _, workdir = tiny.long_run()
+    empty = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    assert f"{empty} has no checkpoint yet; train it with" in run("vdit.evaluate", f"--workdir={empty}").error
+
+
+def test_a_damaged_checkpoint(run, tmp_path):
+    _, workdir = tiny.long_run()
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    files = [path for path in (copy / "checkpoints" / "60").rglob("*") if path.is_file()]
+    max(files, key=lambda path: path.stat().st_size).write_bytes(b"")
+    error = run("vdit.evaluate", f"--workdir={copy}").error
+    assert f"checkpoint {copy}/checkpoints/60 cannot be restored" in error

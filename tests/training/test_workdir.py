@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import tiny
+
+from data_pipelines.store import Dataset
+from vdit.config import UserError
+from vdit.training import workdir as workdirs
+
+CONFIG = tiny.tiny_config()
+
+
+def meta() -> dict:
+    return Dataset(tiny.dataset()).meta
+
+
+@pytest.fixture
+def claimed(tmp_path):
+    workdirs.claim(tmp_path, CONFIG, meta())
+    return tmp_path
+
+
+def contents(folder) -> dict:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_run_describes_itself(claimed):
+    assert workdirs.read_config(claimed) == CONFIG
+    assert workdirs.read_json(claimed / "dataset.json") == meta()
+    environment = workdirs.read_json(claimed / "environment.json")
+    assert set(workdirs.PACKAGES) <= environment["packages"].keys()
+    assert environment["devices"] == ["cpu:cpu"] * 8 and environment["processes"] == 1
+    assert sorted(path.name for path in claimed.iterdir()) == ["config.json", "dataset.json", "environment.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"row_tokens": 128}}, "data.row_tokens=64, not 128;"),
+        ({"data": {"captions": ("short",)}}, r"data.captions=\[\], not \['short'\];"),
+        ({"model": {"width": 32, "head_width": 16}}, r"model.head_width=8, not 16 \(and 1 more\);"),
+        ({"optimizer": {"learning_rate": 0.1}}, "optimizer.learning_rate=0.003, not 0.1;"),
+        ({"diffusion": {"caption_dropout": 0.5}}, "diffusion.caption_dropout=0.1, not 0.5;"),
+        ({"train": {"branch_from": "trunk"}}, "train.branch_from=, not trunk;"),
+        ({"optimizer": {"cooldown": 3}}, "optimizer.cooldown=0, not 3"),
+    ],
+)
+def test_another_run_is_refused(claimed, changes, message):
+    before = contents(claimed)
+    with pytest.raises(UserError, match=f"{claimed} holds a run with {message}.* take another --workdir"):
+        workdirs.check(claimed, tiny.change(CONFIG, **changes), meta())
+    assert contents(claimed) == before
+
+
+def test_the_length_of_a_cool_down_run_is_fixed(tmp_path):
+    config = tiny.change(CONFIG, optimizer={"cooldown": 3})
+    workdirs.claim(tmp_path, config, meta())
+    workdirs.check(tmp_path, config, meta())
+    with pytest.raises(UserError, match="train.steps=6, not 7"):
+        workdirs.check(tmp_path, tiny.change(config, train={"steps": 7}), meta())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mesh": {"fsdp": 2}},
+        {"train": {"steps": 1000}},
+        {"train": {"log_every": 7, "checkpoint_every": 9, "evaluate_every": 2, "keep": 5, "keep_steps": (1, 2)}},
+        {"data": {"path": "moved"}},
+    ],
+)
+def test_where_and_how_often_may_change(claimed, changes):
+    workdirs.check(claimed, tiny.change(CONFIG, **changes), meta())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("patch", [2, 8, 8]),
+        ("channels", 4),
+        ("autoencoder", {"name": "causal_vae"}),
+        ("text_encoder", {"name": "random", "width": tiny.TEXT_WIDTH, "hash": "other weights"}),
+    ],
+)
+def test_another_kind_of_data_is_refused(claimed, key, value):
+    with pytest.raises(UserError, match=f"{CONFIG.data.path} has {key}=.*but {claimed} was trained with"):
+        workdirs.check(claimed, CONFIG, {**meta(), key: value})
+    workdirs.check(claimed, CONFIG, {**meta(), "licence": "another"})
+
+
+def test_training_refuses_before_it_writes(tmp_path):
+    tiny.train(tiny.tiny_config(steps=1), tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="seed"):
+        tiny.train(tiny.dataclasses.replace(tiny.tiny_config(steps=1), seed=6), tmp_path)
+    other = tiny.write_dataset(tmp_path.parent / "other", 12, text_encoder={"name": "none", "width": 6, "hash": ""})
+    mean = tuple(workdirs.read_config(tmp_path).diffusion.mean)
+    changed = tiny.change(tiny.tiny_config(steps=1), data={"path": str(other)}, diffusion={"mean": mean})
+    with pytest.raises(UserError, match="text_encoder"):
+        tiny.train(changed, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_files_are_whole_or_absent(tmp_path):
+    with pytest.raises(UserError, match="config.json is missing; is this the workdir of a run"):
+        workdirs.read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(workdirs.to_dict(CONFIG))[:50])
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdirs.read_config(tmp_path)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdirs.check(tmp_path, CONFIG, meta())
