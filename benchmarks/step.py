@@ -130,9 +130,9 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    from vdit.parallel.runtime import initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise
 
-    initialise()
+    initialise(cpu_devices_for(Config()))
     from launch.study_plan import load
 
     sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]

@@ -220,10 +220,10 @@ def _processor() -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    from vdit.parallel.runtime import initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise
 
-    initialise()
     plan = study_plan.load(CONFIG.value, FULL.value)
+    initialise(cpu_devices_for(plan.base))
     command = "python -m launch.study " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     Study(Path(OUT.value), plan, command).run()
 

@@ -59,9 +59,13 @@ def one_device() -> jax.sharding.Mesh:
 @functools.cache
 def initial(config: Config) -> tuple[Any, Any]:
     """(graph, parameters as NumPy arrays) of a fresh model."""
+    fields = {name: getattr(config.model, name) for name in ("width", "depth", "head_width", "feed_forward")}
+    plain = Config(seed=config.seed, model=ModelConfig(**fields))  # what the values depend on
     with use_mesh(one_device()):
-        graph, state = init_state(config, INTERFACE)
-    return graph, jax.tree.map(np.asarray, state.params)
+        if config == plain:
+            graph, state = init_state(config, INTERFACE)
+            return graph, jax.tree.map(np.asarray, state.params)
+        return abstract_state(config, INTERFACE, one_device())[0], initial(plain)[1]
 
 
 @functools.cache

@@ -19,12 +19,12 @@ def config(tmp_path_factory):
 
 
 def test_trains_with_overrides(run, config, tmp_path):
-    arguments = ("--config.train.steps=3", "--config.train.keep_steps=1,2", "--config.optimizer.ema=0.5")
+    arguments = ("--config.train.steps=3", "--config.train.keep_steps=1,2", "--config.optimizer.warmup=5")
     done = run("vdit.train", f"--config={config}", f"--workdir={tmp_path / 'run'}", *arguments)
     assert done.status == 0, done.err
     assert "step 3/3 train loss" in done.out and done.out.splitlines()[-1].startswith(f"{tmp_path / 'run'}: step 3")
     found = read_config(tmp_path / "run")
-    assert (found.train.steps, found.train.keep_steps, found.optimizer.ema) == (3, (1, 2), 0.5)
+    assert (found.train.steps, found.train.keep_steps, found.optimizer.warmup) == (3, (1, 2), 5)
     assert read_metrics(tmp_path / "run")[-1]["step"] == 3
 
 

@@ -36,7 +36,7 @@ def test_sizes(config, sizes):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (MeshConfig(replica=3), "config.mesh {'replica': 3, 'fsdp': 1, 'context': 1, 'tensor': 1} needs 3 devices, there are 8"),
+        (MeshConfig(replica=3), "'fsdp': 1, 'context': 1, 'tensor': 1} needs 3 devices, there are 8"),
         (MeshConfig(replica=-1, fsdp=3), "needs 6 devices, there are 8"),
         (MeshConfig(replica=-1, fsdp=16), "needs 16 devices, there are 8"),
         (MeshConfig(replica=-1, fsdp=-1), "must be positive, one of them may be -1"),
