@@ -52,20 +52,21 @@ class Study:
         self._inspect("both", f"{self.physics},{self.film}", [f"--max_frames={self.plan.film.data.max_frames}"])
         self._film_run()
         self._held_out()
+        self._report()
         print(f"the report is {self.out / 'report.html'}")
 
     def _describe(self) -> None:
-        from vdit.training.workdir import environment, write_json
+        from vdit.training.workdir import environment, read_json, write_json
 
         path = self.out / "study.json"
-        if path.exists():
-            return
         self.out.mkdir(parents=True, exist_ok=True)
+        before = read_json(path) if path.exists() else {}
         values = {
             "title": "How quality scales with compute: bouncing balls and a film, on a CPU",
             "machine": {**environment(), "processor": _processor()},
             "command": self._command,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            "planned": sum(len(sizes) for _, sizes in self.plan.grid) + 1,
             "budgets": self.plan.budgets,
             "held_out": self.plan.held_out,
             "sizes": [dataclasses.asdict(size) for size in self.plan.sizes],

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
-
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
-
 
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
@@ -251,7 +249,9 @@ def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> An
 def _convert(path: str, value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise UserError(f"config field {path}={value!r} should hold the fields {', '.join(typing.get_type_hints(kind))}")
+            raise UserError(
+                f"config field {path}={value!r} should hold the fields {', '.join(typing.get_type_hints(kind))}"
+            )
         return build(value, typing.cast(type, kind), f"{path}.")
     if typing.get_origin(kind) is tuple:
         items = (value,) if isinstance(value, (str, int, float)) else value

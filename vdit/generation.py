@@ -129,7 +129,8 @@ class Generator:
                     f"{self._shape.tokens} slots; ask for fewer frames or a smaller size"
                 )
             fits = [
-                r for r, (free, words) in enumerate(room)
+                r
+                for r, (free, words) in enumerate(room)
                 if free >= need and words >= text and len(rows[r]) < self._shape.examples
             ]
             if fits:
@@ -168,7 +169,15 @@ class Generator:
                 # The slope at time 0 is not defined for a clean prediction, so the last step is of order 1.
                 kind = "euler" if s == steps - 1 else sampler
                 x_BLP = self._advance(
-                    self._params, x_BLP, batch, groups, now, after, np.float32(guidance), sampler=kind, guided=guidance != 1.0
+                    self._params,
+                    x_BLP,
+                    batch,
+                    groups,
+                    now,
+                    after,
+                    np.float32(guidance),
+                    sampler=kind,
+                    guided=guidance != 1.0,
                 )
                 jax.block_until_ready(x_BLP)
                 report(s + 1)
@@ -209,7 +218,9 @@ def _programs_cached(graph: Any, config: Config) -> tuple[Any, Any]:
 
         return rowwise(local, batch, groups_BN, times_BN, x_BLP)
 
-    def velocity(params: Any, x_BLP: jax.Array, batch: PackedBatch, groups: jax.Array, times: jax.Array, null: bool) -> Any:
+    def velocity(
+        params: Any, x_BLP: jax.Array, batch: PackedBatch, groups: jax.Array, times: jax.Array, null: bool
+    ) -> Any:
         asked = question(batch, groups, times, null, x_BLP)
         model = nnx.merge(graph, params)
         prediction = model(asked.noised_BLP, asked.times_BK, asked.time_index_BL, batch, asked.null_BN)

@@ -14,7 +14,13 @@ from PIL import Image, UnidentifiedImageError
 from vdit.config import UserError
 
 
-def write_mp4(path: str | os.PathLike[str], video_TYXC: np.ndarray, fps: float, scale: int = 1, tags: Mapping[str, str] | None = None) -> None:
+def write_mp4(
+    path: str | os.PathLike[str],
+    video_TYXC: np.ndarray,
+    fps: float,
+    scale: int = 1,
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Writes H.264, complete or not at all.
 
     Args:

@@ -57,7 +57,7 @@ def to_pixels(patches_LP: np.ndarray, mean: tuple[float, ...] = ()) -> np.ndarra
 
 
 def channel_means(mean: tuple[float, ...], size: int) -> np.ndarray:
-    """The means of the channels, one after another as in a patch vector of `size` elements (zeros for none), float32."""
+    """The means of the channels, repeated as in a patch vector of `size` elements (zeros for none), float32."""
     channels = np.asarray(mean or (0.0,), np.float32)
     return np.tile(channels, size // len(channels))
 

@@ -30,7 +30,9 @@ def has_truth(dataset: Dataset) -> bool:
     return dataset.meta["source"] == "physics"
 
 
-def continue_clips(generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0) -> list[np.ndarray]:
+def continue_clips(
+    generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0
+) -> list[np.ndarray]:
     """The clips with all but their first two groups generated, video_TYXC uint8."""
     requests = []
     for i in numbers:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vdit.batch import PackedBatch
@@ -75,9 +74,11 @@ class ExampleLosses:
 
 
 def make_evaluate(graph: Any, config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Compiled (params, batch, quantile of time, given groups) -> (error sum, scored patches) of every example, each _BN."""
+    """Compiled (params, batch, quantile, given groups) -> (error sum, scored patches) of every example, each _BN."""
 
-    def evaluate(params: Any, batch: PackedBatch, quantile: jax.Array, groups: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def evaluate(
+        params: Any, batch: PackedBatch, quantile: jax.Array, groups: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         question = corruption.fixed_question(batch, jax.random.key(NOISE_SEED), quantile, groups, config.diffusion)
         error_BL, _ = question_loss(graph, params, batch, question, config)
         size = batch.grid_BN3.shape[1]

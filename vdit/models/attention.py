@@ -38,9 +38,7 @@ def attention(
     return local(q_BLHK, k_BLHK, v_BLHK, segments_BL)
 
 
-def reference_attention(
-    q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array
-) -> jax.Array:
+def reference_attention(q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array) -> jax.Array:
     """Dense masked attention, in float32 or wider; what every other backend is tested against."""
     wide = jnp.promote_types(q_BLHK.dtype, jnp.float32)
     score_BHLM = jnp.einsum("blhk,bmhk->bhlm", q_BLHK.astype(wide), k_BLHK.astype(wide)) / q_BLHK.shape[-1] ** 0.5

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 
 
 class _Ranges(NamedTuple):
-    """Where each of a row's segments starts and how long it is; entries past `count` are empty."""
+    """Where each of a row's segments starts and how long it is; entries past `number` are empty."""
 
-    count: jax.Array
+    number: jax.Array
     start_L: jax.Array
     length_L: jax.Array
 
@@ -83,7 +83,7 @@ def _forward_head(
         chunks = _chunks(ranges.length_L[n], block)
         return jax.lax.fori_loop(0, chunks, functools.partial(query_chunk, n=n), carry)
 
-    return jax.lax.fori_loop(0, ranges.count, segment, (jnp.zeros_like(q_LK), jnp.zeros((size, 1), q_LK.dtype)))
+    return jax.lax.fori_loop(0, ranges.number, segment, (jnp.zeros_like(q_LK), jnp.zeros((size, 1), q_LK.dtype)))
 
 
 def _backward_head(
@@ -121,7 +121,7 @@ def _backward_head(
         chunks = _chunks(ranges.length_L[n], block)
         return jax.lax.fori_loop(0, chunks, functools.partial(key_chunk, n=n), carry)
 
-    return jax.lax.fori_loop(0, ranges.count, segment, (jnp.zeros_like(q_LK),) * 3)
+    return jax.lax.fori_loop(0, ranges.number, segment, (jnp.zeros_like(q_LK),) * 3)
 
 
 def _each_head(function: Callable[..., Any], arrays_BHLK: Sequence[jax.Array], ranges: _Ranges) -> Any:

@@ -10,8 +10,8 @@ SHARES = (0.25, 0.375, 0.375)
 """Shares of a head's frequency pairs that turn with time, row and column (close to HunyuanVideo's 16/56/56)."""
 
 FASTEST = 2.0
-"""Radians per patch of the fastest frequency. The usual 1.0 tells neighbouring patches of a small clip hardly apart: the
-cosine between them is then 0.54 at best, and attention to "the same place, a moment ago" cannot be sharp."""
+"""Radians per patch of the fastest frequency. The usual 1.0 tells neighbouring patches of a small clip hardly apart:
+the cosine between them is then 0.54 at best, and attention to "the same place, a moment ago" cannot be sharp."""
 
 THETA = 128.0
 """Slowest wavelength over the fastest: 3 to 400 patches, for positions are few (HunyuanVideo takes 256, not 10,000)."""

@@ -18,6 +18,7 @@ from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_tabl
 from vdit.models.weights import use, weight
 from vdit.parallel.rowwise import rowwise, take
 
+
 @dataclasses.dataclass(frozen=True)
 class Interface:
     """What the data set fixes: length P of a patch vector and width E of caption features."""
@@ -130,12 +131,16 @@ class SpacetimeTransformer(nnx.Module):
         x_BLD = jnp.einsum("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), out_sharding=tokens)
         place_BLE = position_features(batch.positions_BL3).astype(dtype)
         x_BLD += jnp.einsum("ble,ed->bld", place_BLE, use(self.position_in, dtype), out_sharding=tokens)
-        x_BLD = jnp.where(text_BL[..., None], self._captions(batch, null_BN), x_BLD + self.patch_bias[...].astype(dtype))
+        x_BLD = jnp.where(
+            text_BL[..., None], self._captions(batch, null_BN), x_BLD + self.patch_bias[...].astype(dtype)
+        )
 
         features = time_features(times_BK).astype(dtype)
         hidden = jax.nn.silu(jnp.einsum("bke,ed->bkd", features, use(self.time_in, dtype), out_sharding=tokens))
         shared = jnp.einsum("bkd,de->bke", hidden, use(self.modulation, dtype), out_sharding=tokens)
-        caption = jnp.broadcast_to(self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=tokens)
+        caption = jnp.broadcast_to(
+            self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=tokens
+        )
         modulation_BKD = jnp.concatenate([shared, caption], axis=1)
         time_BL = jnp.where(text_BL, times_BK.shape[1], time_index_BL)
         rotary = rotary_table(batch.positions_BL3, config.head_width)
@@ -180,7 +185,10 @@ def parameter_counts(params: Any) -> tuple[int, int]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = int(np.prod(leaf.shape))
         total += size
-        if not any(getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias", "position_in") for part in path):
+        if not any(
+            getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias", "position_in")
+            for part in path
+        ):
             body += size
         # `out` names the output projection at the top and the attention output inside a block.
         if [getattr(part, "key", None) for part in path][0] == "out":

@@ -15,7 +15,14 @@ width; vector: biases, gains and tables, which sum over nothing."""
 
 
 def weight(
-    rngs: nnx.Rngs, shape: tuple[int, ...], spec: P, role: str, *, fan_in: int = 1, zero: bool = False, fill: float = 0.0
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    spec: P,
+    role: str,
+    *,
+    fan_in: int = 1,
+    zero: bool = False,
+    fill: float = 0.0,
 ) -> nnx.Param:
     """A float32 parameter, sharded by `spec` over the mesh in use.
 
@@ -35,7 +42,9 @@ def weight(
     sizes = jax.sharding.get_abstract_mesh().shape
     for dimension, axis in zip(shape, spec, strict=True):
         if axis is not None and dimension % sizes[axis]:
-            raise UserError(f"mesh.{axis}={sizes[axis]} does not divide {dimension} of a weight of shape {shape}; take a divisor")
+            raise UserError(
+                f"mesh.{axis}={sizes[axis]} does not divide {dimension} of a weight of shape {shape}; take a divisor"
+            )
     if role not in ROLES:
         raise ValueError(f"role={role!r} is not one of {ROLES}")
     if role == "vector" or zero:

@@ -57,7 +57,7 @@ class Law:
         return self.E + self.A * np.power(params, -self.alpha) + self.B * np.power(tokens, -self.beta)
 
     def exponent(self, cost: Cost = Cost()) -> Number:
-        """a in N_opt ~ C^a: beta / (alpha + beta) when C = 6 N D."""
+        """A in N_opt ~ C^a: beta / (alpha + beta) when C = 6 N D."""
         return self.beta / (self.alpha + cost.exponent * self.beta)
 
     def optimal_params(self, flops: Number, cost: Cost = Cost()) -> Number:

@@ -1,0 +1,102 @@
+"""The study driver: its plan, the lengths of its runs, its samples, and (nightly) a tiny study started twice."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines import pipeline
+from data_pipelines.build import BuildArgs, build
+from data_pipelines.clip import Options
+from data_pipelines.store import Dataset
+from launch import isoflop, samples, study, study_plan
+from vdit.config import Config, DataConfig, ModelConfig, UserError
+from vdit.scaling import flops
+
+CONFIG = Path("configs/study.py")
+
+
+@pytest.fixture(scope="module")
+def physics(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "physics"
+    build(BuildArgs("physics", str(out), Options(limit=60), text_encoder="none"))
+    return out
+
+
+def test_committed_plan_is_a_grid_over_a_decade_with_a_larger_budget_held_out():
+    for full in (False, True):
+        plan = study_plan.load(str(CONFIG), full)
+        assert max(plan.budgets) / min(plan.budgets) >= (10**1.5 if full else 10)
+        assert plan.held_out > max(plan.budgets)
+        assert len(plan.budgets) >= 3 and min(len(sizes) for _, sizes in plan.grid) >= 4
+
+
+def test_plan_that_has_no_minima_is_refused(tmp_path):
+    text = CONFIG.read_text().replace("(1.5e11, (0, 1, 2, 3))", "(1.5e11, (0, 1, 2))")
+    (tmp_path / "few.py").write_text(text)
+    with pytest.raises(UserError, match="at least 3 budgets of 4 sizes"):
+        study_plan.load(str(tmp_path / "few.py"), False)
+    with pytest.raises(UserError, match="not a Python file"):
+        study_plan.load(str(tmp_path / "none.py"), False)
+
+
+def test_steps_spend_the_budget(physics):
+    data = DataConfig(path=str(physics), row_tokens=512, row_text=64, row_examples=20)
+    config = Config(data=data, model=ModelConfig(width=16, depth=2, head_width=16))
+    budget = 4e9
+    steps = isoflop.steps_for(budget, config, physics)
+    dataset = Dataset(physics)
+    rows = pipeline.rows(dataset, data, dataset.patch, config.seed)
+    shape = isoflop.model_shape(config, physics)
+    batches = [next(rows) for _ in range(steps)]
+    spent = sum(flops.batch_training_flops(shape, batch.segments_BL, batch.text_index_BL) for batch in batches)
+    assert spent == pytest.approx(budget, rel=0.03)
+
+
+class Grey:
+    """A generator of grey videos."""
+
+    def generate(self, requests, **_):
+        return [np.full((r.frames, r.height, r.width, 3), 128, np.uint8) for r in requests]
+
+
+def test_samples_are_of_the_best_run_of_each_budget(physics, tmp_path):
+    dataset = Dataset(physics)
+    for run, times, loss in (("a", 1.0, 0.3), ("b", 1.0, 0.2), ("c", 1.0, 0.4), ("d", 4.0, 0.5)):
+        samples.add_physics_samples(tmp_path, run, times, times * 1e10, loss, Grey(), dataset)
+    entries = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    assert {entry["run"] for entry in entries} == {"truth", "b", "d"}
+    assert len({entry["mp4"] for entry in entries}) == len(entries)
+    assert all((tmp_path / "samples" / entry[kind]).stat().st_size for entry in entries for kind in ("mp4", "png"))
+
+
+@pytest.mark.nightly
+def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path, capfd):
+    """Balls stand in for the film: what is tested is the driver."""
+    plan = study_plan.load(str(CONFIG), False)
+    tiny = dataclasses.replace(
+        plan,
+        grid=tuple((budget / 15, sizes) for budget, sizes in plan.grid),
+        held_out=plan.held_out / 15,
+        clips=4,
+        film=dataclasses.replace(plan.film, train=dataclasses.replace(plan.film.train, steps=170)),
+    )
+    for name in ("physics", "film"):
+        shutil.copytree(physics, tmp_path / "data" / name)
+    study.Study(tmp_path, tiny, "test").run()
+    results = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    assert len(results) == sum(len(sizes) for _, sizes in plan.grid) + 2
+    prediction = json.loads((tmp_path / "prediction.json").read_text())
+    held_out = json.loads((tmp_path / "runs" / prediction["run"] / "result.json").read_text())
+    assert prediction["written"] <= held_out["started"]
+    for path in results:
+        found = json.loads(path.read_text())
+        if found["kind"] != "film":
+            assert found["flops"] == pytest.approx(found["budget"], rel=0.05)
+    capfd.readouterr()
+    study.Study(tmp_path, tiny, "test").run()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")} == results
+    assert "step" not in capfd.readouterr().out
