@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_model import CONFIG, PATCH, TEXT_WIDTH, one_device, shard_like, stirred
+from small_model import CONFIG, PATCH, SHAPE, TEXT_WIDTH, one_device, shard_like, stirred
 
 from vdit.config import Config, DataConfig, MeshConfig, UserError
 from vdit.diffusion import randomness
@@ -186,8 +186,7 @@ def test_progress_counts_all_steps():
         (request(1, 5, 10, 8), "cannot generate 8x10, 5 frames: height=10 is not a positive multiple of the patch's 4"),
         (request(1, 6, 8, 8), "cannot generate 8x8, 6 frames: frames=6 is not 1 + k*2; cut the clip to 5"),
         (request(1, 0, 8, 8), "cannot generate 8x8, 0 frames: frames=0"),
-        (request(1, 9, 16, 16), "a video of 80 patches and 2 caption tokens does not fit a row of 64 slots"),
-        (request(1, 5, 4, 4, words=17), "a video of 3 patches and 17 caption tokens does not fit a row"),
+        (request(1, 99, 4096, 4096), "a video of 4096x4096, 99 frames has 52,428,800 patches, over the 131,072"),
         (request(1, 5, 8, 8, given=2), "given frames of shape (2, 8, 8, 3) do not start a video of (5, 8, 8, 3)"),
         (request(1, 5, 8, 8, given=5), "given frames of shape (5, 8, 8, 3) do not start a video"),
         (
@@ -201,6 +200,17 @@ def test_what_cannot_be_generated_is_one_line(generator, wanted, message):
         generator.generate([MIXED[0], wanted], steps=1)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_requests_larger_than_a_row_of_training_get_longer_rows(generator):
+    """Whatever the length of the rows, a request's video is the same."""
+    small, large = request(1, 5, 8, 8), request(2, 9, 16, 16)
+    assert large.example(PATCH, 3).tokens > SHAPE.tokens
+    alone = generator.generate([small], steps=2)[0]
+    beside, whole = generator.generate([small, large], steps=2)
+    assert whole.shape == (9, 16, 16, 3)
+    np.testing.assert_allclose(beside.astype(int), alone.astype(int), atol=1)
+    assert generator.generate([request(1, 5, 4, 4, words=17)], steps=1)[0].shape == (5, 4, 4, 3)
 
 
 def test_unknown_sampler(generator):

@@ -24,6 +24,11 @@ from vdit.parallel.mesh import row_shards, to_global, use_mesh
 from vdit.parallel.rowwise import rowwise
 from vdit.patches import Patch, patchify, unpatchify
 
+ROW_STEP = 512
+"""Rows longer than those of training grow in steps of this many slots, so that few programs are compiled."""
+
+MOST_PATCHES = 1 << 17
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -51,6 +56,11 @@ class Request:
             grid = patch.grid(self.frames, self.height, self.width)
         except ValueError as error:
             raise UserError(f"cannot generate {self.width}x{self.height}, {self.frames} frames: {error}") from error
+        if grid.tokens > MOST_PATCHES:
+            raise UserError(
+                f"a video of {self.width}x{self.height}, {self.frames} frames has {grid.tokens:,} patches, over the "
+                f"{MOST_PATCHES:,} that are sampled at once; ask for fewer frames or a smaller size"
+            )
         video_TYXC = np.full((self.frames, self.height, self.width, channels), 128, np.uint8)
         if self.given_TYXC is not None:
             given = self.given_TYXC
@@ -67,7 +77,7 @@ class Request:
 
 
 class Generator:
-    """Denoises requests with one compiled program for one shape of rows.
+    """Denoises requests in rows of training's shape, all sizes with one compiled program; larger ones in longer rows.
 
     Args:
       graph, params: the model; usually the averaged parameters.
@@ -79,8 +89,6 @@ class Generator:
     def __init__(self, graph: Any, params: Any, config: Config, mesh: jax.sharding.Mesh, patch: Patch, channels: int):
         self._graph, self._params, self._config, self._mesh = graph, params, config, mesh
         self._patch, self._channels = patch, channels
-        data = config.data
-        self._shape = RowShape(data.row_tokens, data.row_examples, data.row_text)
         self._start, self._advance = _programs(graph, config)
 
     def generate(
@@ -102,14 +110,15 @@ class Generator:
           progress: called with (steps done, steps in all).
 
         Raises:
-          UserError: if a request does not fit a row, or a size is not one of the patch grid.
+          UserError: if a size is not one of the patch grid, or a request is too large.
         """
         examples = [request.example(self._patch, self._channels) for request in requests]
         groups = [request.given_groups(self._patch) for request in requests]
-        batches = self._pack(examples)
+        shape = self._row_shape(examples)
+        batches = self._pack(examples, shape)
         videos: dict[int, np.ndarray] = {}
         for number, numbers in enumerate(batches):
-            local, groups_BN = self._batch(numbers, examples, groups)
+            local, groups_BN = self._batch(numbers, examples, groups, shape)
             report = functools.partial(self._report, progress, number * steps, len(batches) * steps)
             x_BLP = self._denoise(local, groups_BN, steps, guidance, sampler, report)
             for row, chosen in enumerate(numbers):
@@ -117,27 +126,30 @@ class Generator:
                     videos[which] = self._finish(patches_LP, examples[which], requests[which])
         return [videos[i] for i in range(len(requests))]
 
-    def _pack(self, examples: Sequence[Example]) -> list[list[list[int]]]:
+    def _row_shape(self, examples: Sequence[Example]) -> RowShape:
+        """The rows of training; longer ones, in steps of `ROW_STEP`, for a request that does not fit them."""
+        data = self._config.data
+        need = max(example.tokens for example in examples)
+        words = max(len(example.text_ME) for example in examples)
+        tokens = data.row_tokens if need <= data.row_tokens else -(-need // ROW_STEP) * ROW_STEP
+        return RowShape(tokens, data.row_examples, max(data.row_text, words))
+
+    def _pack(self, examples: Sequence[Example], shape: RowShape) -> list[list[list[int]]]:
         """Request numbers by batch and row: best fit, longest first."""
         rows: list[list[int]] = []
         room: list[tuple[int, int]] = []  # free tokens and caption slots of each row
         for i in sorted(range(len(examples)), key=lambda i: -examples[i].tokens):
             need, text = examples[i].tokens, len(examples[i].text_ME)
-            if need > self._shape.tokens or text > self._shape.text:
-                raise UserError(
-                    f"a video of {examples[i].grid.tokens} patches and {text} caption tokens does not fit a row of "
-                    f"{self._shape.tokens} slots; ask for fewer frames or a smaller size"
-                )
             fits = [
                 r
                 for r, (free, words) in enumerate(room)
-                if free >= need and words >= text and len(rows[r]) < self._shape.examples
+                if free >= need and words >= text and len(rows[r]) < shape.examples
             ]
             if fits:
                 best = min(fits, key=lambda r: room[r][0])
             else:
                 rows.append([])
-                room.append((self._shape.tokens, self._shape.text))
+                room.append((shape.tokens, shape.text))
                 best = len(rows) - 1
             rows[best].append(i)
             room[best] = room[best][0] - need, room[best][1] - text
@@ -145,13 +157,13 @@ class Generator:
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def _batch(
-        self, numbers: list[list[int]], examples: Sequence[Example], groups: Sequence[int]
+        self, numbers: list[list[int]], examples: Sequence[Example], groups: Sequence[int], shape: RowShape
     ) -> tuple[PackedBatch, np.ndarray]:
-        rows = [pack_row([examples[i] for i in chosen], self._shape, self._patch) for chosen in numbers]
+        rows = [pack_row([examples[i] for i in chosen], shape, self._patch) for chosen in numbers]
         while len(rows) < row_shards(self._mesh):  # the program has a fixed number of rows
             empty = rows[0].map(np.zeros_like)
             rows.append(dataclasses.replace(empty, text_index_BL=np.full_like(empty.text_index_BL, -1)))
-        groups_BN = np.zeros((len(rows), self._shape.examples), np.int32)
+        groups_BN = np.zeros((len(rows), shape.examples), np.int32)
         for row, chosen in enumerate(numbers):
             groups_BN[row, : len(chosen)] = [groups[i] for i in chosen]
         return stack_rows(rows), groups_BN
