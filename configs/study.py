@@ -22,11 +22,14 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             # (width, depth, head width), and the sizes that each budget of training FLOPs is spent on
-            "sizes": ((8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 2, 24), (32, 2, 32), (48, 2, 24)),
-            "grid": ((1.5e11, (0, 1, 2, 3)), (6e11, (1, 2, 3, 4)), (2.4e12, (2, 3, 4, 5))),
+            "sizes": (
+                *((8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 2, 24)),
+                *((32, 2, 32), (48, 2, 24), (64, 2, 32), (96, 2, 32)),
+            ),
+            "grid": ((1.5e11, (0, 1, 2, 3)), (6e11, (1, 2, 3, 4)), (2.4e12, (3, 4, 5, 6, 7))),
             "held_out": 4.8e12,
             # FULL=1 adds this row to the grid and holds out a larger budget
-            "full": ((4.8e12, (2, 3, 4, 5)), 1.2e13),
+            "full": ((4.8e12, (4, 5, 6, 7)), 1.2e13),
             "cooldown": 0.2,
             "clips": 48,
             "base": base,
