@@ -39,6 +39,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
     def run(module: str, *arguments: str) -> Finished:
         app.define_help_flags()
+        hidden = _hide_flags()
         known = set(flags.FLAGS)
         capfd.readouterr()
         verbosity, handlers = absl_logging.get_verbosity(), logging.getLogger().handlers[:]
@@ -57,6 +58,9 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             finally:
                 for name in set(flags.FLAGS) - known:
                     delattr(flags.FLAGS, name)
+                for module, flag in hidden:
+                    flags.FLAGS[flag.name] = flag
+                    flags.FLAGS.register_flag_by_module(module, flag)
                 flags.FLAGS.unparse_flags()
                 absl_logging.set_verbosity(verbosity)
                 logging.getLogger().handlers[:] = handlers
@@ -64,3 +68,13 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         return Finished(status, captured.out, captured.err)
 
     return run
+
+
+def _hide_flags() -> list[tuple[str, flags.Flag]]:
+    """Takes away the flags of commands that tests have imported; they clash with those of the one that is run."""
+    ours = ("vdit", "data_pipelines", "launch", "benchmarks")
+    modules = {name: flags.FLAGS.find_module_defining_flag(name) or "" for name in flags.FLAGS}
+    found = [(module, flags.FLAGS[name]) for name, module in modules.items() if module.startswith(ours)]
+    for _, flag in found:
+        delattr(flags.FLAGS, flag.name)
+    return found
