@@ -1,7 +1,7 @@
 """Text to video on the film's shots, in windows of 17 frames at 12 frames/s: the film model of `make study`.
 
 Build the data first: python -m data_pipelines.build --source=film --out=data/film
-Blurred colours and camera moves are what 600 steps buy; README.md shows its samples.
+600 steps buy a mosaic: rough colours of sky and grass where a first frame is given. README.md shows its samples.
 """
 
 from ml_collections import ConfigDict
