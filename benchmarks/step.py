@@ -65,7 +65,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     from vdit.training.loop import interface_of
     from vdit.training.step import init_state, make_train_step, train_loss
 
-    head_width = 64 if width >= 512 else (24 if width % 32 else 32)
+    head_width = next(head for head in (64 if width >= 512 else 32, 24, width) if width % head == 0)
     config = Config(
         data=DataConfig(path=data, row_tokens=2048, row_text=512),
         model=ModelConfig(width=width, depth=depth, head_width=head_width),

@@ -1,8 +1,10 @@
 """The study driver: its plan, the lengths of its runs, its samples, and (nightly) a tiny study started twice."""
 
-import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from data_pipelines import pipeline
 from data_pipelines.build import BuildArgs, build
 from data_pipelines.clip import Options
 from data_pipelines.store import Dataset
-from launch import isoflop, samples, study, study_plan
+from launch import isoflop, samples, study_plan
 from vdit.config import Config, DataConfig, ModelConfig, UserError
 from vdit.scaling import flops
 
@@ -73,30 +75,43 @@ def test_samples_are_of_the_best_run_of_each_budget(physics, tmp_path):
     assert all((tmp_path / "samples" / entry[kind]).stat().st_size for entry in entries for kind in ("mp4", "png"))
 
 
+TINY = """
+from configs import study
+
+def get_config():
+    config = study.get_config()
+    config.grid = tuple((budget / 15, sizes) for budget, sizes in config.grid)
+    config.held_out /= 15
+    config.clips = 4
+    config.film.train.steps = 170
+    return config
+"""
+
+
+def run_study(out, config) -> str:
+    """What a study prints, run as a user runs it, on two devices."""
+    command = [sys.executable, "-m", "launch.study", f"--out={out}", f"--config={config}"]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=1500).stdout
+
+
 @pytest.mark.nightly
-def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path, capfd):
+def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path):
     """Balls stand in for the film: what is tested is the driver."""
-    plan = study_plan.load(str(CONFIG), False)
-    tiny = dataclasses.replace(
-        plan,
-        grid=tuple((budget / 15, sizes) for budget, sizes in plan.grid),
-        held_out=plan.held_out / 15,
-        clips=4,
-        film=dataclasses.replace(plan.film, train=dataclasses.replace(plan.film.train, steps=170)),
-    )
+    config, out = tmp_path / "tiny.py", tmp_path / "study"
+    config.write_text(TINY)
     for name in ("physics", "film"):
-        shutil.copytree(physics, tmp_path / "data" / name)
-    study.Study(tmp_path, tiny, "test").run()
-    results = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+        shutil.copytree(physics, out / "data" / name)
+    assert "step" in run_study(out, config)
+    results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+    plan = study_plan.load(str(config), False)
     assert len(results) == sum(len(sizes) for _, sizes in plan.grid) + 2
-    prediction = json.loads((tmp_path / "prediction.json").read_text())
-    held_out = json.loads((tmp_path / "runs" / prediction["run"] / "result.json").read_text())
+    prediction = json.loads((out / "prediction.json").read_text())
+    held_out = json.loads((out / "runs" / prediction["run"] / "result.json").read_text())
     assert prediction["written"] <= held_out["started"]
     for path in results:
         found = json.loads(path.read_text())
         if found["kind"] != "film":
             assert found["flops"] == pytest.approx(found["budget"], rel=0.05)
-    capfd.readouterr()
-    study.Study(tmp_path, tiny, "test").run()
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")} == results
-    assert "step" not in capfd.readouterr().out
+    assert "step" not in run_study(out, config)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
