@@ -19,6 +19,7 @@ from vdit.config import Config, DataConfig, ModelConfig, run_main
 
 DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")
 SIZES = flags.DEFINE_list("sizes", None, "WIDTHxDEPTH of the models; default: those of the study, and 512x4.")
+ROW_TOKENS = flags.DEFINE_integer("row_tokens", 512, "Slots of a row; two rows a step. The study's balls have 512.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, of which the median is printed.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
@@ -67,7 +68,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
 
     head_width = next(head for head in (64 if width >= 512 else 32, 24, width) if width % head == 0)
     config = Config(
-        data=DataConfig(path=data, row_tokens=2048, row_text=512),
+        data=DataConfig(path=data, row_tokens=ROW_TOKENS.value, row_text=ROW_TOKENS.value // 4),
         model=ModelConfig(width=width, depth=depth, head_width=head_width),
     )
     dataset = Dataset(data)
