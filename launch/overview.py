@@ -12,7 +12,7 @@ from vdit.config import UserError, run_main
 from vdit.training.workdir import read_json
 from vdit.video_io import write_png
 
-OUT = flags.DEFINE_string("out", "docs/figures", "Folder for compute.png and film.png.")
+OUT = flags.DEFINE_string("out", "docs/figures", "Folder for samples-compute.png and samples-film.png.")
 PROMPTS = flags.DEFINE_integer("prompts", 2, "Prompts shown in each picture.", lower_bound=1)
 
 LABEL = 110
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> None:
     study, out = Path(argv[1] if len(argv) > 1 else "study"), Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     for group in ("compute", "film"):
-        write_png(out / f"{group}.png", overview(study, group, PROMPTS.value))
-        print(out / f"{group}.png")
+        write_png(out / f"samples-{group}.png", overview(study, group, PROMPTS.value))
+        print(out / f"samples-{group}.png")
 
 
 if __name__ == "__main__":
