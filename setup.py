@@ -4,8 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/splash_attention.py calls is not public
 TEST = [
+    TOKAMAX,
     "hypothesis>=6.100",
+    "libtpu>=0.0.42; platform_system == 'Linux'",  # the TPU compiler, which runs without a TPU
     "mypy>=1.15",
     "pytest>=8.3",
     "ruff>=0.12",
@@ -44,8 +47,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10"],
-        "gpu": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10", TOKAMAX],
+        "gpu": ["jax[cuda13]>=0.10", TOKAMAX],
         "test": TEST,
         "parity": ["torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
         "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
