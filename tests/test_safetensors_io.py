@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -48,3 +50,37 @@ def test_a_cut_file_is_named(weights, keep):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none.safetensors does not exist"):
         read_tensors(tmp_path / "none.safetensors", {})
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    save_file({"a": np.arange(3, dtype=np.float32)}, tmp_path / "m-1.safetensors")
+    save_file({"b": np.arange(4, dtype=np.float32)}, tmp_path / "m-2.safetensors")
+    return tmp_path
+
+
+def write_index(folder, names):
+    (folder / "m.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def test_a_folder_is_read_as_its_index_says(sharded):
+    write_index(sharded, {"a": "m-1.safetensors", "b": "m-2.safetensors"})
+    save_file({"a": np.zeros(3, np.float32)}, sharded / "other.safetensors")  # not in the index
+    found = read_tensors(sharded, {"b": (4,), "a": (3,)})
+    assert [found[name].tolist() for name in ("a", "b")] == [[0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_a_folder_without_index_is_read_whole(sharded):
+    assert set(read_tensors(sharded, {"b": (4,), "a": (3,)})) == {"a", "b"}
+
+
+def test_a_missing_shard_and_a_path_outside_are_refused(sharded):
+    write_index(sharded, {"a": "m-1.safetensors", "b": "m-3.safetensors"})
+    with pytest.raises(UserError, match="m-3.safetensors does not exist"):
+        read_tensors(sharded, {"a": (3,), "b": (4,)})
+    write_index(sharded, {"a": "../m-1.safetensors"})
+    with pytest.raises(UserError, match="outside the folder"):
+        read_tensors(sharded, {"a": (3,)})
+    with pytest.raises(UserError, match="holds no .safetensors file"):
+        (sharded / "empty").mkdir()
+        read_tensors(sharded / "empty", {"a": (3,)})

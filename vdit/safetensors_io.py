@@ -2,13 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vdit.config import UserError
+
+MEND = "give weights of the model that is configured"
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The safetensors files of a model: the file itself, those that a folder's index names, or all of the folder.
+
+    Raises:
+      UserError: if there is none, an index cannot be read, or it names a file outside the folder.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return [folder]
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if not indices:
+        files = sorted(folder.glob("*.safetensors"))
+    else:
+        try:
+            names = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
+            if any(Path(name).name != name for name in names):
+                raise ValueError("a file lies outside the folder")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{indices[0]} is not an index of weights ({error}); fetch it again") from error
+        files = sorted(folder / name for name in names)
+    if not files:
+        raise UserError(f"{folder} holds no .safetensors file; give a folder or file of weights")
+    return files
+
+
+@contextlib.contextmanager
+def open_tensors(
+    path: str | os.PathLike[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    unused: Collection[str] = (),
+) -> Iterator[Callable[[str], np.ndarray]]:
+    """Opens weights of which exactly the tensors of a model may be read, one by one.
+
+    Args:
+      path: a .safetensors file, or a folder of them.
+      shapes: name in the files -> shape, of every tensor the model needs.
+      unused: names that the files may hold besides and the model has no use for.
+
+    Yields:
+      name -> array, in the dtype of the file.
+
+    Raises:
+      UserError: a file is missing or damaged, or a tensor is missing, unexpected or of another shape.
+    """
+    with contextlib.ExitStack() as stack:
+        held: dict[str, tuple[Path, Any, tuple[int, ...]]] = {}
+        for file in weight_files(path):
+            with _reading(file):
+                reader = stack.enter_context(safe_open(file, "np"))
+                for name in reader.keys():  # noqa: SIM118
+                    held[name] = file, reader, tuple(reader.get_slice(name).get_shape())
+        _check(path, {name: shape for name, (_, _, shape) in held.items()}, shapes, unused)
+
+        def get(name: str) -> np.ndarray:
+            file, reader, _ = held[name]
+            with _reading(file):
+                return reader.get_tensor(name)
+
+        yield get
 
 
 def read_tensors(
@@ -16,28 +83,20 @@ def read_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     unused: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Reads exactly the tensors that a model has.
+    """Reads exactly the tensors that a model has, in the order of `shapes`; see `open_tensors`."""
+    with open_tensors(path, shapes, unused) as get:
+        return {name: get(name) for name in shapes}
 
-    Args:
-      path: a .safetensors file.
-      shapes: name in the file -> shape, of every tensor the model needs.
-      unused: names that the file may hold besides and the model has no use for.
 
-    Returns:
-      Name -> array, in the dtype of the file, in the order of `shapes`.
-
-    Raises:
-      UserError: the file is missing or damaged, or a tensor is missing, unexpected or of another shape.
-    """
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Makes the errors of reading a file the user's."""
     try:
-        with safe_open(path, "np") as file:
-            held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check(path, held, shapes, unused)
-            return {name: file.get_tensor(name) for name in shapes}
+        yield
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give the path of a safetensors file") from error
+        raise UserError(f"{file} does not exist; give the path of a safetensors file") from error
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
+        raise UserError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
 
 
 def _check(
@@ -46,12 +105,11 @@ def _check(
     shapes: Mapping[str, tuple[int, ...]],
     unused: Collection[str],
 ) -> None:
-    mend = "give weights of the model that is configured"
     for name, shape in shapes.items():
         if name not in held:
-            raise UserError(f"{path} has no tensor {name} {list(shape)}; {mend}")
+            raise UserError(f"{path} has no tensor {name} {list(shape)}; {MEND}")
         if held[name] != shape:
-            raise UserError(f"{path}: tensor {name} is {list(held[name])}, the model's is {list(shape)}; {mend}")
+            raise UserError(f"{path}: tensor {name} is {list(held[name])}, the model's is {list(shape)}; {MEND}")
     for name in held:
         if name not in shapes and name not in unused:
-            raise UserError(f"{path} holds a tensor {name} {list(held[name])} that the model does not have; {mend}")
+            raise UserError(f"{path} holds a tensor {name} {list(held[name])} that the model does not have; {MEND}")
