@@ -6,7 +6,7 @@ STUDY ?= study
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv study test check nightly bench clean
+.PHONY: help venv study test parity check nightly bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,16 @@ study: venv ## build data, run the CPU scaling study (FULL=1: 1.5 decades), writ
 test: venv ## run the tests
 	$(BIN)/python -m pytest
 
+# PyTorch lives in an environment of its own, as no part of vdit needs it.
+$(VENV)-parity/.ready: setup.py constraints.txt constraints-parity.txt
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/pip install --quiet --constraint constraints.txt --constraint constraints-parity.txt \
+		--editable '.[parity]'
+	@touch $@
+
+parity: $(VENV)-parity/.ready ## compare with PyTorch's implementations, in .venv-parity
+	$(VENV)-parity/bin/python -m pytest tests/parity
+
 check: venv ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +48,4 @@ nightly: venv ## what is too slow for CI
 	$(BIN)/python -m pytest -m nightly
 
 clean: ## remove .venv and caches, keep studies and data
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-parity .mypy_cache .pytest_cache .ruff_cache .hypothesis

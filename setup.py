@@ -50,7 +50,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10", TOKAMAX],
         "gpu": ["jax[cuda13]>=0.10", TOKAMAX],
         "test": TEST,
-        "parity": ["torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
+        "parity": ["pytest>=8.3", "hypothesis>=6.100", "torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
         "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
         "profile": ["xprof>=2.20"],
         "figures": ["kaleido>=1"],
