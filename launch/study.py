@@ -117,7 +117,7 @@ class Study:
         branch = _replace(config, optimizer={"cooldown": cooldown}, train={"steps": steps, "branch_from": str(trunk)})
         workdir = self.out / "runs" / name
         result = train(branch, workdir)
-        self._finish(name, kind, size, budget, result, started)
+        self._finish(name, kind, budget, result, started)
 
     def _config(self, size: study_plan.Size) -> Config:
         base = _replace(self.plan.base, data={"path": str(self.physics)})
@@ -126,9 +126,7 @@ class Study:
     def _result(self, name: str) -> Path:
         return self.out / "runs" / name / "result.json"
 
-    def _finish(
-        self, name: str, kind: str, size: study_plan.Size, budget: float, result: dict[str, Any], started: float
-    ) -> None:
+    def _finish(self, name: str, kind: str, budget: float, result: dict[str, Any], started: float) -> None:
         """Measures a finished physics run and brings the report up to date."""
         from data_pipelines.store import Dataset
         from launch.samples import add_physics_samples
@@ -140,7 +138,7 @@ class Study:
         dataset = Dataset(self.physics)
         generator = generator_of(run)
         errors = {side: physics_errors(generator, dataset, split, self.plan.clips) for side, split in SPLITS.items()}
-        values = study_plan.result_row(name, kind, size, budget, run, dataset, result, started)
+        values = study_plan.result_row(name, kind, budget, run, dataset, result, started)
         write_json(self._result(name), {**values, "physics_error": errors})
         times = budget / self.plan.budgets[0]
         add_physics_samples(self.out, name, times, budget, values["loss"], generator, dataset)
@@ -162,8 +160,7 @@ class Study:
         started = time.time()
         result = train(config, self.out / "runs" / name)
         run = load_run(self.out / "runs" / name)
-        size = study_plan.Size(config.model.width, config.model.depth, config.model.head_width)
-        values = study_plan.result_row(name, "film", size, result["flops"], run, dataset, result, started)
+        values = study_plan.result_row(name, "film", result["flops"], run, dataset, result, started)
         write_json(self._result(name), values)
         add_film_samples(self.out, name, generator_of(run), dataset, config)
         self._report()

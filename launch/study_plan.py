@@ -12,8 +12,7 @@ import numpy as np
 
 from data_pipelines.store import Dataset
 from vdit.config import Config, UserError, build
-from vdit.models.transformer import parameter_counts
-from vdit.scaling.flops import flops_6nd
+from vdit.scaling import runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,45 +91,27 @@ def load(path: str, full: bool) -> StudyPlan:
 
 
 def result_row(
-    name: str, kind: str, size: Size, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], started: float
+    name: str, kind: str, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], started: float
 ) -> dict[str, Any]:
     """The account of a finished run, as written to its result.json.
 
     Args:
-      name, kind, size, budget: which run it is.
+      name, kind, budget: which run it is.
       run: the opened run.
       dataset: what it was trained on.
       result: what `training.loop.train` returned.
       started: Unix time at which the trunk's extension or the run began.
     """
-    validation = result["validation"]
-    body, total = parameter_counts(run.state.params)
     index = dataset.index(run.config.data.split)
     frames = np.minimum(index.frames, run.config.data.max_frames or index.frames.max())
     return {
+        **runs.result_row(run.config, result),
         "run": name,
         "kind": kind,
         "budget": budget,
-        "seed": run.config.seed,
-        "width": size.width,
-        "depth": size.depth,
-        "heads": run.config.model.heads,
-        "params": body,
-        "params_total": total,
-        "tokens": result["patches"],
-        "examples": result["examples"],
         "unique_examples": len(index),
         "epochs": result["examples"] / len(index),
         "seconds_of_video": result["examples"] * float((frames / index.fps).mean()),
-        "flops": result["flops"],
-        "flops_6nd": float(flops_6nd(body, result["patches"])),
-        "steps": result["step"],
-        "loss": validation["loss"],
-        "loss_interval": validation["loss_interval"],
-        "loss_ood": validation["ood"]["loss"] if "ood" in validation else None,
-        "validation": validation,
-        "train_seconds": result["seconds"],
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": time.time() - started,
-        "data_wait": result["data_wait"],
     }

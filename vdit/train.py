@@ -1,12 +1,18 @@
-"""Trains a model: `python -m vdit.train --config=configs/physics.py --workdir=W [--config.a.b=v]`."""
+"""Trains a model: `python -m vdit.train --config=configs/physics.py --workdir=W [--config.a.b=v]`.
+
+Exit status: 0 the run is finished and result.json written; 2 a mistake, told in one line; 75 asked to stop by SIGTERM
+and a checkpoint saved. After any end the same command goes on from the newest checkpoint.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from vdit.config import Config, UserError, build, no_arguments, run_main
@@ -53,10 +59,18 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(config))
     import jax
 
+    from vdit.scaling.runs import result_row
     from vdit.training.loop import train
+    from vdit.training.preemption import EXIT_STATUS, Preempted
+    from vdit.training.workdir import write_json
 
-    result = train(config, WORKDIR.value)
+    try:
+        result = train(config, WORKDIR.value)
+    except Preempted as stopped:
+        print(f"{WORKDIR.value}: {stopped}", flush=True)
+        sys.exit(EXIT_STATUS)
     if jax.process_index() == 0:
+        write_json(epath.Path(WORKDIR.value) / "result.json", result_row(config, result))
         print(f"{WORKDIR.value}: {summary(result)}")
 
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from data_pipelines.store import Dataset
-from vdit.config import UserError
+from vdit.config import UserError, to_dict
 from vdit.training import workdir as workdirs
 
 CONFIG = tiny.tiny_config()
@@ -104,7 +104,7 @@ def test_training_refuses_before_it_writes(tmp_path):
 def test_files_are_whole_or_absent(tmp_path):
     with pytest.raises(UserError, match="config.json is missing; is this the workdir of a run"):
         workdirs.read_config(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(workdirs.to_dict(CONFIG))[:50])
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(CONFIG))[:50])
     with pytest.raises(UserError, match="config.json is damaged"):
         workdirs.read_config(tmp_path)
     with pytest.raises(UserError, match="config.json is damaged"):

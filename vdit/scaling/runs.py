@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.config import Config, UserError
+from vdit.scaling.flops import flops_6nd
 
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
@@ -125,6 +126,36 @@ def write_csv(path: str | Path, runs: Iterable[Run]) -> None:
         writer.writeheader()
         writer.writerows(runs)
     temporary.replace(path)
+
+
+def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The account of a finished run, as in its result.json.
+
+    Args:
+      config: of the run.
+      result: what `training.loop.train` returned.
+    """
+    validation = result.get("validation", {})
+    return {
+        "kind": "grid",
+        "seed": config.seed,
+        "width": config.model.width,
+        "depth": config.model.depth,
+        "heads": config.model.heads,
+        "params": result["params"],
+        "params_total": result["params_total"],
+        "tokens": result["patches"],
+        "examples": result["examples"],
+        "flops": result["flops"],
+        "flops_6nd": float(flops_6nd(result["params"], result["patches"])),
+        "steps": result["step"],
+        "loss": validation.get("loss"),
+        "loss_interval": validation.get("loss_interval"),
+        "loss_ood": validation["ood"]["loss"] if "ood" in validation else None,
+        "validation": validation,
+        "train_seconds": result["seconds"],
+        "data_wait": result["data_wait"],
+    }
 
 
 def flatten(result: Mapping[str, Any]) -> Run:

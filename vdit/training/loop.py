@@ -24,8 +24,10 @@ from vdit.parallel.mesh import make_mesh, row_shards, to_global, use_mesh
 from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.checkpoint import Checkpoints, Position
+from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
 from vdit.training.optimizer import learning_rate
+from vdit.training.preemption import Preempted, notice
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 _compiled: dict[Any, Any] = {}
@@ -118,6 +120,7 @@ def train(
 
     Raises:
       UserError: if config, data set and workdir do not go together.
+      Preempted: after SIGTERM, once a checkpoint is saved.
     """
     dataset = Dataset(config.data.path)
     workdir = epath.Path(workdir)
@@ -160,6 +163,8 @@ def _train(
         dataset, config.data, dataset.patch, config.seed, run.position.step, jax.process_index(), jax.process_count()
     )
     clock = _Clock()
+    heart = Heartbeat(run.workdir, steps)
+    stop = cleanup.enter_context(notice())
     quiet = not sys.stderr.isatty()
     bar = cleanup.enter_context(
         tqdm(total=steps, initial=run.position.step, unit="step", disable=quiet, desc=run.workdir.name)
@@ -194,6 +199,7 @@ def _train(
         position.squares += values.pop("squares")
         clock.step()
         bar.update()
+        heart.beat("training", position.step, values["loss"], steps_per_second=1 / clock.seconds_per_step)
         if not np.isfinite(values["loss"] + values["grad_norm"]):
             raise UserError(
                 f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm "
@@ -221,12 +227,22 @@ def _train(
             finish(*pending)
             pending = None
         if look:
+            heart.beat("evaluating", done)
             final = {"validation": evaluate_run(run, dataset, evaluate)}
             record(final)
         if save:  # after all metrics of the step: a run that goes on from here does not write them again
             checkpoints.save(run.state, run.position)
+        if done < steps and stop.reached(done):
+            if pending:
+                finish(*pending)
+            checkpoints.save(run.state, run.position)
+            checkpoints.wait()
+            heart.beat("preempted", done)
+            raise Preempted(done)
     if not final and config.train.evaluate_every >= 0:  # the run had ended before; its evaluation is made again
         final = {"validation": evaluate_run(run, dataset, evaluate)}
+    checkpoints.wait()
+    heart.beat("finished", run.position.step)
     body, total = parameter_counts(run.state.params)
     counts = {name: getattr(run.position, name) for name in ("step", "patches", "text", "examples")}
     return {**final, **counts, "flops": run.training_flops, "params": body, "params_total": total, **clock.report()}

@@ -9,6 +9,8 @@ from typing import Any
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from vdit.training.workdir import is_remote
+
 
 class MetricWriter:
     """Appends rows to metrics.jsonl and to TensorBoard.
@@ -20,17 +22,24 @@ class MetricWriter:
 
     def __init__(self, workdir: epath.Path, step: int):
         self._path = workdir / "metrics.jsonl"
+        kept: list[str] = []
         if self._path.exists():
             kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
             partial = self._path.with_name("metrics.jsonl.partial")
             partial.write_text("".join(f"{line}\n" for line in kept))
             partial.replace(self._path)
+        self._remote = "".join(f"{line}\n" for line in kept) if is_remote(workdir) else None
         self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=step + 1, flush_secs=30)
 
     def write(self, values: dict[str, Any]) -> None:
         """One row; `values` must hold "step". Numbers also go to TensorBoard, nested ones under joined names."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        line = json.dumps(values) + "\n"
+        if self._remote is None:
+            with self._path.open("a") as file:
+                file.write(line)
+        else:  # objects in buckets cannot grow
+            self._remote += line
+            self._path.write_text(self._remote)
         for name, value in _numbers(values).items():
             self._board.add_scalar(name, value, values["step"])
 

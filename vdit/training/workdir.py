@@ -12,28 +12,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from vdit.config import Config, UserError, build, to_dict
+from vdit.config import Config, UserError, build
+from vdit.training.identity import flat, identity, plain
 
 PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-NOT_IDENTITY = {
-    "mesh": None,
-    "data": {"path"},
-    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
-}
-"""Fields that change where or how often, not what is computed: a run may go on with other values of them."""
-
-
-def identity(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config dictionary that must not change within a workdir."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        drop = NOT_IDENTITY.get(name, set())
-        if drop is not None:
-            out[name] = {k: v for k, v in value.items() if k not in drop} if isinstance(value, dict) else value
-    if not values["optimizer"]["cooldown"]:
-        out["train"].pop("steps")  # a constant-rate run may be made longer
-    return out
 
 
 def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
@@ -44,7 +26,7 @@ def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        ours, theirs = _flat(identity(_plain(config))), _flat(identity(read_json(path)))
+        ours, theirs = flat(identity(plain(config))), flat(identity(read_json(path)))
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
             key = differing[0]
@@ -72,14 +54,9 @@ def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
     """Writes config.json, dataset.json and environment.json."""
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", _plain(config))
+        write_json(workdir / "config.json", plain(config))
         write_json(workdir / "dataset.json", meta)
         write_json(workdir / "environment.json", environment())
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """The config as JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(to_dict(config)))
 
 
 def read_config(workdir: epath.PathLike) -> Config:
@@ -104,6 +81,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path is in a bucket, such as gs://."""
+    return "://" in os.fspath(path)
+
+
 def write_json(path: epath.Path, values: Any) -> None:
     """Writes through a temporary file, so that a reader never sees half of it."""
     path = epath.Path(path)
@@ -124,12 +106,3 @@ def read_json(path: epath.PathLike) -> Any:
         raise UserError(f"{path} is missing; is this the workdir of a run?") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new workdir") from error
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= _flat(value, f"{prefix}.{name}" if prefix else name)
-    return out

@@ -1,0 +1,57 @@
+"""SIGTERM becomes a checkpoint: the run stops, says so, and goes on later as if nothing had happened."""
+
+import functools
+import os
+import signal
+
+import cli
+import pytest
+import tiny
+
+from vdit.training import metrics
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.preemption import EXIT_STATUS, Preempted
+from vdit.training.workdir import read_json
+
+CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
+
+
+@functools.cache
+def undisturbed():
+    tiny.train(CONFIG, tiny.folder() / "not-preempted")
+    return tiny.result(tiny.folder() / "not-preempted", CONFIG)
+
+
+def terminate(row) -> None:
+    if row["step"] == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_saves_a_checkpoint_between_those_planned_and_the_run_goes_on(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="after step 3") as stopped:  # step 3 had been dispatched
+        tiny.train(CONFIG, tmp_path, terminate)
+    assert stopped.value.step == 3 and checkpoint_steps(tmp_path) == [3]
+    assert signal.getsignal(signal.SIGTERM) == before
+    beat = read_json(tmp_path / "heartbeat.json")
+    assert (beat["state"], beat["step"], beat["steps"]) == ("preempted", 3, 6)
+    tiny.train(CONFIG, tmp_path)
+    tiny.assert_same_result(tmp_path, undisturbed(), CONFIG)
+    assert read_json(tmp_path / "heartbeat.json")["state"] == "finished"
+
+
+def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):
+    run = cli.runner(capfd)
+    flags = (f"--config={tiny.write_config(tmp_path / 'c.py', CONFIG)}", f"--workdir={tmp_path / 'run'}")
+    write = metrics.MetricWriter.write
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.MetricWriter, "write", lambda self, row: (write(self, row), terminate(row)))
+        stopped = run("vdit.train", *flags)
+    assert stopped.status == EXIT_STATUS == 75
+    assert stopped.out.splitlines()[-1].endswith("stopped as asked, after step 3; the same command goes on from there")
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert run("vdit.train", *flags).status == 0
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["steps"], result["kind"], result["width"]) == (6, "grid", 16)
+    assert 0 < result["loss_interval"][0] <= result["loss"] <= result["loss_interval"][1]
+    tiny.assert_same_result(tmp_path / "run", undisturbed(), CONFIG)

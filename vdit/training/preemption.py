@@ -1,0 +1,57 @@
+"""Being asked to stop: SIGTERM, which clouds and schedulers send some seconds before they take a machine away."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+EXIT_STATUS = 75
+"""Exit status (EX_TEMPFAIL) of a run that was asked to stop and has saved a checkpoint: started again, it goes on."""
+
+
+class Preempted(Exception):
+    """The run was asked to stop; `step` is that of the checkpoint it has saved."""
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped as asked, after step {step}; the same command goes on from there")
+        self.step = step
+
+
+class Notice:
+    """Tells whether this run has been asked to stop."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and stop after this step; all processes must ask after every step.
+
+        With several processes the one that got the signal tells the others, and all agree on the step.
+        """
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked.is_set()
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler."""
+        del number, frame
+        self._asked.set()
+
+
+@contextlib.contextmanager
+def notice() -> Iterator[Notice]:
+    """Listens for SIGTERM; with several processes JAX does so itself, from jax.distributed.initialize on."""
+    found = Notice()
+    listen = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, found.note) if listen else None
+    try:
+        yield found
+    finally:
+        if listen:
+            signal.signal(signal.SIGTERM, before)
