@@ -13,7 +13,7 @@ from vdit.config import UserError
 
 Past = Any
 """What a chunk leaves for the next: arrays by layer."""
-Network = Callable[[jax.Array, Past | None], tuple[jax.Array, Past]]
+Network = Callable[[Any, Past | None], tuple[jax.Array, Past]]
 """(chunk_BTYXC, past or None before the first chunk) -> (out_BTYXC, past)."""
 
 
