@@ -93,12 +93,13 @@ def _pack_pool(lengths: np.ndarray, text: np.ndarray, shape: RowShape) -> tuple[
     return np.array(picked, np.int64), np.array(sizes, np.int64), np.array(wastes, np.int64)
 
 
-def _stock(lengths: np.ndarray, total: int) -> tuple[list[list[int]], int, int]:
-    """Positions by length, the set of lengths in stock, and the set of (total - length)."""
+def _stock(lengths: np.ndarray, total: int) -> tuple[dict[int, list[int]], int, int]:
+    """Positions by length in stock, the set of these lengths, and the set of (total - length)."""
     members = np.argsort(lengths, kind="stable").tolist()
     counts = np.bincount(lengths, minlength=total + 1)
-    ends = np.cumsum(counts).tolist()
-    stacks = [members[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    present = np.flatnonzero(counts)
+    ends = np.cumsum(counts[present]).tolist()
+    stacks = {n: members[start:end] for n, start, end in zip(present.tolist(), [0, *ends], ends, strict=False)}
     stock, mirror = (
         int.from_bytes(np.packbits(present, bitorder="little").tobytes(), "little")
         for present in (counts > 0, counts[::-1] > 0)
@@ -111,7 +112,7 @@ def _lowest(bits: int) -> int:
     return (bits & -bits).bit_length() - 1
 
 
-def _finish(stock: int, complement: int, room: int, stacks: list[list[int]]) -> tuple[int, ...]:
+def _finish(stock: int, complement: int, room: int, stacks: dict[int, list[int]]) -> tuple[int, ...]:
     """Lengths to take next: one or a pair that fills `room` exactly, else the longest that fits; () if none does.
 
     Args:
@@ -125,7 +126,7 @@ def _finish(stock: int, complement: int, room: int, stacks: list[list[int]]) -> 
     return (longest,) if longest == room else _pair(fits & complement, room, stacks) or (longest,)
 
 
-def _pair(halves: int, room: int, stacks: list[list[int]]) -> tuple[int, ...]:
+def _pair(halves: int, room: int, stacks: dict[int, list[int]]) -> tuple[int, ...]:
     """The most even pair of lengths in stock that fills `room` exactly; () if there is none.
 
     Args:

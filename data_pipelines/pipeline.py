@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -17,6 +17,9 @@ from vdit.patches import Patch
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
 """Rows read ahead, by threads: decompression and copies release the interpreter lock; processes would cost more."""
+
+AHEAD = 6
+"""Batches that wait on the devices for the step that takes them."""
 
 
 def make_plan(dataset: Dataset, config: DataConfig, patch: Patch, seed: int) -> Plan:
@@ -39,7 +42,8 @@ def rows(
     process_index: int = 0,
     process_count: int = 1,
     read: grain.ReadOptions = READ,
-) -> Iterator[PackedBatch]:
+    place: Callable[[PackedBatch], PackedBatch] | None = None,
+) -> grain.DatasetIterator[PackedBatch]:
     """Batches of steps start_step, start_step + 1, ..., without end.
 
     Step s holds rows [s B, (s + 1) B) of the plan's stream, B = rows_per_step; process i of n takes the i-th of n
@@ -50,9 +54,11 @@ def rows(
       start_step: first step.
       process_index, process_count: which part of each step to read.
       read: threads and rows read ahead.
+      place: moves a batch to the devices; a thread does it, `AHEAD` batches before they are asked for.
 
     Returns:
-      Iterator of NumPy batches, leading axis rows_per_step / process_count.
+      Iterator of NumPy batches, leading axis rows_per_step / process_count, or of what `place` makes of them. Closing
+      it ends its threads.
 
     Raises:
       UserError: if the data set is smaller than one step, or the processes do not divide a step's rows.
@@ -68,7 +74,10 @@ def rows(
         return reader(plan.row(step * config.rows_per_step + first + row))
 
     numbers = grain.MapDataset.range(start_step * local, sys.maxsize)
-    return iter(numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows))
+    batches = numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows)
+    if place:
+        batches = grain.experimental.ThreadPrefetchIterDataset(batches.map(place), prefetch_buffer_size=AHEAD)
+    return iter(batches)
 
 
 def validation_rows(

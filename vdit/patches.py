@@ -117,6 +117,9 @@ def patch_positions(grid: Grid, patch: Patch, fps: float) -> np.ndarray:
       positions_L3 float32: time in seconds times `REFERENCE_RATE` (group g ends with frame g * patch.time, so it
       stands at that frame's time), row and column in patches.
     """
-    t, y, x = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in grid), indexing="ij")
-    t = t * np.float32(patch.time / fps * REFERENCE_RATE)
-    return np.stack([t, y, x], axis=-1).reshape(-1, 3)
+    t, y, x = (np.arange(n, dtype=np.float32) for n in grid)
+    out = np.empty((*grid, 3), np.float32)
+    out[..., 0] = (t * np.float32(patch.time / fps * REFERENCE_RATE))[:, None, None]
+    out[..., 1] = y[:, None]
+    out[..., 2] = x
+    return out.reshape(-1, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -159,9 +160,12 @@ def _train(
     if jax.process_index() == 0:
         writer = cleanup.enter_context(contextlib.closing(MetricWriter(run.workdir, run.position.step)))
     checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
+    processes = jax.process_index(), jax.process_count()
+    place = functools.partial(to_global, mesh=run.mesh)
     batches = pipeline.rows(
-        dataset, config.data, dataset.patch, config.seed, run.position.step, jax.process_index(), jax.process_count()
+        dataset, config.data, dataset.patch, config.seed, run.position.step, *processes, place=place
     )
+    cleanup.callback(batches.close)
     clock = _Clock()
     heart = Heartbeat(run.workdir, steps)
     stop = cleanup.enter_context(notice())
@@ -212,7 +216,7 @@ def _train(
     first = run.position.step
     for number in range(first, steps):
         _profile(run, number, first, cleanup)
-        batch = clock.wait(lambda: to_global(next(batches), run.mesh))
+        batch = clock.wait(lambda: next(batches))
         rate = learning_rate(number, steps, config.optimizer)
         state, metrics = step_function(run.state, batch, np.float32(rate))
         run.state = state
