@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -234,7 +235,7 @@ def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> An
     Raises:
       UserError: for an unknown field or a value of another type.
     """
-    fields = typing.get_type_hints(cls)
+    fields = _types(cls)
     out = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
@@ -246,11 +247,14 @@ def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> An
     return cls(**out)
 
 
+_types = functools.cache(typing.get_type_hints)  # slow, and the same for every run of a sweep
+
+
 def _convert(path: str, value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(
-                f"config field {path}={value!r} should hold the fields {', '.join(typing.get_type_hints(kind))}"
+                f"config field {path}={value!r} should hold the fields {', '.join(_types(typing.cast(type, kind)))}"
             )
         return build(value, typing.cast(type, kind), f"{path}.")
     if typing.get_origin(kind) is tuple:

@@ -6,47 +6,17 @@ and a checkpoint saved. After any end the same command goes on from the newest c
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
 
+from vdit import config_flag
 from vdit.config import Config, UserError, build, no_arguments, run_main
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment, a Python file with get_config().", lock_config=False, accept_new_attributes=True
-)
+CONFIG = config_flag.define("config", "The experiment, a Python file with get_config().", "configs/physics.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its checkpoints, metrics and config.")
-
-
-class _ConfigFile(flags.ArgumentParser):
-    """Loads an experiment and adds the sections it leaves out, so that flags can set fields in them."""
-
-    def __init__(self, load: flags.ArgumentParser):
-        self._load = load
-
-    def parse(self, argument: str) -> ConfigDict:
-        path = argument.split(":", 1)[0]
-        if not Path(path).is_file():
-            raise UserError(f"--config={path} is not a file; give one such as configs/physics.py")
-        try:
-            config = self._load.parse(argument)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[-1:] or [""]
-            raise UserError(f"--config={path} cannot be loaded: {type(error).__name__}: {reason[0]}") from error
-        if not isinstance(config, ConfigDict):
-            raise UserError(f"--config={path}: get_config() returns {type(config).__name__}, not a ConfigDict")
-        for field in dataclasses.fields(Config):
-            if dataclasses.is_dataclass(field.default) and field.name not in config:
-                config[field.name] = ConfigDict()
-        return config
-
-
-flags.FLAGS["config"].parser = _ConfigFile(flags.FLAGS["config"].parser)
 
 
 def main(argv: list[str]) -> None:
