@@ -87,11 +87,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
         forward = jax.jit(lambda params, batch: train_loss(graph, params, batch, key, config))
         qkv = jax.random.normal(key, (*local.segments_BL.shape, config.model.heads, head_width))
         q = jax.device_put(qkv, jax.sharding.NamedSharding(mesh, jax.P(jax.typeof(batch.segments_BL).sharding.spec[0])))
-        attend = jax.jit(
-            jax.grad(
-                lambda q, s: (attention(q, q, q, s, backend="chunked", block=config.model.attention_block) ** 2).sum()
-            )
-        )
+        attend = jax.jit(jax.grad(lambda q, s: (attention(q, q, q, s, backend="chunked") ** 2).sum()))
 
         def one_step() -> Any:
             nonlocal state

@@ -13,6 +13,9 @@ from vdit.patches import Grid, Patch, patch_positions
 
 Array = Any  # np.ndarray or jax.Array
 
+PER_TOKEN = {"per_token": True}
+"""Marks an array with one entry for every slot: its second dimension is L, which may be sharded over `context`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -54,12 +57,12 @@ class PackedBatch:
       ids_BN2: uint32 (high, low) halves of each example's id.
     """
 
-    patches_BLP: Array
-    positions_BL3: Array
-    segments_BL: Array
-    token_BL: Array
+    patches_BLP: Array = dataclasses.field(metadata=PER_TOKEN)
+    positions_BL3: Array = dataclasses.field(metadata=PER_TOKEN)
+    segments_BL: Array = dataclasses.field(metadata=PER_TOKEN)
+    token_BL: Array = dataclasses.field(metadata=PER_TOKEN)
     text_BME: Array
-    text_index_BL: Array
+    text_index_BL: Array = dataclasses.field(metadata=PER_TOKEN)
     grid_BN3: Array
     ids_BN2: Array
 

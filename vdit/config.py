@@ -14,6 +14,10 @@ TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
 
 
+ATTENTION_BACKENDS = ("chunked", "splash", "gpu", "reference")
+REMAT_POLICIES = ("none", "blocks", "attention", "offload")
+
+
 class UserError(Exception):
     """A mistake of the user: its message is one line that names the field, file or flag and what would mend it."""
 
@@ -88,37 +92,46 @@ class ModelConfig:
     Attributes:
       width, depth: model width D and number of blocks.
       head_width: width K of one attention head; width / head_width heads.
-      feed_forward: feed-forward width over model width.
+      feed_forward: feed-forward width over model width; 2.7 at width 5120 is 13,824.
       base_width: width at which the learning rate is stated (muP).
       prediction: what the network puts out: the clean patch "x" (Li & He 2025) or the velocity "v".
       dtype: compute dtype; parameters are float32.
-      remat: "none" keeps all activations, "blocks" recomputes every block in the backward pass.
-      attention: backend, see models.attention.
-      attention_block: tokens of a chunk of the chunked backend.
+      remat: "none" keeps all activations; "blocks" keeps each block's input and recomputes the rest in the backward
+        pass; "attention" keeps attention outputs as well; "offload" is "attention" with all that is kept in the host's
+        memory.
+      attention: backend, see models.attention: "chunked" for CPU, "splash" for TPU, "gpu", "reference" for tests.
+      attention_block: tokens of a chunk of the backend; 0 takes its own (64 for chunked, 512 for splash).
+      context: how rows over mesh.context attend: "all_to_all", "ring" or "auto", see models.attention.
     """
 
     width: int = 64
     depth: int = 4
     head_width: int = 32
-    feed_forward: int = 4
+    feed_forward: float = 4.0
     base_width: int = 64
     prediction: str = "x"
     dtype: str = "float32"
     remat: str = "none"
     attention: str = "chunked"
-    attention_block: int = 64
+    attention_block: int = 0
+    context: str = "auto"
 
     def __post_init__(self) -> None:
         if self.width % self.head_width:
             raise UserError(f"model.width={self.width} is not a multiple of model.head_width={self.head_width}")
         _one_of("model.prediction", self.prediction, ("x", "v"))
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
-        _one_of("model.remat", self.remat, ("none", "blocks"))
-        _one_of("model.attention", self.attention, ("chunked", "reference"))
+        _one_of("model.remat", self.remat, REMAT_POLICIES)
+        _one_of("model.attention", self.attention, ATTENTION_BACKENDS)
+        _one_of("model.context", self.context, ("auto", "all_to_all", "ring"))
 
     @property
     def heads(self) -> int:
         return self.width // self.head_width
+
+    @property
+    def feed_forward_width(self) -> int:
+        return round(self.feed_forward * self.width)
 
 
 @dataclasses.dataclass(frozen=True)

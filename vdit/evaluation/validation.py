@@ -14,7 +14,7 @@ from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.parallel.mesh import to_global
-from vdit.parallel.rowwise import rowwise
+from vdit.parallel.rowwise import sum_of_segments
 from vdit.training.step import question_loss
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -83,10 +83,10 @@ def make_evaluate(graph: Any, config: Config) -> Callable[..., tuple[jax.Array, 
         error_BL, _ = question_loss(graph, params, batch, question, config)
         size = batch.grid_BN3.shape[1]
 
-        def sums(values_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
-            return jax.vmap(lambda v, s: jax.ops.segment_sum(v, s, size + 1)[1:])(values_BL, segments_BL)
-
-        return (rowwise(sums, error_BL, batch.segments_BL), rowwise(sums, question.scored_BL, batch.segments_BL))
+        error_BN, scored_BN = (
+            sum_of_segments(values_BL, batch.segments_BL, size) for values_BL in (error_BL, question.scored_BL)
+        )
+        return error_BN, scored_BN
 
     return jax.jit(evaluate)
 

@@ -2,49 +2,100 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from vdit.config import UserError
-from vdit.models.chunked_attention import chunked_attention
+from vdit.config import ATTENTION_BACKENDS, UserError
+from vdit.models.chunked_attention import chunked
+from vdit.models.context_attention import exchange_heads, ring, within
+from vdit.models.gpu_attention import gpu_attention
+from vdit.models.splash_attention import splash
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def attention(
-    q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array, *, backend: str, block: int
+    q_BHLK: jax.Array,
+    k_BHLK: jax.Array,
+    v_BHLK: jax.Array,
+    segments_BL: jax.Array,
+    *,
+    backend: str,
+    block: int = 0,
+    context: str = "auto",
 ) -> jax.Array:
     """Softmax attention of every token to the tokens of its own segment, scaled by 1/sqrt(K).
 
     Args:
-      q_BLHK, k_BLHK, v_BLHK: queries, keys and values.
+      q_BHLK, k_BHLK, v_BHLK: queries, keys and values.
       segments_BL: int32, contiguous runs of 1, 2, ... along each row; 0 is padding.
-      backend: "reference" (dense) or "chunked" (skips what belongs to other segments).
-      block: tokens of a chunk, for "chunked".
+      backend: "reference" (dense), "chunked" (any device) or "splash" (TPU), which spend nothing between segments,
+        or "gpu".
+      block: tokens of a chunk or block; 0 takes the backend's own.
+      context: how a row that is spread over the `context` axis attends: "all_to_all" gives every device all tokens of
+        some heads (Jacobs et al. 2023, "Ulysses"), "ring" passes keys and values round (Liu et al. 2023); "auto" takes
+        the first where the heads can be divided, for it moves less.
 
     Returns:
-      out_BLHK, 0 in padding slots.
+      out_BHLK, 0 in padding slots.
 
     Raises:
-      UserError: for a backend that is not known; none ignores segments.
+      UserError: for a backend that is not known, or one that cannot do what is asked; none ignores segments.
     """
-    if backend == "reference":
-        function = reference_attention
-    elif backend == "chunked":
-        function = functools.partial(chunked_attention, block=block)
+    sizes = jax.sharding.get_abstract_mesh().shape
+    spread, heads = sizes["context"], q_BHLK.shape[1] // sizes["tensor"]
+    if context == "auto":
+        context = "ring" if heads % spread else "all_to_all"
+    if spread == 1:
+        function = _local(backend, block)
+    elif context == "ring":
+        function = _ring(backend, block)
+    elif heads % spread:
+        raise UserError(
+            f"model.context=all_to_all needs mesh.context={spread} to divide the {heads} heads of a device; take ring"
+        )
     else:
-        raise UserError(f"model.attention={backend!r} is not one of reference, chunked")
-    local = jax.shard_map(function, out_specs=jax.typeof(q_BLHK).sharding.spec, check_vma=False)
-    return local(q_BLHK, k_BLHK, v_BLHK, segments_BL)
+        function = exchange_heads(_local(backend, block))
+
+    def masked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        out = function(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, segments)
+        return jnp.where((segments > 0)[:, None, :, None], out, 0)
+
+    local = jax.shard_map(masked, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
+    return local(q_BHLK, k_BHLK, v_BHLK, segments_BL)
 
 
-def reference_attention(q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array) -> jax.Array:
+def _local(backend: str, block: int) -> Attend:
+    """Attention of whole rows on one device; queries come scaled."""
+    if backend == "reference":
+        return reference_attention
+    if backend == "chunked":
+        return within(chunked(block or 64))
+    if backend == "splash":
+        return within(splash(block or 512))
+    if backend == "gpu":
+        return gpu_attention
+    raise UserError(f"model.attention={backend!r} is not one of {', '.join(ATTENTION_BACKENDS)}")
+
+
+def _ring(backend: str, block: int) -> Attend:
+    """Attention of rows that are spread over the `context` axis."""
+    if backend == "chunked":
+        return ring(chunked(block or 64))
+    if backend == "splash":
+        return ring(splash(block or 512))
+    raise UserError(f"model.attention={backend} has no ring over mesh.context; take chunked, splash or all_to_all")
+
+
+def reference_attention(q_BHLK: jax.Array, k_BHLK: jax.Array, v_BHLK: jax.Array, segments_BL: jax.Array) -> jax.Array:
     """Dense masked attention, in float32 or wider; what every other backend is tested against."""
-    wide = jnp.promote_types(q_BLHK.dtype, jnp.float32)
-    score_BHLM = jnp.einsum("blhk,bmhk->bhlm", q_BLHK.astype(wide), k_BLHK.astype(wide)) / q_BLHK.shape[-1] ** 0.5
+    wide = jnp.promote_types(q_BHLK.dtype, jnp.float32)
+    score_BHLM = jnp.einsum("bhlk,bhmk->bhlm", q_BHLK.astype(wide), k_BHLK.astype(wide))
     same_BLM = (segments_BL[:, :, None] == segments_BL[:, None]) & (segments_BL > 0)[:, :, None]
     score_BHLM = jnp.where(same_BLM[:, None], score_BHLM, -jnp.inf)
     peak_BHL1 = jnp.maximum(score_BHLM.max(-1, keepdims=True), -1e30)
     weight_BHLM = jnp.exp(score_BHLM - peak_BHL1)
     weight_BHLM = weight_BHLM / jnp.maximum(weight_BHLM.sum(-1, keepdims=True), 1e-30)
-    return jnp.einsum("bhlm,bmhk->blhk", weight_BHLM, v_BLHK.astype(wide)).astype(q_BLHK.dtype)
+    return jnp.einsum("bhlm,bhmk->bhlk", weight_BHLM, v_BHLK.astype(wide)).astype(q_BHLK.dtype)

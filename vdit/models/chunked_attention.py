@@ -5,8 +5,8 @@ come from the segment's length: ceil(n / block)^2 chunk products a segment. Head
 products are two-dimensional: on CPU XLA's batched products run at a third of their rate. Softmax is accumulated as in
 FlashAttention (Dao et al. 2022), and the backward pass recomputes the weights from the saved log-sum-exp.
 
-A last chunk may reach past its segment: what it computes there is masked, and overwritten by the next segment in
-order, or lands in the `block` slots appended to every row.
+A last chunk may reach past its segment: what lies there is read as zeros, and what is computed there is overwritten by
+the next segment in order, or lands in the `block` slots appended to every row.
 """
 
 from __future__ import annotations
@@ -18,32 +18,50 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vdit.models.context_attention import Kernel
+
+NOTHING = -1e30
+"""Log-sum-exp of a query without keys, and score of a key that is not there."""
+
+
+@functools.cache
+def chunked(block: int) -> Kernel:
+    """The kernel in chunks of `block` tokens; segments must be contiguous and rise along the row."""
+    return Kernel(functools.partial(_forward, block=block), functools.partial(_backward, block=block))
+
 
 class _Ranges(NamedTuple):
-    """Where each of a row's segments starts and how long it is; entries past `number` are empty."""
+    """Where each segment that has queries starts and how long it is, among queries and among keys."""
 
     number: jax.Array
-    start_L: jax.Array
-    length_L: jax.Array
+    q_start_L: jax.Array
+    q_length_L: jax.Array
+    k_start_L: jax.Array
+    k_length_L: jax.Array
 
 
-def _ranges(segments_L: jax.Array) -> _Ranges:
-    size = segments_L.shape[0]
-    place_L = jnp.arange(size, dtype=jnp.int32)
-    # Segments count 1, 2, ... in order, so a segment's start is the number of slots with a lower number.
-    real = segments_L > 0
-    ordered_L = jnp.where(real, segments_L, size + 1)
-    start_L = jnp.searchsorted(ordered_L, place_L + 1, side="left").astype(jnp.int32)
-    end_L = jnp.searchsorted(ordered_L, place_L + 1, side="right").astype(jnp.int32)
-    return _Ranges(ordered_L[jnp.maximum(real.sum() - 1, 0)] * real.any(), start_L, end_L - start_L)
+def _ranges(q_segments_L: jax.Array, k_segments_M: jax.Array) -> _Ranges:
+    size = q_segments_L.shape[0]
+    before = jnp.maximum(q_segments_L[0] - 1, 0)  # segments that end before these queries
+    wanted_L = jnp.arange(1, size + 1, dtype=jnp.int32)
+
+    def find(segments_L: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Segments rise along the row, so a segment's start is the number of slots with a lower number.
+        ordered_L = jnp.where(segments_L > 0, segments_L - before, jnp.iinfo(jnp.int32).max)
+        start_L, end_L = (jnp.searchsorted(ordered_L, wanted_L, side=side) for side in ("left", "right"))
+        return start_L.astype(jnp.int32), (end_L - start_L).astype(jnp.int32)
+
+    number = jnp.max(jnp.where(q_segments_L > 0, q_segments_L - before, 0))
+    return _Ranges(number, *find(q_segments_L), *find(k_segments_M))
 
 
 def _chunks(length: jax.Array, block: int) -> jax.Array:
     return (length + block - 1) // block
 
 
-def _read(x_LK: jax.Array, start: jax.Array, block: int) -> jax.Array:
-    return jax.lax.dynamic_slice_in_dim(x_LK, start, block)
+def _read(x_LK: jax.Array, start: jax.Array, valid: jax.Array) -> jax.Array:
+    """The chunk from `start`, with zeros where another segment begins: times a weight of 0 its NaN would be NaN."""
+    return jnp.where(valid[:, None], jax.lax.dynamic_slice_in_dim(x_LK, start, len(valid)), 0)
 
 
 def _write(x_LK: jax.Array, value: jax.Array, start: jax.Array) -> jax.Array:
@@ -55,41 +73,45 @@ def _valid(begin: jax.Array, length: jax.Array, block: int) -> jax.Array:
 
 
 def _forward_head(
-    q_LK: jax.Array, k_LK: jax.Array, v_LK: jax.Array, ranges: _Ranges, block: int
+    q_LK: jax.Array, k_MK: jax.Array, v_MK: jax.Array, ranges: _Ranges, block: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Output and log-sum-exp of one head of one row; q is scaled."""
+    """Output and log-sum-exp of one head of one row."""
     size, width = q_LK.shape
 
     def query_chunk(i: jax.Array, carry: tuple[jax.Array, jax.Array], n: jax.Array) -> tuple[jax.Array, jax.Array]:
-        start, length = ranges.start_L[n], ranges.length_L[n]
-        q = _read(q_LK, start + i * block, block)
+        here = ranges.q_start_L[n] + i * block
+        start, length = ranges.k_start_L[n], ranges.k_length_L[n]
+        q = jax.lax.dynamic_slice_in_dim(q_LK, here, block)  # another segment's rows of the result are overwritten
 
         def key_chunk(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             out, peak, total = state
-            k, v = (_read(x, start + j * block, block) for x in (k_LK, v_LK))
-            score = jnp.where(_valid(j * block, length, block)[None], q @ k.T, -1e30)
+            valid = _valid(j * block, length, block)
+            k = jax.lax.dynamic_slice_in_dim(k_MK, start + j * block, block)
+            v = _read(v_MK, start + j * block, valid)
+            score = jnp.where(valid[None], q @ k.T, NOTHING)
             high = jnp.maximum(peak, score.max(-1, keepdims=True))
             weight, fade = jnp.exp(score - high), jnp.exp(peak - high)
             return out * fade + weight @ v, high, total * fade + weight.sum(-1, keepdims=True)
 
         column = jnp.zeros((block, 1), q.dtype)
-        state = jnp.zeros((block, width), q.dtype), column - 1e30, column
+        state = jnp.zeros((block, width), q.dtype), column + NOTHING, column
         out, peak, total = jax.lax.fori_loop(0, _chunks(length, block), key_chunk, state)
         out_LK, lse_L1 = carry
-        here = start + i * block
+        total = jnp.where(length > 0, total, 1)
         return _write(out_LK, out / total, here), _write(lse_L1, peak + jnp.log(total), here)
 
     def segment(n: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        chunks = _chunks(ranges.length_L[n], block)
+        chunks = _chunks(ranges.q_length_L[n], block)
         return jax.lax.fori_loop(0, chunks, functools.partial(query_chunk, n=n), carry)
 
-    return jax.lax.fori_loop(0, ranges.number, segment, (jnp.zeros_like(q_LK), jnp.zeros((size, 1), q_LK.dtype)))
+    nothing = jnp.zeros_like(q_LK), jnp.full((size, 1), NOTHING, q_LK.dtype)
+    return jax.lax.fori_loop(0, ranges.number, segment, nothing)
 
 
 def _backward_head(
     q_LK: jax.Array,
-    k_LK: jax.Array,
-    v_LK: jax.Array,
+    k_MK: jax.Array,
+    v_MK: jax.Array,
     lse_L1: jax.Array,
     delta_L1: jax.Array,
     grad_LK: jax.Array,
@@ -99,29 +121,31 @@ def _backward_head(
     """Gradients of q, k and v of one head of one row; delta is the sum of grad * out over K."""
 
     def key_chunk(j: jax.Array, carry: tuple[jax.Array, ...], n: jax.Array) -> tuple[jax.Array, ...]:
-        start, length = ranges.start_L[n], ranges.length_L[n]
-        k, v = (_read(x, start + j * block, block) for x in (k_LK, v_LK))
-        keys = _valid(j * block, length, block)[None]
+        start, keys = ranges.k_start_L[n] + j * block, _valid(j * block, ranges.k_length_L[n], block)
+        k, v = (_read(x, start, keys) for x in (k_MK, v_MK))
 
         def query_chunk(i: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             dq_LK, dk, dv = state
-            here = start + i * block
-            q, lse, delta, grad, dq = (_read(x, here, block) for x in (q_LK, lse_L1, delta_L1, grad_LK, dq_LK))
-            valid = keys & _valid(i * block, length, block)[:, None]
+            here, queries = ranges.q_start_L[n] + i * block, _valid(i * block, ranges.q_length_L[n], block)
+            q, grad = (_read(x, here, queries) for x in (q_LK, grad_LK))
+            lse, delta, dq = (jax.lax.dynamic_slice_in_dim(x, here, block) for x in (lse_L1, delta_L1, dq_LK))
+            valid = keys[None] & queries[:, None]
             weight = jnp.where(valid, jnp.exp(q @ k.T - lse), 0)
-            score_grad = weight * (grad @ v.T - delta)
-            return _write(dq_LK, dq + score_grad @ k, here), dk + score_grad.T @ q, dv + weight.T @ grad
+            score_grad = jnp.where(valid, weight * (grad @ v.T - delta), 0)
+            dq += jnp.where(queries[:, None], score_grad @ k, 0)
+            return _write(dq_LK, dq, here), dk + score_grad.T @ q, dv + weight.T @ grad
 
-        dq_LK, dk_LK, dv_LK = carry
+        dq_LK, dk_MK, dv_MK = carry
         state = (dq_LK, jnp.zeros_like(k), jnp.zeros_like(v))
-        dq_LK, dk, dv = jax.lax.fori_loop(0, _chunks(length, block), query_chunk, state)
-        return dq_LK, _write(dk_LK, dk, start + j * block), _write(dv_LK, dv, start + j * block)
+        dq_LK, dk, dv = jax.lax.fori_loop(0, _chunks(ranges.q_length_L[n], block), query_chunk, state)
+        dk, dv = (jnp.where(keys[:, None], x, 0) for x in (dk, dv))
+        return dq_LK, _write(dk_MK, dk, start), _write(dv_MK, dv, start)
 
     def segment(n: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        chunks = _chunks(ranges.length_L[n], block)
+        chunks = _chunks(ranges.k_length_L[n], block)
         return jax.lax.fori_loop(0, chunks, functools.partial(key_chunk, n=n), carry)
 
-    return jax.lax.fori_loop(0, ranges.number, segment, (jnp.zeros_like(q_LK),) * 3)
+    return jax.lax.fori_loop(0, ranges.number, segment, tuple(map(jnp.zeros_like, (q_LK, k_MK, v_MK))))
 
 
 def _each_head(function: Callable[..., Any], arrays_BHLK: Sequence[jax.Array], ranges: _Ranges) -> Any:
@@ -131,45 +155,42 @@ def _each_head(function: Callable[..., Any], arrays_BHLK: Sequence[jax.Array], r
     )
 
 
-def _heads_first(x_BLHK: jax.Array, block: int) -> jax.Array:
+def _wide(x_BHLK: jax.Array, block: int) -> jax.Array:
     """x_BHLK in float32 or wider, with `block` spare slots at the end of L."""
-    x_BHLK = x_BLHK.transpose(0, 2, 1, 3).astype(jnp.promote_types(x_BLHK.dtype, jnp.float32))
+    x_BHLK = x_BHLK.astype(jnp.promote_types(x_BHLK.dtype, jnp.float32))
     return jnp.pad(x_BHLK, ((0, 0), (0, 0), (0, block), (0, 0)))
 
 
-def _heads_last(x_BHLK: jax.Array, segments_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    x_BLHK = x_BHLK[:, :, : segments_BL.shape[1]].transpose(0, 2, 1, 3).astype(dtype)
-    return jnp.where((segments_BL > 0)[..., None, None], x_BLHK, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def chunked_attention(
-    q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array, block: int
-) -> jax.Array:
-    """Attention within segments, see `attention.attention`; segments must be contiguous and count 1, 2, ..."""
-    return _forward(q_BLHK, k_BLHK, v_BLHK, segments_BL, block)[0]
-
-
 def _forward(
-    q_BLHK: jax.Array, k_BLHK: jax.Array, v_BLHK: jax.Array, segments_BL: jax.Array, block: int
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    q_BLHK = q_BLHK * jnp.asarray(q_BLHK.shape[-1] ** -0.5, q_BLHK.dtype)
-    wide = [_heads_first(x, block) for x in (q_BLHK, k_BLHK, v_BLHK)]
-    head = functools.partial(_forward_head, block=block)
-    out_BHLK, lse_BHL1 = _each_head(head, wide, jax.vmap(_ranges)(segments_BL))
-    out_BLHK = _heads_last(out_BHLK, segments_BL, q_BLHK.dtype)
-    return out_BLHK, (*wide, lse_BHL1, segments_BL, out_BLHK)
+    q_BHLK: jax.Array,
+    k_BHMK: jax.Array,
+    v_BHMK: jax.Array,
+    q_segments_BL: jax.Array,
+    k_segments_BM: jax.Array,
+    *,
+    block: int,
+) -> tuple[jax.Array, jax.Array]:
+    wide = [_wide(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)]
+    head, length = functools.partial(_forward_head, block=block), q_BHLK.shape[2]
+    out_BHLK, lse_BHL1 = _each_head(head, wide, jax.vmap(_ranges)(q_segments_BL, k_segments_BM))
+    return out_BHLK[:, :, :length].astype(q_BHLK.dtype), lse_BHL1[:, :, :length, 0]
 
 
 def _backward(
-    block: int, saved: tuple[jax.Array, ...], grad_BLHK: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    *wide, segments_BL, out_BLHK = saved
-    delta_BLH1 = (grad_BLHK * out_BLHK).sum(-1, keepdims=True)
-    arrays = (*wide, _heads_first(delta_BLH1, block), _heads_first(grad_BLHK, block))
-    grads = _each_head(functools.partial(_backward_head, block=block), arrays, jax.vmap(_ranges)(segments_BL))
-    dq, dk, dv = (_heads_last(x, segments_BL, grad_BLHK.dtype) for x in grads)
-    return dq * jnp.asarray(grad_BLHK.shape[-1] ** -0.5, dq.dtype), dk, dv, None
-
-
-chunked_attention.defvjp(_forward, _backward)
+    q_BHLK: jax.Array,
+    k_BHMK: jax.Array,
+    v_BHMK: jax.Array,
+    q_segments_BL: jax.Array,
+    k_segments_BM: jax.Array,
+    lse_BHL: jax.Array,
+    delta_BHL: jax.Array,
+    grad_BHLK: jax.Array,
+    *,
+    block: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    like = q_BHLK, k_BHMK, v_BHMK
+    wide = [_wide(x, block) for x in (*like, lse_BHL[..., None], delta_BHL[..., None], grad_BHLK)]
+    ranges = jax.vmap(_ranges)(q_segments_BL, k_segments_BM)
+    grads = _each_head(functools.partial(_backward_head, block=block), wide, ranges)
+    dq, dk, dv = (grad[:, :, : x.shape[2]].astype(x.dtype) for grad, x in zip(grads, like, strict=True))
+    return dq, dk, dv

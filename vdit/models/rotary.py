@@ -42,10 +42,10 @@ def rotary_table(positions_BL3: jax.Array, head_width: int) -> tuple[jax.Array, 
     return jnp.cos(angle_BLK), jnp.sin(angle_BLK)
 
 
-def rotate(x_BLHK: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x_BHLK: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turns the halves of each head against each other by the table's angles."""
-    cos, sin = (t[:, :, None].astype(x_BLHK.dtype) for t in table)
-    first, second = jnp.split(x_BLHK, 2, axis=-1)
+    cos, sin = (t[:, None].astype(x_BHLK.dtype) for t in table)
+    first, second = jnp.split(x_BHLK, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
+from vdit.models.context_attention import SAVED
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import use, weight
+from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, take
+
+INPUT = "block_input"
+"""Name of a block's input, for remat policies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +40,23 @@ def rms_norm(x_BLD: jax.Array) -> jax.Array:
     return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)).astype(x_BLD.dtype)
 
 
+def remat(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
+    """The block, keeping for the backward pass what the policy says (see config.ModelConfig.remat)."""
+    if policy == "none":
+        return block
+    policies = jax.checkpoint_policies
+    if policy == "offload":
+        kept = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[INPUT, SAVED],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+        named = lambda x, state: block(checkpoint_name(x, INPUT), state)  # noqa: E731
+        return jax.checkpoint(named, policy=kept)
+    return jax.checkpoint(block, policy=policies.save_only_these_names(*[SAVED] * (policy == "attention")))
+
+
 def time_features(times_BK: jax.Array) -> jax.Array:
     """Sinusoidal features of times in [0, 1] (DiT), features_BKE with E = TIME_FEATURES."""
     half = TIME_FEATURES // 2
@@ -45,31 +69,30 @@ class Block(nnx.Module):
     """Attention and feed-forward, each normalised, shifted and scaled before and gated after (adaLN-single)."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward * config.width
+        d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward_width
         self.config = config
-        self.qkv = weight(rngs, (d, 3, h, k), P("fsdp", None, "tensor", None), "matrix", fan_in=d)
-        self.out = weight(rngs, (h, k, d), P("tensor", None, "fsdp"), "matrix", fan_in=d, zero=True)
-        self.up = weight(rngs, (d, f), P("fsdp", "tensor"), "matrix", fan_in=d)
-        self.down = weight(rngs, (f, d), P("tensor", "fsdp"), "matrix", fan_in=f, zero=True)
+        self.qkv = weight(rngs, (d, 3, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d)
+        self.out = weight(rngs, (h, k, d), P("tensor", None, STATE), "matrix", fan_in=d, zero=True)
+        self.up = weight(rngs, (d, f), P(STATE, "tensor"), "matrix", fan_in=d)
+        self.down = weight(rngs, (f, d), P("tensor", STATE), "matrix", fan_in=f, zero=True)
         self.qk_gain = weight(rngs, (2, k), P(None, None), "vector", fill=1.0)
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
 
-    def __call__(
-        self, x_BLD: jax.Array, modulation_BKD: jax.Array, time_BL: jax.Array, rotary: Any, segments_BL: jax.Array
-    ) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, modulation_BLD: jax.Array, rotary: Any, segments_BL: jax.Array) -> jax.Array:
         config, dtype = self.config, x_BLD.dtype
         tokens = jax.typeof(x_BLD).sharding.spec
-        table_BKD = modulation_BKD + self.table[...].reshape(-1).astype(dtype)
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(take(table_BKD, time_BL), 6, axis=-1)
+        modulation_BLD = modulation_BLD + self.table[...].reshape(-1).astype(dtype)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(modulation_BLD, 6, axis=-1)
 
         h_BLD = rms_norm(x_BLD) * (1 + scale_a) + shift_a
-        split = P(*tokens[:2], None, "tensor", None)
-        qkv_BL3HK = jnp.einsum("bld,dchk->blchk", h_BLD, use(self.qkv, dtype), out_sharding=split)
-        q, k, v = (qkv_BL3HK[:, :, i] for i in range(3))
+        heads = P(None, tokens[0], "tensor", tokens[1], None)
+        q, k, v = jnp.einsum("bld,dchk->cbhlk", h_BLD, use(self.qkv, dtype), out_sharding=heads)
         gain = self.qk_gain[...].astype(dtype)
         q, k = (rotate(rms_norm(x) * gain[i], rotary) for i, x in enumerate((q, k)))
-        mixed_BLHK = attention(q, k, v, segments_BL, backend=config.attention, block=config.attention_block)
-        x_BLD += (1 + gate_a) * jnp.einsum("blhk,hkd->bld", mixed_BLHK, use(self.out, dtype), out_sharding=tokens)
+        mixed_BHLK = attention(
+            q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
+        )
+        x_BLD += (1 + gate_a) * jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens)
 
         h_BLD = rms_norm(x_BLD) * (1 + scale_f) + shift_f
         wide = P(*tokens[:2], "tensor")
@@ -89,17 +112,17 @@ class SpacetimeTransformer(nnx.Module):
     def __init__(self, config: ModelConfig, interface: Interface, rngs: nnx.Rngs):
         d, p, e = config.width, interface.patch, interface.text
         self.config, self.interface = config, interface
-        self.patch_in = weight(rngs, (p, d), P(None, "fsdp"), "matrix", fan_in=p)
-        self.text_in = weight(rngs, (e, d), P(None, "fsdp"), "matrix", fan_in=e)
+        self.patch_in = weight(rngs, (p, d), P(None, STATE), "matrix", fan_in=p)
+        self.text_in = weight(rngs, (e, d), P(None, STATE), "matrix", fan_in=e)
         self.null_text = weight(rngs, (e,), P(None), "vector")
-        self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, "fsdp"), "matrix", fan_in=TIME_FEATURES)
-        self.modulation = weight(rngs, (d, 6 * d), P("fsdp", None), "matrix", fan_in=d, zero=True)
+        self.time_in = weight(rngs, (TIME_FEATURES, d), P(None, STATE), "matrix", fan_in=TIME_FEATURES)
+        self.modulation = weight(rngs, (d, 6 * d), P(STATE, None), "matrix", fan_in=d, zero=True)
         self.text_modulation = weight(rngs, (6 * d,), P(None), "vector")
-        self.position_in = weight(rngs, (POSITION_FEATURES, d), P(None, "fsdp"), "matrix", fan_in=POSITION_FEATURES)
+        self.position_in = weight(rngs, (POSITION_FEATURES, d), P(None, STATE), "matrix", fan_in=POSITION_FEATURES)
         self.patch_bias = weight(rngs, (d,), P(None), "vector")
         self.text_bias = weight(rngs, (d,), P(None), "vector")
-        self.final = weight(rngs, (d, 2 * d), P("fsdp", None), "matrix", fan_in=d, zero=True)
-        self.out = weight(rngs, (d, p), P("fsdp", None), "output", fan_in=d, zero=True)
+        self.final = weight(rngs, (d, 2 * d), P(STATE, None), "matrix", fan_in=d, zero=True)
+        self.out = weight(rngs, (d, p), P(STATE, None), "output", fan_in=d, zero=True)
         self.out_bias = weight(rngs, (p,), P(None), "vector")
         stack = nnx.vmap(lambda key: Block(config, nnx.Rngs(key)), transform_metadata={nnx.PARTITION_NAME: None})
         self.blocks = stack(jax.random.split(rngs.params(), config.depth))
@@ -126,6 +149,7 @@ class SpacetimeTransformer(nnx.Module):
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         tokens = jax.typeof(noised_BLP).sharding.spec
+        rows = P(tokens[0], None, None)
         text_BL = batch.text_index_BL >= 0
 
         x_BLD = jnp.einsum("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), out_sharding=tokens)
@@ -136,25 +160,23 @@ class SpacetimeTransformer(nnx.Module):
         )
 
         features = time_features(times_BK).astype(dtype)
-        hidden = jax.nn.silu(jnp.einsum("bke,ed->bkd", features, use(self.time_in, dtype), out_sharding=tokens))
-        shared = jnp.einsum("bkd,de->bke", hidden, use(self.modulation, dtype), out_sharding=tokens)
+        hidden = jax.nn.silu(jnp.einsum("bke,ed->bkd", features, use(self.time_in, dtype), out_sharding=rows))
+        shared = jnp.einsum("bkd,de->bke", hidden, use(self.modulation, dtype), out_sharding=rows)
         caption = jnp.broadcast_to(
-            self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=tokens
+            self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=rows
         )
         modulation_BKD = jnp.concatenate([shared, caption], axis=1)
-        time_BL = jnp.where(text_BL, times_BK.shape[1], time_index_BL)
+        modulation_BLD = take(modulation_BKD, jnp.where(text_BL, times_BK.shape[1], time_index_BL))
         rotary = rotary_table(batch.positions_BL3, config.head_width)
 
         graph, stacked = nnx.split(self.blocks)
 
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
-            return nnx.merge(graph, state)(x, modulation_BKD, time_BL, rotary, batch.segments_BL), None
+            return nnx.merge(graph, state)(x, modulation_BLD, rotary, batch.segments_BL), None
 
-        if config.remat == "blocks":
-            block = jax.checkpoint(block)
-        x_BLD, _ = jax.lax.scan(block, x_BLD, stacked)
+        x_BLD, _ = jax.lax.scan(remat(block, config.remat), x_BLD, stacked)
 
-        final_BKD = jnp.einsum("bkd,de->bke", hidden, use(self.final, dtype), out_sharding=tokens)
+        final_BKD = jnp.einsum("bkd,de->bke", hidden, use(self.final, dtype), out_sharding=rows)
         shift, gain = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
         x_BLD = rms_norm(x_BLD) * (1 + gain) + shift
         scale = config.base_width / config.width  # muP: the output layer's sum grows with width
@@ -164,9 +186,8 @@ class SpacetimeTransformer(nnx.Module):
     def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
         """Projected caption features in every slot that holds a caption token, tokens_BLD."""
         dtype = jnp.dtype(self.config.dtype)
-        tokens = jax.typeof(batch.segments_BL).sharding.spec
         projection = use(self.text_in, dtype)
-        rows = P(tokens[0], None, None)
+        rows = jax.typeof(batch.text_BME).sharding.spec
         text_BMD = jnp.einsum("bme,ed->bmd", batch.text_BME.astype(dtype), projection, out_sharding=rows)
         null_D = jnp.einsum("e,ed->d", self.null_text[...].astype(dtype), projection)
         null_BL = rowwise(_of_segment, null_BN, batch.segments_BL)

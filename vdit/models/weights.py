@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vdit.config import UserError
+from vdit.parallel.mesh import STATE
 
 ROLES = ("matrix", "output", "vector")
 """What a weight is to muP. matrix: sums over fan_in inputs; output: the last matrix, whose sum the model divides by its
@@ -40,11 +43,11 @@ def weight(
       UserError: if an axis of the mesh does not divide the dimension it shards.
     """
     sizes = jax.sharding.get_abstract_mesh().shape
-    for dimension, axis in zip(shape, spec, strict=True):
-        if axis is not None and dimension % sizes[axis]:
-            raise UserError(
-                f"mesh.{axis}={sizes[axis]} does not divide {dimension} of a weight of shape {shape}; take a divisor"
-            )
+    for dimension, axes in zip(shape, spec, strict=True):
+        named = {axis: sizes[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()) if sizes[axis] > 1}
+        if dimension % math.prod(named.values()):
+            said = " x ".join(f"mesh.{axis}={size}" for axis, size in named.items())
+            raise UserError(f"{said} does not divide {dimension} of a weight of shape {shape}; take a divisor")
     if role not in ROLES:
         raise ValueError(f"role={role!r} is not one of {ROLES}")
     if role == "vector" or zero:
@@ -55,7 +58,7 @@ def weight(
 
 
 def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
-    """The weight in the compute dtype, gathered over the fsdp axis (it is sharded at rest, whole while used)."""
+    """The weight in the compute dtype, gathered over the `STATE` axes (it is sharded at rest, whole while used)."""
     value = param[...].astype(dtype)
     spec = jax.typeof(value).sharding.spec
-    return jax.sharding.reshard(value, P(*(None if axis == "fsdp" else axis for axis in spec)))
+    return jax.sharding.reshard(value, P(*(None if axes == STATE else axes for axes in spec)))

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vdit.batch import PackedBatch
 from vdit.config import MeshConfig, UserError
 
 AXES = ("replica", "fsdp", "context", "tensor")
 ROWS = ("replica", "fsdp")
-"""Axes over which the rows B of a batch are sharded."""
+"""Axes over which the rows B of a batch are sharded; the tokens L of a row are sharded over `context`."""
+
+STATE = ("fsdp", "context")
+"""Axes over which parameters, optimiser state and average are sharded at rest: all that hold the same slice of heads
+and feed-forward, but for `replica`, which may cross slices."""
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """The explicit mesh over `devices` (default: all of all processes).
 
+    On TPUs the axes follow the wiring; over several slices `replica` crosses them, slice by slice, and the other axes
+    stay inside one.
+
     Raises:
-      UserError: if the axis sizes do not multiply to the number of devices.
+      UserError: if the axis sizes do not multiply to the number of devices, or replica is no multiple of the slices.
     """
     devices = list(jax.devices()) if devices is None else devices
     sizes = [config.replica, config.fsdp, config.context, config.tensor]
@@ -34,8 +44,20 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     if math.prod(sizes) != len(devices):
         axes = dict(zip(AXES, sizes, strict=True))
         raise UserError(f"config.mesh {axes} needs {math.prod(sizes)} devices, there are {len(devices)}")
-    grid = np.array(devices).reshape(sizes)
-    return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+    return Mesh(_grid(devices, sizes), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+
+
+def _grid(devices: list[Any], sizes: list[int]) -> np.ndarray:
+    """Devices in the order of the axes."""
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(sizes)
+    slices = len({getattr(device, "slice_index", None) or 0 for device in devices})
+    if sizes[0] % slices:
+        raise UserError(f"mesh.replica={sizes[0]} is not a multiple of the {slices} slices, which only it may cross")
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    within, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+    return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
 
 
 def rows_spec(ndim: int) -> P:
@@ -43,18 +65,61 @@ def rows_spec(ndim: int) -> P:
     return P(ROWS, *(None,) * (ndim - 1))
 
 
+def tokens_spec(ndim: int) -> P:
+    """Spec of an array whose leading dimensions are B and L."""
+    return P(ROWS, "context", *(None,) * (ndim - 2))
+
+
+def specs_of(value: Any) -> Any:
+    """Specs of any arrays whose leading dimension is B, or of a batch's: those of its tokens lie over `context` too."""
+    if not isinstance(value, PackedBatch):
+        return jax.tree.map(lambda array: rows_spec(array.ndim), value)
+    fields = {field.name: field.metadata.get("per_token") for field in dataclasses.fields(value)}
+    spec = {name: tokens_spec if tokens else rows_spec for name, tokens in fields.items()}
+    return PackedBatch(**{name: spec[name](getattr(value, name).ndim) for name in fields})
+
+
 def row_shards(mesh: Mesh) -> int:
     """Over how many shards the rows of a batch are spread."""
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
+def row_reader(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): this process reads part `index` of `count` equal, contiguous parts of every step's rows.
+
+    Processes whose devices hold the same rows (those of one `context` or `tensor` group) read the same part.
+    """
+    grid = mesh.devices.reshape(row_shards(mesh), -1)
+    return _part_of(np.vectorize(lambda device: device.process_index)(grid), jax.process_index())
+
+
+def _part_of(process_SD: np.ndarray, process: int) -> tuple[int, int]:
+    """`row_reader` from the process of every device; S row shards of D devices.
+
+    Raises:
+      UserError: if the row shards of the processes are not equal, contiguous parts.
+    """
+    owned = [tuple(np.flatnonzero((process_SD == p).any(1))) for p in np.unique(process_SD)]
+    parts = sorted(set(owned))
+    if sum(map(len, parts)) != len(process_SD) or len({len(part) for part in parts}) != 1:
+        raise UserError("config.mesh cuts rows across processes unevenly; make replica x fsdp a multiple or divisor")
+    return parts.index(tuple(np.flatnonzero((process_SD == process).any(1)))), len(parts)
+
+
 def to_global(batch: Any, mesh: Mesh) -> Any:
-    """Global arrays sharded over rows, from this process's NumPy rows."""
+    """Global arrays, laid out as `specs_of` says, from the rows that this process has read (see `row_reader`)."""
+    index, count = row_reader(mesh)
 
-    def place(array: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(NamedSharding(mesh, rows_spec(array.ndim)), array)
+    def place(array: np.ndarray, spec: P) -> jax.Array:
+        first, shape = index * len(array), (count * len(array), *array.shape[1:])
 
-    return jax.tree.map(place, batch)
+        def shard(place: Any) -> np.ndarray:
+            start, stop, _ = place[0].indices(shape[0])
+            return array[start - first : stop - first, *place[1:]]
+
+        return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), shard)
+
+    return jax.tree.map(place, batch, specs_of(batch))
 
 
 def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""Work that stays inside a row: run on each device's own rows, so that it can never communicate."""
+"""Work that stays inside a row: run on each device's own rows and tokens, so that it can never gather them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,45 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vdit.parallel.mesh import rows_spec
+from vdit.parallel.mesh import rows_spec, tokens_spec
 
 
 def rowwise(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Applies `function` to each device's rows; all that it returns has B as its leading dimension.
+    """Applies `function`, which treats every token alike, to each device's rows and tokens, without communication.
 
-    Arguments are sharded over rows or whole on every device.
+    Arguments are sharded over rows, over rows and tokens, or whole on every device. All that is returned has B as its
+    leading dimension; where the second grows with the number of tokens it is L, and sharded like the tokens.
 
     Explicit sharding turns a gather or scatter inside a row into an all-gather; inside shard_map it stays local.
     """
-    shapes = jax.eval_shape(function, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays))
-    out_specs = jax.tree.map(lambda x: rows_spec(x.ndim), shapes)
+    shapes, longer = (jax.eval_shape(function, *_shapes(arrays, tokens)) for tokens in (1, 2))
+
+    def spec(shape: Any, long: Any) -> jax.P:
+        return rows_spec(shape.ndim) if shape.shape == long.shape else tokens_spec(shape.ndim)
+
+    out_specs = jax.tree.map(spec, shapes, longer)
     return jax.shard_map(function, out_specs=out_specs, check_vma=False)(*arrays)
+
+
+def _shapes(arrays: Any, factor: int) -> Any:
+    """Shapes of the arguments with `factor` times as many tokens."""
+
+    def shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+        spec = jax.typeof(x).sharding.spec
+        sizes = [size * factor if axis == "context" else size for size, axis in zip(x.shape, spec, strict=True)]
+        return jax.ShapeDtypeStruct(sizes, x.dtype)
+
+    return jax.tree.map(shape, arrays)
+
+
+def sum_of_segments(values_BL: jax.Array, segments_BL: jax.Array, count: int) -> jax.Array:
+    """Sums of the values of segments 1 ... count of each row, sums_BN; a row may lie on several devices."""
+
+    def sums(values_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
+        of_row = jax.vmap(lambda value_L, segment_L: jax.ops.segment_sum(value_L, segment_L, count + 1)[1:])
+        return jax.lax.psum(of_row(values_BL, segments_BL), "context")
+
+    return jax.shard_map(sums, out_specs=rows_spec(2), check_vma=False)(values_BL, segments_BL)
 
 
 def take(table_BKD: jax.Array, index_BL: jax.Array) -> jax.Array:

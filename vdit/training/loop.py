@@ -21,7 +21,7 @@ from vdit.batch import PackedBatch
 from vdit.config import Config, UserError
 from vdit.evaluation.validation import ExampleLosses, make_evaluate, validate
 from vdit.models.transformer import Interface, parameter_counts
-from vdit.parallel.mesh import make_mesh, row_shards, to_global, use_mesh
+from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
 from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.checkpoint import Checkpoints, Position
@@ -160,10 +160,9 @@ def _train(
     if jax.process_index() == 0:
         writer = cleanup.enter_context(contextlib.closing(MetricWriter(run.workdir, run.position.step)))
     checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
-    processes = jax.process_index(), jax.process_count()
     place = functools.partial(to_global, mesh=run.mesh)
     batches = pipeline.rows(
-        dataset, config.data, dataset.patch, config.seed, run.position.step, *processes, place=place
+        dataset, config.data, dataset.patch, config.seed, run.position.step, *row_reader(run.mesh), place=place
     )
     cleanup.callback(batches.close)
     clock = _Clock()
@@ -285,9 +284,7 @@ def evaluate_run(run: Run, dataset: Dataset, evaluate: Any = None) -> dict[str, 
 def split_losses(run: Run, dataset: Dataset, split: str, evaluate: Any) -> ExampleLosses:
     """Loss of every example of a split."""
     data = dataclasses.replace(run.config.data, split=split)
-    batches: Iterator[PackedBatch] = pipeline.validation_rows(
-        dataset, data, dataset.patch, jax.process_index(), jax.process_count()
-    )
+    batches: Iterator[PackedBatch] = pipeline.validation_rows(dataset, data, dataset.patch, *row_reader(run.mesh))
     return validate(evaluate, run.state.ema, batches, run.mesh)
 
 

@@ -17,7 +17,7 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow
 from vdit.models.transformer import Interface, SpacetimeTransformer
-from vdit.parallel.rowwise import rowwise
+from vdit.parallel.rowwise import sum_of_segments
 from vdit.training.optimizer import make_optimizer, rate_multipliers
 
 
@@ -134,15 +134,11 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
 
 def consumed(batch: PackedBatch) -> dict[str, jax.Array]:
     """What a batch holds: patches, caption tokens, examples, and the sum of n^2 over its segments."""
-
-    def squares(segments_BL: jax.Array) -> jax.Array:
-        size = segments_BL.shape[1] + 1
-        lengths = jax.vmap(lambda s: jax.ops.segment_sum(jnp.ones(s.shape), s, size)[1:])(segments_BL)
-        return (lengths**2).sum(-1)
-
+    ones = jnp.ones_like(batch.segments_BL, jnp.float32)
+    lengths_BN = sum_of_segments(ones, batch.segments_BL, batch.grid_BN3.shape[1])
     return {
         "patches": batch.is_patch_BL.sum(),
         "text": (batch.text_index_BL >= 0).sum(),
         "examples": (batch.grid_BN3[..., 0] > 0).sum(),
-        "squares": rowwise(squares, batch.segments_BL).sum(),
+        "squares": (lengths_BN**2).sum(),
     }

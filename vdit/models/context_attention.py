@@ -1,0 +1,148 @@
+"""Attention from kernels that attend a run of queries to a run of keys: of whole rows, or of rows over `context`.
+
+All functions run inside shard_map, on a device's own rows, heads and tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+SAVED = "attention"
+"""Name of an attention's output and log-sum-exp, for remat policies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """Softmax attention of queries to those keys that have the same positive segment, and its gradient.
+
+    Attributes:
+      forward: (q_BHLK, k_BHMK, v_BHMK, segments_BL, segments_BM) -> (out_BHLK, lse_BHL): the output over these keys
+        alone, and the logarithm of the sum of exp(score), at most -1e30 where there is no key. Queries are scaled.
+      backward: (q, k, v, segments_BL, segments_BM, lse_BHL, delta_BHL, grad_BHLK) -> gradients of q, k and v, with lse
+        over all keys of the row and delta the sum of grad * out over K.
+    """
+
+    forward: Callable[..., tuple[jax.Array, jax.Array]]
+    backward: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
+
+def _delta(grad_BHLK: jax.Array, out_BHLK: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(out_BHLK.dtype, jnp.float32)
+    return (grad_BHLK.astype(wide) * out_BHLK.astype(wide)).sum(-1)
+
+
+def _saved(out_BHLK: jax.Array, lse_BHL: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return checkpoint_name(out_BHLK, SAVED), checkpoint_name(lse_BHL, SAVED)
+
+
+def within(kernel: Kernel) -> Attend:
+    """Attention of whole rows."""
+    return functools.partial(_within, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _within(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
+    return kernel.forward(q, k, v, segments_BL, segments_BL)[0]
+
+
+def _within_forward(
+    kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
+) -> tuple[jax.Array, Any]:
+    out, lse = _saved(*kernel.forward(q, k, v, segments_BL, segments_BL))
+    return out, (q, k, v, segments_BL, out, lse)
+
+
+def _within_backward(kernel: Kernel, saved: Any, grad: jax.Array) -> tuple[Any, ...]:
+    q, k, v, segments_BL, out, lse = saved
+    return *kernel.backward(q, k, v, segments_BL, segments_BL, lse, _delta(grad, out), grad), None
+
+
+_within.defvjp(_within_forward, _within_backward)
+
+
+def exchange_heads(attend: Attend) -> Attend:
+    """Attention of rows over `context` that gives every device whole rows of a part of its heads."""
+
+    def exchanged(q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
+        swap = functools.partial(jax.lax.all_to_all, axis_name="context", tiled=True)
+        whole_BL = jax.lax.all_gather(segments_BL, "context", axis=1, tiled=True)
+        q, k, v = (swap(x, split_axis=1, concat_axis=2) for x in (q, k, v))
+        return swap(attend(q, k, v, whole_BL), split_axis=2, concat_axis=1)
+
+    return exchanged
+
+
+def ring(kernel: Kernel) -> Attend:
+    """Attention of rows over `context` in which keys and values go round, a device at a time.
+
+    What a device holds at once does not grow with the length of the row, and pairs of parts that share no segment cost
+    nothing but the passing.
+    """
+    return functools.partial(_ring, kernel)
+
+
+def _next(values: Any) -> Any:
+    """The values of the device before this one in the ring."""
+    size = jax.lax.axis_size("context")
+    to = [(i, (i + 1) % size) for i in range(size)]
+    return jax.tree.map(lambda x: jax.lax.ppermute(x, "context", to), values)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ring(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
+    return _ring_forward(kernel, q, k, v, segments_BL)[0]
+
+
+def _ring_forward(
+    kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
+) -> tuple[jax.Array, Any]:
+    def attend(out: jax.Array, lse: jax.Array, keys: Any) -> tuple[jax.Array, jax.Array]:
+        """Joins what is known of the softmax with these keys' share of it."""
+        other, other_lse = kernel.forward(q, *keys[:2], segments_BL, keys[2])
+        peak = jnp.maximum(lse, other_lse)
+        mine, theirs = jnp.exp(lse - peak), jnp.exp(other_lse - peak)
+        total = mine + theirs
+        joined = out * (mine / total)[..., None] + other.astype(out.dtype) * (theirs / total)[..., None]
+        return joined, peak + jnp.log(total)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        out, lse, keys = carry
+        following = _next(keys)  # on its way while these keys are attended to
+        return (*attend(out, lse, keys), following), None
+
+    keys = k, v, segments_BL
+    out, lse = kernel.forward(q, k, v, segments_BL, segments_BL)
+    carry = out.astype(jnp.promote_types(out.dtype, jnp.float32)), lse, _next(keys)
+    (out, lse, keys), _ = jax.lax.scan(step, carry, length=jax.lax.axis_size("context") - 2)
+    out, lse = attend(out, lse, keys)
+    out, lse = _saved(out.astype(q.dtype), lse)
+    return out, (q, k, v, segments_BL, out, lse)
+
+
+def _ring_backward(kernel: Kernel, saved: Any, grad: jax.Array) -> tuple[Any, ...]:
+    q, k, v, segments_BL, out, lse = saved
+    delta, wide = _delta(grad, out), jnp.promote_types(q.dtype, jnp.float32)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        dq, dk, dv, keys = carry
+        following = _next(keys)
+        added = kernel.backward(q, *keys[:2], segments_BL, keys[2], lse, delta, grad)
+        dq, dk, dv = jax.tree.map(lambda total, part: total + part.astype(wide), (dq, dk, dv), added)
+        return (dq, *_next((dk, dv)), following), None  # gradients travel with their keys, and end at home
+
+    zeros = (jnp.zeros(x.shape, wide) for x in (q, k, v))
+    carry = *zeros, (k, v, segments_BL)
+    (dq, dk, dv, _), _ = jax.lax.scan(step, carry, length=jax.lax.axis_size("context"))
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+_ring.defvjp(_ring_forward, _ring_backward)

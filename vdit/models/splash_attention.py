@@ -1,0 +1,194 @@
+"""Attention on TPU by tokamax's splash kernel, which runs over a list of blocks made from the segment ids.
+
+This file is all that knows the inside of tokamax. The kernel walks a list of (query block, key block) pairs; its public
+makers derive the list from a dense mask, here it comes from the segments' ranges, in a few operations on L / block
+numbers. Inside a block the kernel compares segment ids.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdit.config import UserError
+from vdit.models.context_attention import Kernel
+
+LANES = 128
+"""A block is a multiple of a TPU register's lanes."""
+
+MOST_BLOCKS = 40_000
+"""Entries of a block list that fit the scalar memory: 21,904 compile, 76,176 need more than its 1 MiB."""
+
+
+def active_blocks(q_segments_BL: Any, k_segments_BM: Any, block: int) -> Any:
+    """Which blocks of `block` queries and `block` keys share a segment.
+
+    Args:
+      q_segments_BL, k_segments_BM: int32 ids of contiguous segments in rising order, 0 or less for padding; NumPy or
+        JAX arrays, lengths multiples of `block`.
+      block: tokens of a block.
+
+    Returns:
+      bool active_BQK over blocks Q of queries and K of keys. Their number times block^2 is the work that is done.
+    """
+    xp = jnp if isinstance(q_segments_BL, jax.Array) else np
+
+    def ranges(segments_BL: Any) -> tuple[Any, Any]:
+        blocks = segments_BL.reshape(len(segments_BL), -1, block)
+        return xp.where(blocks > 0, blocks, np.iinfo(np.int32).max).min(-1), blocks.max(-1)
+
+    (q_low, q_high), (k_low, k_high) = ranges(q_segments_BL), ranges(k_segments_BM)
+    overlap = (q_low[:, :, None] <= k_high[:, None]) & (k_low[:, None] <= q_high[:, :, None])
+    return overlap & (q_high > 0)[:, :, None] & (k_high > 0)[:, None]
+
+
+@functools.cache
+def splash(block: int) -> Kernel:
+    """The kernel in blocks of `block` tokens."""
+    return Kernel(functools.partial(_forward, block=block), functools.partial(_backward, block=block))
+
+
+def _config(block: int) -> Any:
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as kernel
+
+    sizes = dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv"), block)
+    return kernel.SplashConfig(**sizes, dq_reduction_steps=3)  # the only way that takes a list of blocks
+
+
+def _mask_info(active_BQK: jax.Array) -> Any:
+    """The kernel's list of blocks, over rows laid one after another.
+
+    Every query block (the first index) must be visited, or its output is never written: one without keys visits one
+    block, in which no segment matches.
+    """
+    from tokamax._src.ops.experimental.tpu.splash_attention.splash_attention_mask_info import MaskInfo
+
+    rows, queries, keys = active_BQK.shape
+    if active_BQK.size > MOST_BLOCKS:
+        raise UserError(
+            f"rows of {rows} x {queries} x {keys} attention blocks do not fit the TPU's scalar memory; "
+            "take fewer rows a device, a larger model.attention_block or more mesh.context with model.context=ring"
+        )
+    first = (jnp.arange(keys) == 0) & ~active_BQK.any(-1, keepdims=True)
+    active_BQK |= first
+    (flat,) = jnp.nonzero(active_BQK.ravel(), size=active_BQK.size, fill_value=-1)
+    number = active_BQK.sum(dtype=jnp.int32)
+    listed = jnp.arange(active_BQK.size) < number
+    row_query, key = flat // keys, flat % keys + flat // (keys * queries) * keys
+    return MaskInfo(
+        mask_next=None,
+        active_rows=jnp.where(listed, row_query, -1).astype(jnp.int32),
+        active_cols=jnp.where(listed, key, -1).astype(jnp.int32),
+        block_mask=jnp.where(listed, 2, 0).astype(jnp.int32),
+        num_active_blocks=number[None],
+        partial_mask_blocks=None,
+        q_sequence=None,
+    )
+
+
+def _size(length: int, block: int) -> int:
+    """Tokens of a block: no more than the row needs."""
+    if block % LANES:
+        raise UserError(f"model.attention_block={block} is not a multiple of {LANES}, as splash attention needs")
+    return min(block, math.ceil(length / LANES) * LANES)
+
+
+def _fold(x_BHLK: jax.Array, block: int) -> jax.Array:
+    """Rows one after another, each padded to whole blocks: x_HLK."""
+    batch, heads, length, *rest = x_BHLK.shape
+    padding = -length % block
+    if padding:
+        x_BHLK = jnp.pad(x_BHLK, ((0, 0), (0, 0), (0, padding), *((0, 0) for _ in rest)))
+    return x_BHLK.swapaxes(0, 1).reshape(heads, batch * (length + padding), *rest)
+
+
+def _unfold(x_HLK: jax.Array, like_BHLK: jax.Array) -> jax.Array:
+    batch, heads, length = like_BHLK.shape[:3]
+    x_HBLK = x_HLK.reshape(heads, batch, -1, *x_HLK.shape[2:])
+    return x_HBLK[:, :, :length].swapaxes(0, 1)
+
+
+def _segments(segments_BL: jax.Array, block: int, padding: int) -> jax.Array:
+    """Segment ids in whole blocks; padding gets `padding`, another number for queries than for keys."""
+    ids_BL = jnp.pad(segments_BL, ((0, 0), (0, -segments_BL.shape[1] % block)))
+    return jnp.where(ids_BL > 0, ids_BL, padding)
+
+
+def _flat_ids(q_segments_BL: jax.Array, k_segments_BM: jax.Array) -> Any:
+    """Segment ids of all rows, which no two rows share."""
+    from tokamax._src.ops.experimental.tpu.splash_attention.base import SegmentIds
+
+    rows = jnp.arange(len(q_segments_BL), dtype=jnp.int32)[:, None] * (1 << 20)
+    q, k = (jnp.where(ids > 0, ids + rows, ids).ravel() for ids in (q_segments_BL, k_segments_BM))
+    return SegmentIds(q, k)
+
+
+def _forward(
+    q_BHLK: jax.Array,
+    k_BHMK: jax.Array,
+    v_BHMK: jax.Array,
+    q_segments_BL: jax.Array,
+    k_segments_BM: jax.Array,
+    *,
+    block: int,
+) -> tuple[jax.Array, jax.Array]:
+    from tokamax._src.ops.experimental.tpu.splash_attention import base
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as kernel
+
+    block = _size(q_BHLK.shape[2], block)
+    q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
+    out_HLK, stats = kernel._splash_attention_forward(
+        _mask_info(active_blocks(q_ids, k_ids, block)),
+        *(_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)),
+        _flat_ids(q_ids, k_ids),
+        None,
+        mask_value=base.DEFAULT_MASK_VALUE,
+        is_mqa=False,
+        config=_config(block),
+        save_residuals=True,
+        mask_function=None,
+        fwd_mask_sparsity=1.0,
+    )
+    lse_HL = stats["logsumexp"] / kernel.LOG2E  # the kernel's exponentials are of base 2
+    return _unfold(out_HLK, q_BHLK), _unfold(lse_HL, q_BHLK)
+
+
+def _backward(
+    q_BHLK: jax.Array,
+    k_BHMK: jax.Array,
+    v_BHMK: jax.Array,
+    q_segments_BL: jax.Array,
+    k_segments_BM: jax.Array,
+    lse_BHL: jax.Array,
+    delta_BHL: jax.Array,
+    grad_BHLK: jax.Array,
+    *,
+    block: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    from tokamax._src.ops.experimental.tpu.splash_attention import base
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as kernel
+
+    block = _size(q_BHLK.shape[2], block)
+    q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
+    dq_HLK, dk_HMK, dv_HMK = kernel._splash_attention_bwd_dkv(
+        *(_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)),
+        _flat_ids(q_ids, k_ids),
+        _fold(lse_BHL * kernel.LOG2E, block),
+        _fold(grad_BHLK, block),
+        _fold(delta_BHL, block),
+        bq=block,
+        bkv=block,
+        bkv_compute=block,
+        is_mqa=False,
+        mask_info=_mask_info(active_blocks(q_ids, k_ids, block).swapaxes(1, 2)),
+        mask_value=base.DEFAULT_MASK_VALUE,
+        mask_function=None,
+        config=_config(block),
+        dkv_mask_sparsity=1.0,
+    )
+    return _unfold(dq_HLK, q_BHLK), _unfold(dk_HMK, k_BHMK), _unfold(dv_HMK, v_BHMK)
