@@ -18,7 +18,7 @@ LAYOUTS = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repea
 """All ways to write 8 as a product over the four axes."""
 
 
-def config_of(layout: MeshConfig = MeshConfig(), **changes: Any) -> Config:
+def config_of(layout: MeshConfig, **changes: Any) -> Config:
     """Eight heads where the layout cuts them in more than two, so that each device has one."""
     heads = dict(width=64, head_width=8, base_width=16) if layout.tensor > 2 else {}
     return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **heads, **changes))
