@@ -139,8 +139,8 @@ def _ring_backward(kernel: Kernel, saved: Any, grad: jax.Array) -> tuple[Any, ..
         dq, dk, dv = jax.tree.map(lambda total, part: total + part.astype(wide), (dq, dk, dv), added)
         return (dq, *_next((dk, dv)), following), None  # gradients travel with their keys, and end at home
 
-    zeros = (jnp.zeros(x.shape, wide) for x in (q, k, v))
-    carry = *zeros, (k, v, segments_BL)
+    dq, dk, dv = (jnp.zeros(x.shape, wide) for x in (q, k, v))
+    carry = dq, dk, dv, (k, v, segments_BL)
     (dq, dk, dv, _), _ = jax.lax.scan(step, carry, length=jax.lax.axis_size("context"))
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
