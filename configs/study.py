@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     base = {
         "seed": 0,
         "data": {"row_tokens": 512, "row_text": 128, "row_examples": 20, "rows_per_step": 2},
-        "diffusion": {"logit_mean": 1.0, "text": 0.2, "first_frame": 0.1, "two_groups": 0.7},
+        "diffusion": {"logit_mean": 1.0, "modes": {"text": 0.2, "first_frame": 0.1, "two_groups": 0.7}},
         "optimizer": {"learning_rate": 8e-3, "warmup": 50},
         "train": {"log_every": 50, "checkpoint_every": 1000, "keep": 1},
     }
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
         "seed": 0,
         "data": {"row_tokens": 1024, "row_text": 512, "row_examples": 16, "rows_per_step": 2, "max_frames": 17},
         "model": {"width": 96, "depth": 4, "head_width": 32},
-        "diffusion": {"text": 0.6, "first_frame": 0.3, "two_groups": 0.1},
+        "diffusion": {"modes": {"text": 0.6, "first_frame": 0.3, "two_groups": 0.1}},
         "optimizer": {"learning_rate": 8e-3, "warmup": 50, "cooldown": 150},
         "train": {"steps": 600, "log_every": 50, "checkpoint_every": 200, "keep": 1},
     }

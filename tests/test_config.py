@@ -52,7 +52,13 @@ def test_a_config_dict_is_taken():
         ({"model": {"dtype": "float16"}}, "model.dtype='float16' is not one of float32, bfloat16"),
         ({"model": {"remat": "all"}}, "model.remat='all' is not one of none, blocks"),
         ({"model": {"attention": "dense"}}, "model.attention='dense' is not one of "),
-        ({"diffusion": {"text": 1.0}}, "diffusion.text, .first_frame and .two_groups must sum to 1"),
+        (
+            {"diffusion": {"modes": {"text": 0.5, "box": 0.2}}},
+            "diffusion.modes must be shares that sum to 1, not text=0.5, box=0.2",
+        ),
+        ({"diffusion": {"modes": {}}}, "diffusion.modes must be shares that sum to 1, not all 0"),
+        ({"diffusion": {"modes": {"image": 1.0}}}, "unknown config field diffusion.modes.image; "),
+        ({"diffusion": {"forcing": 1.5}}, "diffusion.forcing=1.5 is not a share from 0 to 1"),
         ({"train": {"profile": (3,)}}, "train.profile takes two steps, such as (10, 13)"),
     ],
 )

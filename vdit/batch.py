@@ -24,9 +24,10 @@ class Example:
     Attributes:
       id: 64-bit identity; the noise of training is a function of it.
       patches_LP: patch vectors, uint8 pixels or latents.
-      grid: their arrangement; grid.tokens == L.
+      grid: their arrangement; grid.tokens == L, but for `positions_L3`.
       fps: frames per second of the stored clip.
       text_ME: caption features, one row per caption token; M may be 0.
+      positions_L3: where the patches stand, if not on the grid; L may then be larger than grid.tokens.
     """
 
     id: int
@@ -34,11 +35,12 @@ class Example:
     grid: Grid
     fps: float
     text_ME: np.ndarray
+    positions_L3: np.ndarray | None = None
 
     @property
     def tokens(self) -> int:
         """Slots the example takes in a row: its caption, then its patches."""
-        return len(self.text_ME) + self.grid.tokens
+        return len(self.text_ME) + len(self.patches_LP)
 
 
 @jax.tree_util.register_dataclass
@@ -118,11 +120,12 @@ def pack_row(examples: Sequence[Example], shape: RowShape, patch: Patch) -> Pack
     )
     slot = caption = 0
     for n, example in enumerate(examples):
-        m, length = len(example.text_ME), example.grid.tokens
+        m, length = len(example.text_ME), len(example.patches_LP)
         words, patches = slice(slot, slot + m), slice(slot + m, slot + m + length)
         row.patches_BLP[patches] = example.patches_LP
         row.positions_BL3[words, 0] = -1 - np.arange(m)
-        row.positions_BL3[patches] = patch_positions(example.grid, patch, example.fps)
+        own = example.positions_L3
+        row.positions_BL3[patches] = patch_positions(example.grid, patch, example.fps) if own is None else own
         row.segments_BL[slot : slot + m + length] = n + 1
         row.token_BL[words] = np.arange(m)
         row.token_BL[patches] = np.arange(length)

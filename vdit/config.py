@@ -135,13 +135,51 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Modes:
+    """The mix of ways to prompt that is trained: shares of examples, in sum 1. What is not named has share 0.
+
+    A mode is which patches are given (see `vdit.diffusion.conditioning`). Numbers of groups are drawn evenly.
+
+    Attributes:
+      text: nothing.
+      first_frame: the first frame.
+      two_groups: the first frame and the group after it.
+      head, tail: any number of groups at the start, at the end.
+      last_frame: the last group.
+      first_last: the first frame and the last group.
+      connect: any number of groups at both ends.
+      box: all but a box of patches, the same in every group.
+      reference: the last group, moved to a time outside the clip: a picture of what the clip shows.
+    """
+
+    text: float = 0.0
+    first_frame: float = 0.0
+    two_groups: float = 0.0
+    head: float = 0.0
+    tail: float = 0.0
+    last_frame: float = 0.0
+    first_last: float = 0.0
+    connect: float = 0.0
+    box: float = 0.0
+    reference: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = dataclasses.asdict(self)
+        if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+            named = ", ".join(f"{name}={share:g}" for name, share in shares.items() if share)
+            raise UserError(f"diffusion.modes must be shares that sum to 1, not {named or 'all 0'}")
+
+
+@dataclasses.dataclass(frozen=True)
 class DiffusionConfig:
     """Rectified flow: times, given-masks and caption dropout.
 
     Attributes:
       logit_mean, logit_std: times are sigmoid(normal(mean, std)) before the shift (Esser et al. 2024).
       size_shift: shift times towards noise for larger clips (Open-Sora 2.0).
-      text, first_frame, two_groups: shares of examples with nothing, the first frame, or the first two groups given.
+      modes: which patches are given, in which share of the examples.
+      forcing: share of examples in which every group has a time of its own (diffusion forcing, Chen et al. 2024), so
+        that later groups can be sampled noisier than earlier ones.
       caption_dropout: share of captions replaced by the learned null caption, for guidance.
       least_time: the clean prediction is divided by at least this time to give a velocity.
       mean: value of each channel, in [-1, 1], that counts as zero; empty takes the mean of the training data.
@@ -150,16 +188,16 @@ class DiffusionConfig:
     logit_mean: float = 0.0
     logit_std: float = 1.0
     size_shift: bool = True
-    text: float = 0.4
-    first_frame: float = 0.2
-    two_groups: float = 0.4
+    modes: Modes = Modes(text=0.4, first_frame=0.2, two_groups=0.4)
+    forcing: float = 0.0
     caption_dropout: float = 0.1
     least_time: float = 0.05
     mean: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if abs(self.text + self.first_frame + self.two_groups - 1) > 1e-6:
-            raise UserError("diffusion.text, .first_frame and .two_groups must sum to 1")
+        for name in ("forcing", "caption_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"diffusion.{name}={getattr(self, name):g} is not a share from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from small_model import CLIP_MEANS, CONFIG, PATCH, SHAPE, clip, clips, one_device, pack
 
 from vdit.batch import PackedBatch, RowShape
-from vdit.config import DiffusionConfig
+from vdit.config import DiffusionConfig, Modes
 from vdit.diffusion import conditioning, corruption
-from vdit.diffusion.conditioning import MODES, draw_given_groups
+from vdit.diffusion.conditioning import MODES
 from vdit.parallel.mesh import to_global, use_mesh
 
 CLIPS = clips()
@@ -101,22 +101,92 @@ def test_noised_patches_follow_the_path():
     np.testing.assert_allclose(question.noised_BLP, clean + time * question.target_BLP, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "groups"), MODES.items())
-def test_given_patches_are_clean_at_time_0_without_loss(mode, groups):
-    shares = {name: float(name == mode) for name in MODES}
-    config = dataclasses.replace(CONFIG.diffusion, **shares)
+def check_mode(mode: str, example, given: np.ndarray) -> None:
+    """Whether a given-mask_TYX is one of its mode."""
+    groups = example.grid.t
+    whole = given.reshape(groups, -1)
+    if mode == "box":
+        assert all((group == whole[0]).all() for group in whole), "the box is the same in every group"
+        rows, columns = np.nonzero(~given[0])
+        assert not given[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].any(), "it has no holes"
+        return
+    assert (whole.all(1) | ~whole.any(1)).all(), "what is given is whole groups"
+    given_T = whole.all(1)
+    head, tail = int(np.argmin(given_T)), int(np.argmin(given_T[::-1]))
+    assert given_T.sum() == head + tail
+    allowed = {
+        "text": ({0}, {0}),
+        "first_frame": ({min(1, groups - 1)}, {0}),
+        "two_groups": ({min(2, groups - 1)}, {0}),
+        "head": (set(range(1, groups)) or {0}, {0}),
+        "tail": ({0}, set(range(1, groups)) or {0}),
+        "last_frame": ({0}, {min(1, groups - 1)}),
+        "first_last": ({min(1, groups - 1)}, {min(1, max(groups - 2, 0))}),
+        "connect": (set(range(1, groups - 1)) or {0}, set(range(1, groups - 1)) or {int(groups == 2)}),
+        "reference": ({0}, {min(1, groups - 1)}),
+    }[mode]
+    assert head in allowed[0] and tail in allowed[1], (mode, groups, head, tail)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_given_patches_are_clean_at_time_0_without_loss(mode):
+    config = dataclasses.replace(CONFIG.diffusion, modes=Modes(**{mode: 1.0}))
     batch = pack([CLIPS])
-    question = by_example(batch, ask(batch, config=config))
+    for step in range(3):
+        question = by_example(batch, ask(batch, config=config, step=step))
+        for example in CLIPS:
+            about = question[example.id]
+            given = about["scored_BL"] == 0
+            check_mode(mode, example, given.reshape(example.grid))
+            clean = np.asarray(corruption.to_model_scale(jnp.asarray(example.patches_LP)))
+            np.testing.assert_allclose(about["noised_BLP"][given], clean[given], atol=2e-7)
+            np.testing.assert_array_equal(about["time_BL"][given], 0)
+            assert len(set(about["time_BL"][~given])) == 1
+            assert 0 < about["time_BL"][~given][0] < 1
+            assert not given.all(), "something is left to generate"
+
+
+def test_references_stand_outside_their_clips():
+    config = dataclasses.replace(CONFIG.diffusion, modes=Modes(reference=1.0))
+    batch = pack([CLIPS])
+    question = ask(batch, config=config)
+    moved = question.positions_BL3 - batch.positions_BL3
+    given = batch.is_patch_BL & (question.scored_BL == 0)
+    np.testing.assert_allclose(moved[..., 0], np.where(given, conditioning.REFERENCE_GAP, 0), rtol=1e-6)
+    assert not moved[..., 1:].any()
+    assert given.any()
+    other = ask(batch, config=dataclasses.replace(config, modes=Modes(last_frame=1.0)))
+    np.testing.assert_array_equal(other.positions_BL3, batch.positions_BL3)
+
+
+def test_diffusion_forcing_gives_every_group_a_time_of_its_own():
+    config = dataclasses.replace(CONFIG.diffusion, forcing=1.0, modes=Modes(first_frame=1.0))
+    batch = pack([CLIPS])
+    question = ask(batch, config=config)
+    expected = pack([CLIPS[2:], CLIPS[:2]])
+    assert_same(by_example(batch, question), by_example(expected, ask(expected, config=config)))
+    np.testing.assert_array_equal(np.take_along_axis(question.times_BK, question.time_index_BL, 1), question.time_BL)
+    distinct = set()
     for example in CLIPS:
-        about = question[example.id]
-        given = np.arange(example.grid.tokens) < min(groups, example.grid.t - 1) * example.grid.y * example.grid.x
-        clean = np.asarray(corruption.to_model_scale(jnp.asarray(example.patches_LP)))
-        np.testing.assert_allclose(about["noised_BLP"][given], clean[given], atol=2e-7)
-        np.testing.assert_array_equal(about["time_BL"][given], 0)
-        np.testing.assert_array_equal(about["scored_BL"], ~given)
-        assert len(set(about["time_BL"][~given])) == 1
-        assert 0 < about["time_BL"][~given][0] < 1
-        assert not given.all(), "something is left to generate"
+        times_TX = by_example(batch, question)[example.id]["time_BL"].reshape(example.grid.t, -1)
+        assert (times_TX == times_TX[:, :1]).all()
+        if example.grid.t > 1:
+            assert (times_TX[0] == 0).all()
+            distinct |= set(times_TX[1:, 0].tolist())
+    assert len(distinct) > 5
+
+
+def test_forced_times_have_the_distribution_of_the_config():
+    config = DiffusionConfig(logit_mean=0.4, logit_std=0.7, size_shift=False, modes=Modes(text=1.0), forcing=0.5)
+    tiny = [clip(n, 5, 4, 4, 0) for n in range(300)]
+    batch = pack([tiny], RowShape(900, 300, 1))
+    times = ask(batch, config=config).time_BL[0].reshape(300, 3)
+    forced = times[(times != times[:, :1]).any(1)]
+    assert len(forced) / 300 == pytest.approx(0.5, abs=0.1)
+    logits = np.log(forced / (1 - forced))
+    assert logits.mean() == pytest.approx(0.4, abs=0.1)
+    assert logits.std() == pytest.approx(0.7, abs=0.07)
+    assert np.abs(np.corrcoef(logits.T) - np.eye(3)).max() < 0.3
 
 
 def test_captions_and_padding_carry_no_loss_and_time_0():
@@ -132,26 +202,46 @@ def test_time_index_names_the_time():
     np.testing.assert_array_equal(np.take_along_axis(question.times_BK, question.time_index_BL, 1), question.time_BL)
 
 
+def drawn(modes: Modes, grid: tuple[int, int, int], count: int = 1000) -> conditioning.Given:
+    uniform = jnp.linspace(0, 1, count, endpoint=False)
+    draws = np.random.default_rng(0).random((count, conditioning.DRAWS), np.float32)
+    given = conditioning.draw_given(uniform, draws, jnp.broadcast_to(jnp.array(grid), (count, 3)), modes)
+    return conditioning.Given(*map(np.asarray, given))
+
+
 def test_shares_of_modes():
-    config = DiffusionConfig(text=0.5, first_frame=0.2, two_groups=0.3)
-    uniform = jnp.linspace(0, 1, 1000, endpoint=False)
-    groups = np.asarray(draw_given_groups(uniform, jnp.array([5, 2, 2]), config))
-    assert np.bincount(groups).tolist() == [500, 200, 300]
+    found = drawn(Modes(text=0.5, first_frame=0.2, two_groups=0.3), (5, 2, 2))
+    assert np.bincount(found.head).tolist() == [500, 200, 300]
+    assert not found.tail.any() and not found.away.any()
     for groups_of_clip in (1, 2):
-        groups = np.asarray(draw_given_groups(uniform, jnp.array([groups_of_clip, 2, 2]), config))
-        assert groups.max() == groups_of_clip - 1
+        found = drawn(Modes(text=0.5, first_frame=0.2, two_groups=0.3), (groups_of_clip, 2, 2))
+        assert found.head.max() == groups_of_clip - 1
+    found = drawn(Modes(text=0.25, tail=0.25, reference=0.5), (2, 2, 2))
+    assert (found.tail.mean(), found.away.mean()) == (0.75, 0.5)
 
 
-def test_given_patches_are_whole_groups():
+def test_numbers_and_boxes_are_drawn_evenly():
+    head = drawn(Modes(head=1.0), (5, 2, 2), 4000).head
+    np.testing.assert_allclose(np.bincount(head, minlength=5) / 4000, [0, 0.25, 0.25, 0.25, 0.25], atol=0.03)
+    found = drawn(Modes(connect=1.0), (4, 2, 2))
+    assert {(int(h), int(t)) for h, t in zip(found.head, found.tail, strict=True)} == {(1, 1), (1, 2), (2, 1)}
+    found = drawn(Modes(box=1.0), (3, 4, 5), 4000)
+    for low, high, size in ((found.top, found.bottom, 4), (found.left, found.right, 5)):
+        assert low.min() == 0 and high.max() == size and (low < high).all()
+        np.testing.assert_allclose(np.bincount(high - low, minlength=size + 1)[1:] / 4000, 1 / size, atol=0.03)
+
+
+def test_given_groups_are_whole_and_never_all():
     grid = np.array([3, 2, 4])
     for groups in range(4):
-        given = conditioning.given_patches(groups, grid, np.arange(24)).reshape(3, 2, 4)
-        assert given[:groups].all()
-        assert not given[groups:].any()
+        given = conditioning.groups_given(jnp.int32(groups), grid)
+        mask = np.asarray(conditioning.given_patches(given, grid, np.arange(24))).reshape(3, 2, 4)
+        assert mask[: min(groups, 2)].all()
+        assert not mask[min(groups, 2) :].any()
 
 
 def test_times_have_the_distribution_of_the_config():
-    config = DiffusionConfig(logit_mean=0.4, logit_std=0.7, size_shift=False, text=1, first_frame=0, two_groups=0)
+    config = DiffusionConfig(logit_mean=0.4, logit_std=0.7, size_shift=False, modes=Modes(text=1.0))
     tiny = [clip(n, 1, 4, 4, 0) for n in range(600)]
     batch = pack([tiny], RowShape(600, 600, 1))
     time = np.sort(ask(batch, config=config).times_BK[0, :600])

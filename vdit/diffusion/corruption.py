@@ -13,6 +13,14 @@ from vdit.config import DiffusionConfig
 from vdit.diffusion import conditioning, flow, randomness
 from vdit.parallel.rowwise import rowwise
 
+FORCED_TIMES = 64
+"""Times that the groups of diffusion forcing are rounded to: (i + 1/2) / 64. They are shared by all examples of a row,
+because what depends on time is computed once for each distinct time of a row."""
+
+TIME, MODE, DROPOUT, FORCING, GROUP_TIME, GIVEN = (0xFFFFFFFF - i for i in range(6))
+"""What is folded into an example's key to draw something for it. Token indices are folded into the same keys, so these
+are numbers that no token has (GIVEN - i for the i-th draw of what is given)."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +31,9 @@ class Question:
       noised_BLP: x_t of every slot.
       target_BLP: the velocity to predict.
       time_BL: diffusion time of every slot.
-      times_BK: the distinct times of a row: one per example, then 0.
+      times_BK: the distinct times of a row: one per example, 0, and those of diffusion forcing if there are any.
       time_index_BL: which of them each slot has.
+      positions_BL3: the batch's, with references moved out of their clips.
       null_BN: examples whose caption is dropped.
       scored_BL: 1.0 for patches that carry loss: real and not given.
     """
@@ -34,6 +43,7 @@ class Question:
     time_BL: jax.Array
     times_BK: jax.Array
     time_index_BL: jax.Array
+    positions_BL3: jax.Array
     null_BN: jax.Array
     scored_BL: jax.Array
 
@@ -67,47 +77,8 @@ def example_of_slot(batch: PackedBatch) -> jax.Array:
     return jnp.maximum(batch.segments_BL - 1, 0)
 
 
-def ask(
-    batch: PackedBatch,
-    times_BN: jax.Array,
-    groups_BN: jax.Array,
-    null_BN: jax.Array,
-    noise_BLP: jax.Array,
-    mean: tuple[float, ...] = (),
-) -> Question:
-    """Noises a batch by the given times. Local to rows.
-
-    Args:
-      batch: packed rows.
-      times_BN: time of each example.
-      groups_BN: leading groups of each example that are given.
-      null_BN: examples whose caption is dropped.
-      noise_BLP: standard normal noise.
-      mean: channel values that count as zero.
-    """
-    example_BL = example_of_slot(batch)
-    grid_BL3 = jnp.take_along_axis(batch.grid_BN3, example_BL[..., None], axis=1)
-    groups_BL = jnp.take_along_axis(groups_BN, example_BL, axis=1)
-    given_BL = conditioning.given_patches(groups_BL, grid_BL3, batch.token_BL)
-    scored_BL = batch.is_patch_BL & ~given_BL
-    count = times_BN.shape[1]
-    times_BK = jnp.concatenate([times_BN, jnp.zeros_like(times_BN[:, :1])], axis=1)
-    time_index_BL = jnp.where(scored_BL, example_BL, count)
-    time_BL = jnp.take_along_axis(times_BK, time_index_BL, axis=1)
-    clean_BLP = to_model_scale(batch.patches_BLP, mean)
-    return Question(
-        noised_BLP=flow.corrupt(clean_BLP, noise_BLP, time_BL[..., None]),
-        target_BLP=flow.velocity_target(clean_BLP, noise_BLP),
-        time_BL=time_BL,
-        times_BK=times_BK,
-        time_index_BL=time_index_BL,
-        null_BN=null_BN,
-        scored_BL=scored_BL.astype(jnp.float32),
-    )
-
-
 def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -> Question:
-    """Draws times, given groups, caption dropout and noise for one step from `key` and the examples' ids.
+    """Draws times, what is given, caption dropout and noise for one step from `key` and the examples' ids.
 
     Args:
       batch: packed rows, sharded over rows.
@@ -117,13 +88,13 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
 
     def local(batch: PackedBatch, seed: jax.Array) -> Question:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
-        draw = jax.vmap(jax.vmap(lambda k, i: jax.random.uniform(jax.random.fold_in(k, i)), (0, None)), (0, None))
-        # Token indices are folded into the same keys, so these draws take indices no token has.
-        times_BN = _times(draw(keys_BN, 0xFFFFFFFF), batch.grid_BN3, config)
-        groups_BN = conditioning.draw_given_groups(draw(keys_BN, 0xFFFFFFFE), batch.grid_BN3, config)
-        null_BN = draw(keys_BN, 0xFFFFFFFD) < config.caption_dropout
-        noise_BLP = randomness.token_noise(keys_BN, example_of_slot(batch), batch.token_BL, batch.patches_BLP.shape[-1])
-        return ask(batch, times_BN, groups_BN, null_BN, noise_BLP, config.mean)
+        draw = lambda number: randomness.example_uniform(keys_BN, number)  # noqa: E731
+        times_BN = _times(draw(TIME), batch.grid_BN3, config)
+        draws_BND = jnp.stack([draw(GIVEN - i) for i in range(conditioning.DRAWS)], -1)
+        given_BN = conditioning.draw_given(draw(MODE), draws_BND, batch.grid_BN3, config.modes)
+        null_BN = draw(DROPOUT) < config.caption_dropout
+        forced_BN = draw(FORCING) < config.forcing if config.forcing else None
+        return _ask(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
 
     return rowwise(local, batch, jax.random.key_data(key))
 
@@ -135,17 +106,76 @@ def fixed_question(
 
     def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, groups: jax.Array) -> Question:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
-        noise_BLP = randomness.token_noise(keys_BN, example_of_slot(batch), batch.token_BL, batch.patches_BLP.shape[-1])
         shape = batch.grid_BN3.shape[:2]
         times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config)
-        groups_BN = jnp.minimum(groups, jnp.maximum(batch.grid_BN3[..., 0] - 1, 0))
-        return ask(batch, times_BN, groups_BN, jnp.zeros(shape, bool), noise_BLP, config.mean)
+        given_BN = conditioning.groups_given(jnp.full(shape, groups), batch.grid_BN3)
+        return _ask(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
 
     return rowwise(local, batch, jax.random.key_data(key), quantile, groups)
 
 
-def _times(uniform_BN: jax.Array, grid_BN3: jax.Array, config: DiffusionConfig) -> jax.Array:
-    """The training distribution's time at each quantile."""
-    normal_BN = jax.scipy.special.ndtri(jnp.clip(uniform_BN, 1e-6, 1 - 1e-6))
-    times_BN = flow.logit_normal(normal_BN, config.logit_mean, config.logit_std)
-    return flow.shift_time(times_BN, grid_BN3) if config.size_shift else times_BN
+def _ask(
+    batch: PackedBatch,
+    keys_BN: jax.Array,
+    times_BN: jax.Array,
+    given_BN: conditioning.Given,
+    null_BN: jax.Array,
+    forced_BN: jax.Array | None,
+    config: DiffusionConfig,
+) -> Question:
+    """Noises a batch. Local to rows.
+
+    Args:
+      batch: packed rows.
+      keys_BN: the examples' random keys.
+      times_BN: time of each example.
+      given_BN: what is given of each example.
+      null_BN: examples whose caption is dropped.
+      forced_BN: examples whose groups have times of their own; None for none at all.
+      config: distribution of those times, and the channel values that count as zero.
+    """
+    example_BL = example_of_slot(batch)
+    grid_BL3 = jnp.take_along_axis(batch.grid_BN3, example_BL[..., None], axis=1)
+    given_BL = conditioning.of_example(given_BN, example_BL)
+    scored_BL = batch.is_patch_BL & ~conditioning.given_patches(given_BL, grid_BL3, batch.token_BL)
+    index_BL = example_BL
+    times_BK = jnp.concatenate([times_BN, jnp.zeros_like(times_BN[:, :1])], axis=1)
+    if forced_BN is not None:
+        levels = (jnp.arange(FORCED_TIMES, dtype=jnp.float32) + 0.5) / FORCED_TIMES
+        level_BL = _forced_level(keys_BN, example_BL, grid_BL3, batch.token_BL, config)
+        index_BL = jnp.where(jnp.take_along_axis(forced_BN, example_BL, axis=1), times_BK.shape[1] + level_BL, index_BL)
+        times_BK = jnp.concatenate([times_BK, jnp.broadcast_to(levels, (len(times_BK), FORCED_TIMES))], axis=1)
+    time_index_BL = jnp.where(scored_BL, index_BL, times_BN.shape[1])
+    time_BL = jnp.take_along_axis(times_BK, time_index_BL, axis=1)
+    clean_BLP = to_model_scale(batch.patches_BLP, config.mean)
+    noise_BLP = randomness.token_noise(keys_BN, example_BL, batch.token_BL, batch.patches_BLP.shape[-1])
+    positions_BL3 = batch.positions_BL3
+    if config.modes.reference:
+        shift_BL = conditioning.reference_shift(given_BL, grid_BL3, batch.token_BL) * batch.is_patch_BL
+        positions_BL3 = positions_BL3.at[..., 0].add(shift_BL)
+    return Question(
+        noised_BLP=flow.corrupt(clean_BLP, noise_BLP, time_BL[..., None]),
+        target_BLP=flow.velocity_target(clean_BLP, noise_BLP),
+        time_BL=time_BL,
+        times_BK=times_BK,
+        time_index_BL=time_index_BL,
+        positions_BL3=positions_BL3,
+        null_BN=null_BN,
+        scored_BL=scored_BL.astype(jnp.float32),
+    )
+
+
+def _forced_level(
+    keys_BN: jax.Array, example_BL: jax.Array, grid_BL3: jax.Array, token_BL: jax.Array, config: DiffusionConfig
+) -> jax.Array:
+    """Which of `FORCED_TIMES` each slot's group has, each group's drawn by itself from the distribution of times."""
+    group_BL = token_BL // jnp.maximum(grid_BL3[..., 1] * grid_BL3[..., 2], 1)
+    uniform_BL = randomness.token_uniform(keys_BN, example_BL, GROUP_TIME, group_BL)
+    return jnp.clip((_times(uniform_BL, grid_BL3, config) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
+
+
+def _times(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig) -> jax.Array:
+    """The training distribution's time at each quantile; `grid` has one more axis."""
+    normal = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-6, 1 - 1e-6))
+    times = flow.logit_normal(normal, config.logit_mean, config.logit_std)
+    return flow.shift_time(times, grid) if config.size_shift else times

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vdit.patches import Array
 
@@ -45,9 +46,10 @@ def shift_time(time: Array, grid: Array) -> Array:
       time: in [0, 1].
       grid: (..., 3) patch grids, broadcasting against `time` without its last axis.
     """
-    spatial = (grid[..., 1] * grid[..., 2]).astype(jnp.float32)
-    groups = jnp.maximum(grid[..., 0], 1).astype(jnp.float32)
-    alpha = jnp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * jnp.sqrt(groups)
+    xp = np if isinstance(time, np.ndarray) and isinstance(grid, np.ndarray) else jnp  # NumPy compiles nothing
+    spatial = (grid[..., 1] * grid[..., 2]).astype(xp.float32)
+    groups = xp.maximum(grid[..., 0], 1).astype(xp.float32)
+    alpha = xp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * xp.sqrt(groups)
     return alpha * time / (1 + (alpha - 1) * time)
 
 

@@ -30,3 +30,19 @@ def token_noise(keys_BN: jax.Array, example_BL: jax.Array, token_BL: jax.Array, 
         return jax.vmap(lambda key: jax.random.normal(key, (size,), jnp.float32))(keys_L)
 
     return jax.vmap(row)(keys_BN, example_BL, token_BL)
+
+
+def example_uniform(keys_BN: jax.Array, number: int) -> jax.Array:
+    """A number in [0, 1) of each example, another for every `number`, uniform_BN float32."""
+    draw = lambda key: jax.random.uniform(jax.random.fold_in(key, number))  # noqa: E731
+    return jax.vmap(jax.vmap(draw))(keys_BN)
+
+
+def token_uniform(keys_BN: jax.Array, example_BL: jax.Array, number: int, index_BL: jax.Array) -> jax.Array:
+    """A number in [0, 1) of each slot, a function of its example, `number` and the slot's index, uniform_BL float32."""
+
+    def row(keys_N: jax.Array, example_L: jax.Array, index_L: jax.Array) -> jax.Array:
+        draw = lambda key, i: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, number), i))  # noqa: E731
+        return jax.vmap(draw)(keys_N[example_L], index_L)
+
+    return jax.vmap(row)(keys_BN, example_BL, index_BL)

@@ -86,6 +86,7 @@ def question_loss(
     Returns:
       error_BL (0 where nothing is scored) and the number of scored patches.
     """
+    batch = dataclasses.replace(batch, positions_BL3=question.positions_BL3)
     prediction_BLP = nnx.merge(graph, params)(
         question.noised_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
     )
