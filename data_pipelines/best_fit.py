@@ -33,6 +33,8 @@ def pack(
       offsets: int64, (rows + 1,); row k is order_N[offsets[k]:offsets[k + 1]].
     """
     count = len(lengths_N)
+    if not count:
+        return np.zeros(0, np.int64), np.zeros(1, np.int64)
     parts = np.array_split(rng.permutation(count), max(1, round(count / window)))
     orders, sizes, carried = [], [], np.zeros(0, np.int64)
     for number, part in enumerate(parts):

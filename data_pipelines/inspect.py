@@ -19,8 +19,8 @@ from etils import epath
 from data_pipelines.balance import imbalance
 from data_pipelines.contact_sheet import contact_sheet
 from data_pipelines.index import Index
-from data_pipelines.packing import EpochPlan
 from data_pipelines.pipeline import make_plan
+from data_pipelines.rows import EpochPlan
 from data_pipelines.store import Dataset
 from vdit.config import DataConfig, UserError, run_main
 from vdit.patches import Patch

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from data_pipelines.packing import EpochPlan, Plan, RowPlan
+from data_pipelines.mixture import Mixture
+from data_pipelines.packing import Plan
+from data_pipelines.rows import EpochPlan, RowPlan
 from data_pipelines.store import Dataset
 from vdit.batch import PackedBatch, RowShape, pack_row, stack_rows
 from vdit.config import DataConfig, UserError
@@ -22,7 +24,7 @@ AHEAD = 6
 """Batches that wait on the devices for the step that takes them."""
 
 
-def make_plan(dataset: Dataset, config: DataConfig, patch: Patch, seed: int) -> Plan:
+def make_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch, seed: int) -> Plan:
     """The plan of a data set's rows.
 
     Raises:
@@ -30,11 +32,13 @@ def make_plan(dataset: Dataset, config: DataConfig, patch: Patch, seed: int) -> 
     """
     if patch != dataset.patch:
         raise UserError(f"{dataset.path} was built for {dataset.patch}, not {patch}; build it again or set this patch")
-    return Plan(dataset.index(config.split), config, patch, seed, dataset.meta["captions"])
+    latents = dataset.meta["autoencoder"]["name"] != "pixels"
+    parts = dataset.parts(config.split)
+    return Plan(dataset.index(config.split), config, patch, seed, dataset.meta["captions"], parts, latents)
 
 
 def rows(
-    dataset: Dataset,
+    dataset: Dataset | Mixture,
     config: DataConfig,
     patch: Patch,
     seed: int,
@@ -81,20 +85,20 @@ def rows(
 
 
 def validation_rows(
-    dataset: Dataset,
+    dataset: Dataset | Mixture,
     config: DataConfig,
     patch: Patch,
     process_index: int = 0,
     process_count: int = 1,
     read: grain.ReadOptions = READ,
 ) -> Iterator[PackedBatch]:
-    """Every example of config.split once: its first window, with the first configured kind of caption.
+    """Every example of config.split once: its first window, with the first configured kind of caption; no stages.
 
     The last batch is filled up with empty rows: all batches have one shape, all processes the same number of them.
 
     Args and raises: as `rows`.
     """
-    epoch = make_plan(dataset, config, patch, seed=0).once()
+    epoch = validation_plan(dataset, config, patch).once()
     local = _local_rows(config, process_count)
     reader = RowReader(dataset, config.split, RowShape(config.row_tokens, config.row_examples, config.row_text))
 
@@ -107,6 +111,11 @@ def validation_rows(
     return iter(numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows))
 
 
+def validation_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch) -> Plan:
+    """The plan whose `once` gives the rows of `validation_rows`; raises as `make_plan`."""
+    return make_plan(dataset, dataclasses.replace(config, stages=(), weights=()), patch, seed=0)
+
+
 def validation_steps(epoch: EpochPlan, config: DataConfig) -> int:
     """Batches that `validation_rows` gives."""
     return -(-epoch.rows // config.rows_per_step)
@@ -116,14 +125,14 @@ def validation_steps(epoch: EpochPlan, config: DataConfig) -> int:
 class RowReader:
     """Reads the examples of a planned row and lays them out."""
 
-    dataset: Dataset
+    dataset: Dataset | Mixture
     split: str
     shape: RowShape
 
     def __call__(self, plan: RowPlan) -> PackedBatch:
         kinds = self.dataset.meta["captions"]
         examples = [
-            self.dataset.read_example(self.split, i, start, frames, kinds[column] if kinds else None)
+            self.dataset.read_example(self.split, i, start, frames, kinds[column] if kinds and column >= 0 else None)
             for i, start, frames, column in zip(
                 plan.examples.tolist(), plan.starts.tolist(), plan.frames.tolist(), plan.captions.tolist(), strict=True
             )
@@ -131,13 +140,18 @@ class RowReader:
         return pack_row(examples, self.shape, self.dataset.patch)
 
 
-def channel_mean(dataset: Dataset, split: str, examples: int = 256) -> tuple[float, ...]:
-    """Mean of each channel over the first examples of a split, pixels as [-1, 1]."""
-    means = []
-    for i in range(min(examples, dataset.size(split))):
-        means.append(dataset.read_clip(split, i).video_TYXC.mean((0, 1, 2), dtype=np.float64))
-    mean = np.mean(means, axis=0)
+def channel_mean(dataset: Dataset | Mixture, split: str, examples: int = 256) -> tuple[float, ...]:
+    """Mean of each channel, pixels as [-1, 1]: over the first examples of each data set, which count by their size."""
+    parts = [part for part in dataset.datasets if split in part.splits]
+    means = [
+        np.mean([_clip_mean(part, split, i) for i in range(min(examples, part.size(split)))], axis=0) for part in parts
+    ]
+    mean = np.average(means, axis=0, weights=[part.size(split) for part in parts])
     return tuple(round(float(m), 4) for m in (mean / 127.5 - 1 if dataset.meta["dtype"] == "uint8" else mean))
+
+
+def _clip_mean(dataset: Dataset, split: str, i: int) -> np.ndarray:
+    return dataset.read_clip(split, i).video_TYXC.mean((0, 1, 2), dtype=np.float64)
 
 
 def empty_row(like: PackedBatch) -> PackedBatch:

@@ -75,6 +75,15 @@ class Dataset:
         """Number of examples of a split."""
         return self._split(split).size
 
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The data sets of a mixture; this is one of one."""
+        return (self,)
+
+    def parts(self, split: str) -> tuple[int, ...]:
+        """Number of examples of each of `datasets`."""
+        return (self.size(split),)
+
     def example(self, split: str, i: int) -> dict[str, Any]:
         """Everything stored of example `i`: arrays by feature name, text as str."""
         if self._features is None:

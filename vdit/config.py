@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import itertools
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -61,17 +62,42 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """What a run reads from a step on, until its next stage begins.
+
+    Attributes:
+      step: first step of the stage.
+      max_area: examples whose frames hold more patches than this are left out; 0 = none are.
+      max_frames: as DataConfig.max_frames; 0 = as there.
+      weights: as DataConfig.weights; empty = as there.
+    """
+
+    step: int = 0
+    max_area: int = 0
+    max_frames: int = 0
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("step", "max_area", "max_frames"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.stages has {name}={getattr(self, name)}; it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is read and how it is packed.
 
     Attributes:
-      path: data set directory, as written by data_pipelines.build.
+      path: data set directory, as written by data_pipelines.build; several, separated by commas, are mixed.
       split: split to train on.
       row_tokens, row_examples, row_text: slots, examples and caption tokens that a row can hold.
       rows_per_step: rows of one step, over all devices.
-      max_frames: longer clips are cut to a random window of at most this many frames; 0 = whole clips.
+      max_frames: longer clips are cut to windows of at most this many frames, which cover them over the epochs; 0 =
+        whole clips.
       captions: caption kinds, one drawn at random per example and epoch; empty = all of the data set.
       pack_window: examples among which the plan packs best-fit.
+      weights: how often an epoch holds each example, by data set, such as (1, 0.25); empty = once.
+      stages: limits and weights by step, the first from step 0; empty = the same throughout.
     """
 
     path: str = ""
@@ -83,6 +109,23 @@ class DataConfig:
     max_frames: int = 0
     captions: tuple[str, ...] = ()
     pack_window: int = 4096
+    weights: tuple[float, ...] = ()
+    stages: tuple[StageConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        for weights in (self.weights, *(stage.weights for stage in self.stages)):
+            if weights and len(weights) != len(self.paths):
+                raise UserError(f"data.weights={weights} should have one number for each of data.path={self.path!r}")
+            if weights and not (min(weights) >= 0 and 0 < max(weights) < float("inf")):
+                raise UserError(f"data.weights={weights} must not be negative, and one must be greater than 0")
+        steps = [stage.step for stage in self.stages]
+        if steps and (steps[0] or any(a >= b for a, b in itertools.pairwise(steps))):
+            raise UserError(f"data.stages begin at steps {steps}; the first must begin at 0, each later than the last")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The directories that `path` names."""
+        return tuple(path.strip() for path in self.path.split(",") if path.strip())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,22 +26,22 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     import jax
 
-    from data_pipelines.store import Dataset
+    from data_pipelines.mixture import open_data
     from vdit.parallel.mesh import use_mesh
     from vdit.training.loop import evaluate_run
     from vdit.training.restore import generator_of, load_run
 
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
-    dataset = Dataset(run.config.data.path)
+    dataset = open_data(run.config.data)
     check_dataset(run.workdir, run.config.data.path, dataset.meta)
     with use_mesh(run.mesh):
         result: dict[str, Any] = {"step": run.position.step, **evaluate_run(run, dataset)}
     from vdit.evaluation.physics_task import has_truth, physics_errors
 
-    if has_truth(dataset):
+    for part in filter(has_truth, dataset.datasets):
         generator = generator_of(run)
-        splits = [split for split in dataset.splits if split != run.config.data.split]
-        result["physics_error"] = {split: physics_errors(generator, dataset, split, CLIPS.value) for split in splits}
+        splits = [split for split in part.splits if split != run.config.data.split]
+        result["physics_error"] = {split: physics_errors(generator, part, split, CLIPS.value) for split in splits}
     if jax.process_index() == 0:
         print(json.dumps(result) if JSON.value else table(result))
 

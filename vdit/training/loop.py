@@ -16,6 +16,7 @@ from etils import epath
 from tqdm import tqdm
 
 from data_pipelines import pipeline
+from data_pipelines.mixture import Mixture, open_data
 from data_pipelines.store import Dataset
 from vdit.batch import PackedBatch
 from vdit.config import Config, UserError
@@ -123,7 +124,7 @@ def train(
       UserError: if config, data set and workdir do not go together.
       Preempted: after SIGTERM, once a checkpoint is saved.
     """
-    dataset = Dataset(config.data.path)
+    dataset = open_data(config.data)
     workdir = epath.Path(workdir)
     meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
     if not config.diffusion.mean:
@@ -137,7 +138,7 @@ def train(
         return _train(run, dataset, progress, cleanup)
 
 
-def _check(config: Config, dataset: Dataset) -> None:
+def _check(config: Config, dataset: Dataset | Mixture) -> None:
     """Raises UserError if config, devices and data set do not go together."""
     shards = row_shards(make_mesh(config.mesh))
     if config.data.rows_per_step % shards:
@@ -149,10 +150,16 @@ def _check(config: Config, dataset: Dataset) -> None:
             f"{dataset.path} has no split but {config.data.split} to validate on; set train.evaluate_every=-1"
         )
     pipeline.make_plan(dataset, config.data, dataset.patch, config.seed).require_step()
+    if config.train.evaluate_every >= 0:
+        for split in set(dataset.splits) - {config.data.split}:
+            pipeline.validation_plan(dataset, dataclasses.replace(config.data, split=split), dataset.patch)
 
 
 def _train(
-    run: Run, dataset: Dataset, progress: Callable[[dict[str, Any]], None] | None, cleanup: contextlib.ExitStack
+    run: Run,
+    dataset: Dataset | Mixture,
+    progress: Callable[[dict[str, Any]], None] | None,
+    cleanup: contextlib.ExitStack,
 ) -> dict[str, Any]:
     config, steps = run.config, run.config.train.steps
     step_function, evaluate = _functions(run)
@@ -267,7 +274,7 @@ def _functions(run: Run) -> tuple[Any, Any]:
     return _compiled[key]
 
 
-def evaluate_run(run: Run, dataset: Dataset, evaluate: Any = None) -> dict[str, Any]:
+def evaluate_run(run: Run, dataset: Dataset | Mixture, evaluate: Any = None) -> dict[str, Any]:
     """Validation loss of the averaged parameters on every split but the training one."""
     evaluate = evaluate or _functions(run)[1]
     out: dict[str, Any] = {}
@@ -281,7 +288,7 @@ def evaluate_run(run: Run, dataset: Dataset, evaluate: Any = None) -> dict[str, 
     return {"loss": first["loss"], "loss_interval": first["loss_interval"], **out}
 
 
-def split_losses(run: Run, dataset: Dataset, split: str, evaluate: Any) -> ExampleLosses:
+def split_losses(run: Run, dataset: Dataset | Mixture, split: str, evaluate: Any) -> ExampleLosses:
     """Loss of every example of a split."""
     data = dataclasses.replace(run.config.data, split=split)
     batches: Iterator[PackedBatch] = pipeline.validation_rows(dataset, data, dataset.patch, *row_reader(run.mesh))

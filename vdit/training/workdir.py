@@ -26,7 +26,8 @@ def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        ours, theirs = flat(identity(plain(config))), flat(identity(read_json(path)))
+        # Read as a config: a run from before a field was added counts as one with the field's default.
+        ours, theirs = (flat(identity(plain(each))) for each in (config, read_config(workdir)))
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
             key = differing[0]
