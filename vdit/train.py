@@ -30,15 +30,16 @@ def main(argv: list[str]) -> None:
     import jax
 
     from vdit.scaling.runs import result_row
+    from vdit.training.exit_status import PREEMPTED
     from vdit.training.loop import train
-    from vdit.training.preemption import EXIT_STATUS, Preempted
+    from vdit.training.preemption import Preempted
     from vdit.training.workdir import write_json
 
     try:
         result = train(config, WORKDIR.value)
     except Preempted as stopped:
         print(f"{WORKDIR.value}: {stopped}", flush=True)
-        sys.exit(EXIT_STATUS)
+        sys.exit(PREEMPTED)
     if jax.process_index() == 0:
         write_json(epath.Path(WORKDIR.value) / "result.json", result_row(config, result))
         print(f"{WORKDIR.value}: {summary(result)}")

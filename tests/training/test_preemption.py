@@ -10,7 +10,8 @@ import tiny
 
 from vdit.training import metrics
 from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.preemption import EXIT_STATUS, Preempted
+from vdit.training.exit_status import PREEMPTED
+from vdit.training.preemption import Preempted
 from vdit.training.workdir import read_json
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
@@ -47,7 +48,7 @@ def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(metrics.MetricWriter, "write", lambda self, row: (write(self, row), terminate(row)))
         stopped = run("vdit.train", *flags)
-    assert stopped.status == EXIT_STATUS == 75
+    assert stopped.status == PREEMPTED == 75
     assert stopped.out.splitlines()[-1].endswith("stopped as asked, after step 3; the same command goes on from there")
     assert not (tmp_path / "run" / "result.json").exists()
     assert run("vdit.train", *flags).status == 0

@@ -11,9 +11,6 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_STATUS = 75
-"""Exit status (EX_TEMPFAIL) of a run that was asked to stop and has saved a checkpoint: started again, it goes on."""
-
 
 class Preempted(Exception):
     """The run was asked to stop; `step` is that of the checkpoint it has saved."""

@@ -9,7 +9,6 @@ import sys
 from importlib import metadata
 from typing import Any
 
-import jax
 from etils import epath
 
 from vdit.config import Config, UserError, build
@@ -53,6 +52,8 @@ def check_dataset(workdir: epath.Path, path: str, meta: dict[str, Any]) -> None:
 
 def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
     """Writes config.json, dataset.json and environment.json."""
+    import jax
+
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", plain(config))
@@ -71,6 +72,8 @@ def read_config(workdir: epath.PathLike) -> Config:
 
 def environment() -> dict[str, Any]:
     """Versions, devices and command of this process."""
+    import jax  # here, as launchers read and write files of workdirs without it
+
     return {
         "command": sys.argv,
         "python": platform.python_version(),

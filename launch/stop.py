@@ -1,0 +1,48 @@
+"""Stops a sweep or some of its runs, resumably: `python -m launch.stop sweeps/NAME [ID ...]`."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from launch import backends
+from launch.folder import Folder
+from launch.status import open_folder
+from vdit.config import UserError, run_main
+
+
+def stop(folder: Folder, ids: list[str]) -> str:
+    """Asks runs to save a checkpoint and stop; all of them if no ids are given. Says what was done.
+
+    Raises:
+      UserError: for an id that is not of the sweep.
+    """
+    known = [entry["id"] for entry in folder.plan()["runs"]]
+    wrong = [run_id for run_id in ids if run_id not in known]
+    if wrong:
+        raise UserError(f"{folder.path} has no run {wrong[0]}; see launch.status {folder.path}")
+    target, settings = backends.settings_of(folder)
+    if target != "local":
+        return str(backends.of(target).stop(folder, settings, ids or known))
+    if not ids and folder.locked("launcher"):
+        os.kill(int((folder.path / "locks" / "launcher.pid").read_text()), signal.SIGTERM)
+        return f"{folder.path} is asked to stop"
+    asked = []
+    for run_id in ids or known:
+        if folder.locked("launcher"):
+            folder.run(run_id).mkdir(parents=True, exist_ok=True)
+            (folder.run(run_id) / "stop").touch()
+            asked.append(run_id)
+        elif folder.locked(run_id) and (state := folder.state(run_id)):  # its launcher is gone
+            for pid in state.pids:
+                os.kill(pid, signal.SIGTERM)
+            asked.append(run_id)
+    return f"asked to stop: {', '.join(asked) or 'none, as none is running'}"
+
+
+def main(argv: list[str]) -> None:
+    print(stop(open_folder(argv, "stop"), argv[2:]))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,264 @@
+"""Sweeps on this machine: the queue with a trainer that takes no time, and real runs that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sweeping
+import tiny
+
+from launch import collect, local, status, stop
+from launch.folder import Folder
+from launch.grid import over, point
+from vdit.config import UserError
+from vdit.scaling.runs import read_csv, table
+
+
+@pytest.fixture
+def quick(tmp_path):
+    with sweeping.stand_in(tmp_path):
+        yield tmp_path
+
+
+def order(folder: Folder, run_id: str, *tries) -> None:
+    """What the stand-in does at each try."""
+    folder.run(run_id).mkdir(parents=True, exist_ok=True)
+    (folder.run(run_id) / "script").write_text(json.dumps(tries))
+
+
+def tried(folder: Folder, run_id: str, process: int = 0) -> int:
+    path = folder.run(run_id) / f"tried-{process}"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def states(folder: Folder) -> list[str]:
+    return [row.state for row in status.statuses(folder)]
+
+
+def test_started_twice_it_starts_nothing_twice(quick):
+    made = sweeping.sweep(over("seed", 1, 2, 3), quick)
+    folder, failed = sweeping.launch(made, quick)
+    assert failed == 0 and states(folder) == ["finished"] * 3
+    longer = sweeping.sweep(over("seed", 3, 4), quick)
+    assert sweeping.launch(longer, quick)[1] == 0
+    assert [tried(folder, run.id) for run in (*made.runs, longer.runs[1])] == [1, 1, 1, 1]
+    assert [row.label for row in status.statuses(folder)] == ["seed=1", "seed=2", "seed=3", "seed=4"]
+
+
+def test_not_more_at_once_than_asked_and_each_with_its_own_gpus(quick):
+    made = sweeping.sweep(over("seed", *range(5)), quick, at_once=2, gpus=2)
+    folder = Folder(quick / made.name)
+    for run in made.runs:
+        order(folder, run.id, {"sleep": 0.3})
+    sweeping.launch(made, quick)
+    spans = sorted((a["start"], a["end"]) for run in made.runs for a in folder.state(run.id).attempts)
+    together = max(sum(start <= at < end for start, end in spans) for at, _ in spans)
+    assert together == 2
+    logs = [(folder.run(run.id) / "logs" / "0.log").read_text() for run in made.runs]
+    assert {log.split()[-1] for log in logs} == {"0,1", "2,3"}
+
+
+def test_failures_are_tried_again_until_there_is_no_hope(quick, capsys):
+    made = sweeping.sweep(over("seed", 1, 2, 3, 4), quick, restarts=2)
+    folder = Folder(quick / made.name)
+    crashes, mistake, advances, preempted = (run.id for run in made.runs)
+    order(folder, crashes, {"status": 1})
+    order(folder, mistake, {"status": 2})
+    order(folder, advances, *({"step": n, "status": -9} for n in range(1, 5)), {})
+    order(folder, preempted, *[{"status": 75}] * 5, {})
+    _, failed = sweeping.launch(made, quick)
+    assert failed == 2 and states(folder) == ["failed", "failed", "finished", "finished"]
+    assert [tried(folder, run.id) for run in made.runs] == [3, 1, 5, 6]
+    assert folder.state(mistake).reason == "error: as told" and folder.state(crashes).reason == "ended with status 1"
+    out = capsys.readouterr().out
+    assert f"{mistake} failed: error: as told; see" in out and f"{advances} ended with status -9 at step 4" in out
+    shown = status.table(status.statuses(folder), time.time())
+    assert "seed=2  (error: as told)" in shown and "4 runs: 2 failed, 2 finished" in shown
+
+
+def test_of_several_processes_none_is_left_when_one_dies(quick):
+    made = sweeping.sweep(over("seed", 1), quick, processes=2)
+    folder, run = Folder(quick / made.name), made.runs[0]
+    order(folder, run.id, {"sleep": 60}, {})
+    killer = threading.Thread(target=_kill_second, args=(folder, run.id))
+    killer.start()
+    started = time.monotonic()
+    sweeping.launch(made, quick)
+    killer.join()
+    assert time.monotonic() - started < 30
+    assert tried(folder, run.id, 0) == tried(folder, run.id, 1) == 2
+    assert folder.state(run.id).attempts[0]["status"] == -signal.SIGKILL
+
+
+def _kill_second(folder: Folder, run_id: str) -> None:
+    _wait(lambda: tried(folder, run_id, 1) == 1 and len(folder.state(run_id).pids) == 2)
+    os.kill(folder.state(run_id).pids[1], signal.SIGKILL)
+
+
+def _wait(condition, seconds: float = 30) -> None:
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_one_run_is_stopped_and_goes_on_later(quick):
+    made = sweeping.sweep(over("seed", 1, 2), quick)
+    folder, first = Folder(quick / made.name), made.runs[0].id
+    order(folder, first, {"sleep": 60}, {})
+
+    def stop_it() -> None:
+        _wait(lambda: tried(folder, first) == 1)
+        assert stop.stop(folder, [first]) == f"asked to stop: {first}"
+        with pytest.raises(UserError, match="has no run x"):
+            stop.stop(folder, ["x"])
+
+    stopper = threading.Thread(target=stop_it)
+    stopper.start()
+    sweeping.launch(made, quick)
+    stopper.join()
+    assert states(folder) == ["stopped", "finished"]
+    assert (folder.run(first) / "tried-0-term").exists()
+    sweeping.launch(made, quick)
+    assert states(folder) == ["finished", "finished"] and [tried(folder, run.id) for run in made.runs] == [2, 1]
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+sys.path[:0] = ["tests", "tests/launch"]
+import sweeping
+from launch.grid import over
+folder = Path(sys.argv[1])
+with sweeping.stand_in(folder):
+    sweeping.launch(sweeping.sweep(over("seed", 1, 2, 3), folder, at_once=2), folder)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_launcher_that_is_interrupted_leaves_all_resumable(quick, number):
+    made = sweeping.sweep(over("seed", 1, 2, 3), quick, at_once=2)
+    folder = Folder(quick / made.name)
+    for run in made.runs[:2]:
+        order(folder, run.id, {"sleep": 1.5 if number == signal.SIGKILL else 60}, {})
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(quick)], stdout=subprocess.PIPE, text=True)
+    try:
+        _wait(lambda: [tried(folder, run.id) for run in made.runs] == [1, 1, 0])
+        _wait(lambda: states(folder) == ["running", "running", "planned"])
+        with pytest.raises(UserError, match=f"is being run already, by process {launcher.pid}"):
+            sweeping.launch(made, quick)
+        launcher.send_signal(number)
+        out, _ = launcher.communicate(timeout=30)
+    finally:
+        launcher.kill()
+    if number == signal.SIGKILL:  # its runs go on; they are neither lost nor started a second time
+        assert states(folder) == ["running", "running", "planned"]
+        finished_by = [1, 1, 1]
+    else:
+        assert out.splitlines()[-1] == "stopped; the same command goes on from the checkpoints"
+        assert states(folder) == ["stopped", "stopped", "planned"]
+        finished_by = [2, 2, 1]
+    assert sweeping.launch(made, quick)[1] == 0
+    assert states(folder) == ["finished"] * 3
+    assert [tried(folder, run.id) for run in made.runs] == finished_by
+
+
+def test_a_finished_sweep_is_collected(quick):
+    made = sweeping.sweep(over("seed", 1, 2), quick, price_per_hour=36000.0)
+    folder = Folder(quick / made.name)
+    folder.write_plan(made, "local", made.settings["local"])
+    with pytest.raises(UserError, match="no run of .* is finished"):
+        collect.collect(folder)
+    order(folder, made.runs[1].id, {"status": 2})
+    sweeping.launch(made, quick)
+    result = {"loss": 0.25, "loss_interval": [0.2, 0.3], "flops": 1e9, "params": 100, "tokens": 5000, "kind": "grid"}
+    (folder.run(made.runs[0].id) / "result.json").write_text(json.dumps(result | {"validation": {"loss": 1}}))
+    path, count, left = collect.collect(folder)
+    assert (count, left) == (1, 1)
+    (row,) = read_csv(path)
+    assert row["what"] == "seed=1" and row["cost"] > 0 and row["loss_low"] == 0.2 and row["run"] == made.runs[0].id
+    assert table([row]).tokens[0] == 5000
+
+
+HOSTILE = 'it\'s "here" $(touch {0}) `touch {0}`; touch {0} & *'
+
+
+def test_values_and_names_stay_data(quick):
+    trap = quick / "trap"
+    text = HOSTILE.format(trap)
+    name = text.replace("/", "").replace("*", "")
+    made = sweeping.sweep(point({"data.split": text, "data.captions": (text, "a b")}), quick, name=name)
+    folder, failed = sweeping.launch(made, quick)
+    assert failed == 0 and folder.path.name == name
+    told = (folder.run(made.runs[0].id) / "logs" / "0.log").read_text().splitlines()[1]
+    arguments = json.loads(told.split(" ", 1)[1].rsplit(" ", 1)[0])
+    assert arguments[2:] == [f"--config.data.split={text}", f"--config.data.captions={(text, 'a b')!r}"]
+    line = local.describe(made, made.runs[0], folder, made.settings["local"])
+    pasted = subprocess.run(["sh", "-c", line], env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True)
+    assert pasted.returncode == 0 and not trap.exists() and tried(folder, made.runs[0].id) == 2
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A sweep of three real runs, of which one is killed and one terminated in mid-run; (folder, sweep)."""
+    root = tmp_path_factory.mktemp("real")
+    train = {"steps": 30, "checkpoint_every": 10, "log_every": 5}
+    made = sweeping.sweep(over("seed", 5, 6), root, train=train, at_once=2, cpu_devices=2)
+    folder = Folder(root / made.name)
+
+    def disturb() -> None:
+        for run, number in zip(made.runs, (signal.SIGKILL, signal.SIGTERM), strict=True):
+            _wait(lambda run=run: folder.step(run.id) >= 1, 120)
+            os.kill(folder.state(run.id).pids[0], number)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    environment = pytest.MonkeyPatch()
+    environment.setattr(local.os, "environ", tiny.environment())
+    try:
+        _, failed = sweeping.launch(made, root)
+    finally:
+        environment.undo()
+    disturber.join()
+    assert failed == 0, "\n".join(path.read_text() for path in folder.path.glob("runs/*/logs/*"))
+    return folder, made
+
+
+def test_disturbed_runs_end_as_undisturbed_ones_bit_for_bit(real, tmp_path):
+    folder, made = real
+    attempts = [folder.state(run.id).attempts for run in made.runs]
+    assert [[a["status"] for a in tries] for tries in attempts] == [[-9, 0], [75, 0]]
+    for run in made.runs:
+        config = run.config
+        tiny.train(config, tmp_path / run.id)
+        tiny.assert_same_result(folder.run(run.id), tiny.result(tmp_path / run.id, config), config)
+
+
+def test_the_table_tells_how_real_runs_fared(real):
+    folder, made = real
+    rows = status.statuses(folder)
+    assert [(row.state, row.step, row.steps, row.attempts) for row in rows] == [("finished", 30, 30, 2)] * 2
+    assert all(row.loss and row.hours > 0 and time.time() - row.seen < 600 for row in rows)
+    path, _, left = collect.collect(folder)
+    assert left == 0 and len(table(read_csv(path))) == 2
+
+
+def test_logs_are_printed(real, capfd):
+    import cli
+
+    folder, made = real
+    printed = cli.runner(capfd)("launch.logs", str(folder.path), made.runs[0].id, "--lines=3").out
+    assert printed.startswith(f"==> {folder.run(made.runs[0].id)}/logs/0.log") and "step 30" in printed
+    assert len(printed.splitlines()) == 4
+    shown = cli.runner(capfd)("launch.status", str(folder.path)).out.splitlines()
+    assert shown[0].split()[:3] == ["run", "state", "step"] and shown[-1].startswith("2 runs: 2 finished; 0.0")
+    listed = json.loads(cli.runner(capfd)("launch.status", str(folder.path), "--json").out)
+    assert [row["id"] for row in listed] == [run.id for run in made.runs]
+    assert Path(folder.run(listed[0]["id"])).is_dir()

@@ -1,0 +1,209 @@
+import subprocess
+import sys
+import time
+
+import cli
+import pytest
+import tiny
+from absl import flags
+from ml_collections import ConfigDict
+
+from launch import accelerators, planning, sweeps
+from launch.grid import Points, chain, over, point, product, zipped
+from vdit import config_flag
+from vdit.config import Config, UserError, build
+from vdit.training.identity import run_id
+
+
+@pytest.fixture
+def run(capfd):
+    return cli.runner(capfd)
+
+
+def write(folder, runs: str, **more):
+    """A sweep file over the tiny experiment."""
+    config = tiny.write_config(folder / "experiment.py", tiny.tiny_config())
+    values = {"name": "a sweep", "config": str(config), **more}
+    path = folder / "sweep.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\nfrom launch.grid import *\n\n\n"
+        f"def get_config():\n    return ConfigDict({{**{values!r}, 'runs': {runs}}})\n"
+    )
+    return path
+
+
+def test_products_zips_and_chains():
+    widths, seeds = over("model.width", 16, 32), over("seed", 0, 1)
+    assert list(product(widths, seeds)) == [{"model.width": w, "seed": s} for w in (16, 32) for s in (0, 1)]
+    assert list(zipped(widths, seeds)) == [{"model.width": 16, "seed": 0}, {"model.width": 32, "seed": 1}]
+    assert list(chain(point({"seed": 7}), seeds)) == [{"seed": 7}, {"seed": 0}, {"seed": 1}]
+    assert len(product(widths, zipped(seeds, over("train.steps", 1, 2)), point({"data.split": "train"}))) == 4
+    with pytest.raises(UserError, match=r"one length, not of 2, 3"):
+        zipped(widths, over("seed", 0, 1, 2))
+    with pytest.raises(UserError, match=r"two axes of a sweep set seed; chain\(\)"):
+        product(seeds, over("seed", 3))
+
+
+VALUES = {
+    "data.captions": ('a red ball; it isn\'t "big"', "$(touch /tmp/x) `id`"),
+    "data.split": 'it\'s "here" $(touch /tmp/x)\n*',
+    "optimizer.learning_rate": 2.5e-4,
+    "optimizer.warmup": 17,
+    "diffusion.size_shift": False,
+    "train.keep_steps": (2, 4),
+    "train.branch_from": "a trunk/$HOME",
+    "model.prediction": "v",
+    "seed": 3,
+}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_flags_give_the_config_that_was_planned(tmp_path, whole, monkeypatch):
+    """Whether the experiment has the fields or leaves them out, and whatever is in the values."""
+    path = tmp_path / "experiment.py"
+    if whole:
+        tiny.write_config(path, tiny.tiny_config())
+    else:
+        path.write_text("from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict()\n")
+    (planned,) = sweeps.expand(str(path), point(VALUES))
+    name = f"experiment{whole}"
+    config_flag.define(name, "", "")
+    try:
+        arguments = [flag.replace("--config", f"--{name}", 1) for flag in planned.overrides]
+        monkeypatch.setattr(sys, "argv", ["x", f"--{name}={path}", *arguments])  # where ml_collections looks, too
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(sys.argv)
+        parsed = build(flags.FLAGS[name].value.to_dict(), Config)
+    finally:
+        for made in [flag for flag in flags.FLAGS if flag.split(".")[0] == name]:
+            delattr(flags.FLAGS, made)
+        flags.FLAGS.unparse_flags()
+    assert parsed == planned.config and run_id(parsed) == planned.id
+    assert parsed.data.captions == VALUES["data.captions"] and parsed.data.split == VALUES["data.split"]
+
+
+def test_a_sweep_that_makes_no_sense(tmp_path):
+    def error(runs, **more) -> str:
+        with pytest.raises(UserError) as found:
+            sweeps.build_sweep(sweeps.load(str(write(tmp_path, runs, **more))), "sweep.py")
+        return str(found.value)
+
+    assert "run --config.model.widht=3: unknown config field model.widht; did you mean" in error(
+        "over('model.widht', 3)"
+    )
+    assert "--config.model.width=20: model.width=20 is not a multiple" in error("over('model.width', 16, 20)")
+    assert "config field seed.x does not exist" in error("over('seed.x', 3)")
+    assert "runs must be made with over" in error("[1, 2]")
+    assert "two runs of the sweep are the same: seed=1; seed=1" in error("over('seed', 0, 1, 1)")
+    assert "told apart by the names of their folders" in error("over('data.path', '/a/x', '/b/x')")
+    assert "unknown field hardware" in error("over('seed', 1)", hardware=3)
+    assert "must be fit for a folder" in error("over('seed', 1)", name="../up")
+    assert "local.at_once=0 must be at least 1" in error("over('seed', 1)", local={"at_once": 0})
+    assert "unknown config field gke.imagee; did you mean gke.image" in error("over('seed', 1)", gke={"imagee": ""})
+    assert "max_spend needs" in error("over('seed', 1)", queued_resources={"max_spend": 3.0})
+    assert "is a whole number, so it cannot be 0.5" in error("over('train.steps', 0.5)")
+
+
+def test_the_committed_sweeps_are_valid():
+    for path in ("configs/sweeps/physics.py",):
+        made = sweeps.build_sweep(sweeps.load(path), path)
+        assert len(made.runs) == len({run.id for run in made.runs}) >= 2
+
+
+def test_a_thousand_runs_are_listed_quickly(tmp_path):
+    """The figure is in benchmarks/launch.py; here only that nothing grows out of hand."""
+    path = write(tmp_path, "product(over('seed', *range(40)), over('train.steps', *range(100, 125)))")
+    before = time.monotonic()
+    command = [sys.executable, "-m", "launch.sweep", f"--sweep={path}", "--to=local", f"--out={tmp_path}", "--dry_run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert time.monotonic() - before < 20
+    assert done.stdout.count("-m vdit.train") == 1000 and "1000 runs of a sweep" in done.stdout
+    assert not (tmp_path / "a sweep").exists()
+
+
+def test_mistakes_on_the_command_line(run, tmp_path):
+    path = write(tmp_path, "over('seed', 1)")
+    assert "are both needed" in run("launch.sweep", "--to=local").error
+    assert "--sweep=/nowhere.py is not a file" in run("launch.sweep", "--sweep=/nowhere.py", "--to=local").error
+    assert "--to=moon is not one of local" in run("launch.sweep", f"--sweep={path}", "--to=moon").error
+    assert "--plan compiles for TPUs" in run("launch.sweep", f"--sweep={path}", "--to=local", "--plan").error
+    for command in ("status", "stop", "logs", "collect"):
+        assert "is not the folder of a sweep" in run(f"launch.{command}", str(tmp_path)).error
+        assert "give the folder of a sweep" in run(f"launch.{command}").error
+
+
+@pytest.mark.parametrize(
+    ("text", "chips", "hosts", "per_host", "accelerator"),
+    [
+        ("v5e:1x1", 1, 1, 1, "v5litepod-1"),
+        ("v5e:2x4", 8, 1, 8, "v5litepod-8"),
+        ("v5e:4x4", 16, 4, 4, "v5litepod-16"),
+        ("v5p:2x2x1", 4, 1, 4, "v5p-8"),
+        ("v5p:8x8x8", 512, 128, 4, "v5p-1024"),
+        ("v6e:16x16", 256, 64, 4, "v6e-256"),
+        ("v4:2x2x4", 16, 4, 4, "v4-32"),
+    ],
+)
+def test_slices(text, chips, hosts, per_host, accelerator):
+    found = accelerators.parse(text)
+    assert (found.chips, found.hosts, found.per_host, found.accelerator_type) == (chips, hosts, per_host, accelerator)
+
+
+def test_what_is_no_slice():
+    for text in ("", "v5e", "v5e:4", "v5e:4x4x4", "v9:2x2", "v5e-16"):
+        with pytest.raises(UserError, match="topology"):
+            accelerators.parse(text)
+    with pytest.raises(UserError, match="GKE only"):
+        _ = accelerators.parse("tpu7x:2x2x1").accelerator_type
+
+
+PLANNER = """
+import json, sys
+width = int(next((a.split("=")[1] for a in sys.argv if a.startswith("--config.model.width")), 16))
+assert "--topology=v5e:2x2" in sys.argv and "--json" in sys.argv and not any("seed" in a for a in sys.argv)
+if width == 48:
+    sys.exit("error: mesh sizes do not fit")
+told = {"fits": width < 64, "hbm_gib_per_chip": width / 4, "hbm_gib_limit": 15.75, "model_tflops_per_step": 1.0}
+print(json.dumps({**told, "step_seconds": 0.5, "mfu": 0.4, "tokens_per_second": 1e5, "collectives": {}}))
+"""
+
+
+@pytest.fixture
+def planner(tmp_path, monkeypatch):
+    """A stand-in for vdit.plan, of the same contract."""
+    (tmp_path / "planner.py").write_text(PLANNER)
+    real = subprocess.run
+
+    def answer(command, **more):
+        assert command[1:3] == ["-m", "vdit.plan"]
+        return real([sys.executable, str(tmp_path / "planner.py"), *command[3:]], **more)
+
+    monkeypatch.setattr(planning.subprocess, "run", answer)
+
+
+def plan(tmp_path, runs, **more):
+    tpu = {"topology": "v5e:2x2", "price_per_chip_hour": 1.5, **more}
+    made = sweeps.build_sweep(sweeps.load(str(write(tmp_path, runs, queued_resources=tpu))), "sweep.py")
+    return planning.plan(made, "queued_resources", made.settings["queued_resources"])
+
+
+def test_a_plan_compiles_once_for_runs_of_one_shape(planner, tmp_path):
+    text = plan(tmp_path, "product(over('model.width', 16, 32), over('seed', 0, 1), over('train.steps', 7200))")
+    lines = text.splitlines()
+    assert lines[0].split() == ["run", "HBM", "GiB", "of", "s/step", "MFU", "hours", "cost", "what"]
+    assert lines[1].split()[1:7] == ["4.00", "15.75", "0.5", "40.0%", "1.00", "6.00"]
+    assert lines[-1] == "4 runs, 2 compiled: 4.00 h, cost 24.00"
+
+
+def test_a_plan_refuses_what_does_not_fit_or_cannot_be_planned(planner, tmp_path):
+    with pytest.raises(UserError, match=r"does not fit v5e:2x2: 16.0 of 15.8 GiB \(and 1 more\); nothing was started"):
+        plan(tmp_path, "product(over('model.width', 16, 64), over('seed', 0, 1))")
+    with pytest.raises(UserError, match="vdit.plan failed: mesh sizes do not fit"):
+        plan(tmp_path, "over('model.width', 48)")
+    with pytest.raises(UserError, match="queued_resources.topology is not set"):
+        plan(tmp_path, "over('seed', 0)", topology="")
+
+
+def test_points_are_kept_by_a_config_dict():
+    values = ConfigDict({"runs": over("seed", 1)})
+    assert isinstance(values.runs, Points)

@@ -1,0 +1,7 @@
+"""Exit statuses of `vdit.train`, which launchers act upon; any other is a failure after which a restart may help."""
+
+USER_ERROR = 2
+"""A mistake of the user, told in one line: starting it again changes nothing."""
+
+PREEMPTED = 75
+"""The run was asked to stop and has saved a checkpoint: started again, it goes on (EX_TEMPFAIL)."""
