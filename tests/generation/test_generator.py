@@ -146,8 +146,9 @@ def test_a_video_does_not_depend_on_what_it_is_packed_with(generator):
         assert_close(alone, other)
 
 
-def test_many_devices_give_the_same_videos(generator):
-    mesh = make_mesh(MeshConfig(replica=2, fsdp=2, tensor=2))
+@pytest.mark.parametrize("sizes", [(2, 2, 1, 2), (2, 1, 2, 2)], ids=["rows and heads", "tokens too"])
+def test_many_devices_give_the_same_videos(generator, sizes):
+    mesh = make_mesh(MeshConfig(*sizes))
     with use_mesh(mesh):
         params = shard_like(stirred(CONFIG)[1], CONFIG)
     sharded = Generator(stirred(CONFIG)[0], params, REAL, mesh, PATCH, 3)

@@ -11,7 +11,7 @@ import numpy as np
 from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
-from vdit.generation.programs import Moment, State, programs
+from vdit.generation.programs import Asked, Moment, State, programs
 from vdit.generation.request import Request, Settings, canvas
 from vdit.generation.timing import timing
 from vdit.parallel.mesh import row_shards, to_global, use_mesh
@@ -83,16 +83,13 @@ class Generator:
         """Yields the state after each evaluation."""
         with use_mesh(self._mesh):
             place = lambda array: to_global(np.ascontiguousarray(array), self._mesh)  # noqa: E731
-            batch, other = to_global(rows.batch, self._mesh), to_global(rows.other, self._mesh)
-            null_BN, level_BL = place(rows.null_BN), place(rows.level_BL)
-            state: State = self._start(batch, level_BL, place(rows.start_BK))
+            asked = to_global(Asked(rows.batch, rows.other, rows.null_BN, rows.level_BL), self._mesh)
+            state: State = self._start(asked, place(rows.start_BK))
             rescale = np.float32(settings.guidance_rescale)
             for times, weights, scale in zip(rows.times_EBK, rows.weights_EBK25, rows.scale_EBK, strict=True):
                 moment = Moment(place(times), place(weights), place(scale))
                 guided = bool((scale != 1).any())
-                state = self._advance(
-                    self._params, state, batch, other, null_BN, level_BL, moment, rescale, guided=guided
-                )
+                state = self._advance(self._params, state, asked, moment, rescale, guided=guided)
                 jax.block_until_ready(state)
                 yield state
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vdit.batch import PackedBatch
+from vdit.batch import PER_TOKEN, PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow, guidance, randomness
-from vdit.parallel.rowwise import rowwise
+from vdit.parallel.rowwise import rowwise, sum_of_segments
+from vdit.patches import Array
 
 
 @jax.tree_util.register_dataclass
@@ -29,6 +30,17 @@ class State:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """What does not change while rows are denoised, see `packing.Rows`."""
+
+    batch: PackedBatch
+    other: PackedBatch
+    null_BN: Array
+    level_BL: Array = dataclasses.field(metadata=PER_TOKEN)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Moment:
     """One evaluation: the table of times of each row, and what happens at each."""
 
@@ -37,7 +49,7 @@ class Moment:
     scale_BK: jax.Array
 
 
-def start(batch: PackedBatch, level_BL: jax.Array, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
+def start(asked: Asked, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
     """Every patch at the time it starts from: given ones are clean, generated ones noise."""
 
     def local(batch: PackedBatch, level_BL: jax.Array, start_BK: jax.Array) -> jax.Array:
@@ -47,7 +59,7 @@ def start(batch: PackedBatch, level_BL: jax.Array, start_BK: jax.Array, mean: tu
         time_BL = jnp.take_along_axis(start_BK, level_BL, axis=1)
         return flow.corrupt(corruption.to_model_scale(batch.patches_BLP, mean), noise, time_BL[..., None])
 
-    x_BLP = rowwise(local, batch, level_BL, start_BK)
+    x_BLP = rowwise(local, asked.batch, asked.level_BL, start_BK)
     return State(x_BLP, x_BLP, jnp.zeros_like(x_BLP), jnp.zeros_like(x_BLP))
 
 
@@ -71,36 +83,25 @@ def clean_estimate(
     return x_BLP - time_BL1 * velocity
 
 
-def deviation(values_BLP: jax.Array, segments_BL: jax.Array, scored_BL: jax.Array, examples: int) -> jax.Array:
+def deviation(values_BLP: jax.Array, asked: Asked) -> jax.Array:
     """Standard deviation over the generated patches of each slot's example, BL1."""
+    segments_BL, size = asked.batch.segments_BL, asked.null_BN.shape[1]
+    scored_BL = (asked.level_BL > 0).astype(values_BLP.dtype)
+    count_BN = jnp.maximum(sum_of_segments(scored_BL, segments_BL, size), 1)
+    mean_BN = sum_of_segments(values_BLP.mean(-1) * scored_BL, segments_BL, size) / count_BN
 
-    def local(values_BLP: jax.Array, segments_BL: jax.Array, scored_BL: jax.Array) -> jax.Array:
-        def row(values_LP: jax.Array, segments_L: jax.Array, scored_L: jax.Array) -> jax.Array:
-            add = lambda x_L: jax.ops.segment_sum(x_L * scored_L, segments_L, examples + 1)  # noqa: E731
-            count_N = jnp.maximum(add(jnp.ones_like(scored_L)), 1)
-            mean_N = add(values_LP.mean(-1)) / count_N
-            spread_N = add(((values_LP - mean_N[segments_L][:, None]) ** 2).mean(-1)) / count_N
-            return jnp.sqrt(spread_N)[segments_L][:, None]
+    def of_slot(values_BN: jax.Array, segments_BL: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(values_BN, jnp.maximum(segments_BL - 1, 0), axis=1)[..., None]
 
-        return jax.vmap(row)(values_BLP, segments_BL, scored_BL)
-
-    return rowwise(local, values_BLP, segments_BL, scored_BL)
+    square_BL = ((values_BLP - rowwise(of_slot, mean_BN, segments_BL)) ** 2).mean(-1)
+    variance_BN = sum_of_segments(square_BL * scored_BL, segments_BL, size) / count_BN
+    return rowwise(of_slot, jnp.sqrt(variance_BN), segments_BL)
 
 
 @functools.cache
 def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
     @functools.partial(jax.jit, static_argnames="guided", donate_argnames="state")
-    def advance(
-        params: Any,
-        state: State,
-        batch: PackedBatch,
-        other: PackedBatch,
-        null_BN: jax.Array,
-        level_BL: jax.Array,
-        moment: Moment,
-        rescale: jax.Array,
-        guided: bool,
-    ) -> State:
+    def advance(params: Any, state: State, asked: Asked, moment: Moment, rescale: jax.Array, guided: bool) -> State:
         """One evaluation of the network (two with guidance) and the sampler's sums."""
 
         def look_up(level_BL: jax.Array, moment: Moment) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -109,15 +110,15 @@ def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
             of_slot = jnp.take_along_axis(table, level_BL[..., None], axis=1)
             return of_slot[..., :1], of_slot[..., 1:2], of_slot[..., 2:]
 
-        time_BL1, scale_BL1, weights_BLW = rowwise(look_up, level_BL, moment)
-        of = moment.times_BK, level_BL, time_BL1
-        now = clean_estimate(graph, params, state.x, batch, jnp.zeros_like(null_BN), of, config)
+        time_BL1, scale_BL1, weights_BLW = rowwise(look_up, asked.level_BL, moment)
+        of = moment.times_BK, asked.level_BL, time_BL1
+        estimate = functools.partial(clean_estimate, graph, params, state.x, of=of, config=config)
+        now = estimate(batch=asked.batch, null_BN=jnp.zeros_like(asked.null_BN))
         if guided:
             conditional = now
-            now = guidance.guide(now, clean_estimate(graph, params, state.x, other, null_BN, of, config), scale_BL1)
-            scored_BL = (level_BL > 0).astype(now.dtype)
-            spreads = [deviation(x, batch.segments_BL, scored_BL, null_BN.shape[1]) for x in (now, conditional)]
-            now = guidance.rescale(now, jnp.maximum(spreads[0], 1e-6), spreads[1], rescale)
+            now = guidance.guide(now, estimate(batch=asked.other, null_BN=asked.null_BN), scale_BL1)
+            spread = jnp.maximum(deviation(now, asked), 1e-6)
+            now = guidance.rescale(now, spread, deviation(conditional, asked), rescale)
         terms = state.x, state.base, now, state.before, state.earlier
         x, base = (
             sum(weights_BLW[..., 5 * i + j : 5 * i + j + 1] * term for j, term in enumerate(terms)) for i in range(2)

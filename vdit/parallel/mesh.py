@@ -13,7 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vdit.batch import PackedBatch
+from vdit.batch import PER_TOKEN
 from vdit.config import MeshConfig, UserError
 
 AXES = ("replica", "fsdp", "context", "tensor")
@@ -71,12 +71,14 @@ def tokens_spec(ndim: int) -> P:
 
 
 def specs_of(value: Any) -> Any:
-    """Specs of any arrays whose leading dimension is B, or of a batch's: those of its tokens lie over `context` too."""
-    if not isinstance(value, PackedBatch):
+    """Specs of arrays whose leading dimension is B; fields of dataclasses marked `PER_TOKEN` lie over `context` too."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return jax.tree.map(lambda array: rows_spec(array.ndim), value)
-    fields = {field.name: field.metadata.get("per_token") for field in dataclasses.fields(value)}
-    spec = {name: tokens_spec if tokens else rows_spec for name, tokens in fields.items()}
-    return PackedBatch(**{name: spec[name](getattr(value, name).ndim) for name in fields})
+    out = {}
+    for field in dataclasses.fields(value):
+        own = getattr(value, field.name)
+        out[field.name] = tokens_spec(own.ndim) if field.metadata == PER_TOKEN else specs_of(own)
+    return type(value)(**out)
 
 
 def row_shards(mesh: Mesh) -> int:
