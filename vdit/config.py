@@ -306,6 +306,33 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """The data that `vdit.plan` expects where data.path holds none yet; training takes all of it from the data set.
+
+    Attributes:
+      clips: sizes of clips in pixels, frames x height x width, such as "81x720x1280"; "1x256x256:3" is three times as
+        frequent as one without a number.
+      words: caption tokens of each clip.
+      stride: frames, rows and columns of pixels that one latent stands for; (1, 1, 1) plans for pixels.
+      patch: latents of one patch in time, height and width.
+      channels: channels of a latent (or pixel).
+      text_width: width of the caption features.
+    """
+
+    clips: tuple[str, ...] = ()
+    words: int = 64
+    stride: tuple[int, ...] = (4, 8, 8)
+    patch: tuple[int, ...] = (1, 2, 2)
+    channels: int = 16
+    text_width: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "patch"):
+            if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 1:
+                raise UserError(f"plan.{name}={getattr(self, name)} should be (time, height, width), each at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -316,6 +343,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
+    plan: PlanConfig = PlanConfig()
 
 
 def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> Any:

@@ -160,6 +160,36 @@ def batch_training_flops(shape: ModelShape, segments_BL: Any, text_index_BL: Any
     return float(np.sum(training_flops(shape, patches, text, times)))
 
 
+def attention_area(lengths: Any, block_q: int, block_k: int) -> int:
+    """Query-key pairs that attention in blocks works on in one row: executed blocks times the area of a block.
+
+    A query block runs against every key block that holds a token of one of its own segments, which for contiguous
+    segments is one range of blocks. Blocks of padding alone are not run. The ideal is the sum of n^2.
+
+    Args:
+      lengths: tokens of the row's segments in order, from slot 0 without gaps.
+      block_q, block_k: tokens of a query block and of a key block.
+    """
+    ends = np.cumsum(lengths)
+    if not len(ends) or not ends[-1]:
+        return 0
+    first_slot = np.arange(0, ends[-1], block_q)
+    last_slot = np.minimum(first_slot + block_q, ends[-1]) - 1
+    starts = ends - lengths
+    begin = starts[np.searchsorted(ends, first_slot, side="right")] // block_k
+    end = (ends[np.searchsorted(ends, last_slot, side="right")] - 1) // block_k
+    return int((end - begin + 1).sum()) * block_q * block_k
+
+
+def attention_flops(width: int, area: Number, matmuls: Number) -> Number:
+    """FLOPs of attention of all heads of one layer: `matmuls` products over `area` pairs, each over a head's width.
+
+    Forward takes 2 (scores, mix); backward 4 in the model's count, 5 where the scores are computed again, 7 where the
+    gradient of the queries is a kernel of its own.
+    """
+    return 2.0 * matmuls * np.asarray(area, np.float64) * width
+
+
 def segment_sizes(segments_BL: Any, text_index_BL: Any) -> tuple[np.ndarray, np.ndarray]:
     """(patches, caption tokens) of every example of packed rows, in order, int64."""
     segments_BL, is_text_BL = np.asarray(segments_BL), np.asarray(text_index_BL) >= 0

@@ -1,0 +1,207 @@
+"""Compiles the real train step for a TPU topology, on a machine without a TPU, and keeps the result.
+
+libtpu's compiler needs no device: `jax.experimental.topologies` describes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import vdit
+from vdit.batch import PackedBatch, RowShape
+from vdit.config import Config, UserError, to_dict
+from vdit.models.transformer import Interface
+from vdit.parallel.mesh import make_mesh, row_shards, rows_spec, use_mesh
+from vdit.parallel.runtime import CACHE
+from vdit.training.step import TrainState, abstract_state, make_train_step
+
+GIB = 2**30
+PROGRAM_SOURCES = ("models", "diffusion", "parallel", "training", "batch.py", "config.py", "patches.py")
+"""What of the package decides the program that is compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled train step, or why there is none.
+
+    Attributes:
+      hlo: text of the compiled module; "" if it does not fit.
+      memory: GiB on each chip: parameters, optimiser, average, batch, and what the compiler adds: temporaries, code.
+      needed: GiB of HBM it needs; what the compiler says where it does not fit.
+      seconds: time of the compilation.
+      problem: the compiler's words if it does not fit, else "".
+    """
+
+    hlo: str
+    memory: dict[str, float]
+    needed: float
+    seconds: float
+    problem: str
+
+
+def describe(topology: str, slices: int) -> list[Any]:
+    """The devices of a topology such as "v5p:4x4x4", of so many slices.
+
+    Raises:
+      UserError: if there is no such topology, or libtpu is not installed.
+    """
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server to ask what this machine is
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # another process, or a real TPU, may hold the library's lock
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do; silences warnings
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    more = {"num_slices": slices} if slices > 1 else {}
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **more).devices)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        if "libtpu" in str(error):
+            raise UserError(f'the TPU compiler is not installed: pip install "vdit[tpu]" ({error})') from error
+        raise UserError(f"--topology={topology} is not one that the TPU compiler knows: {error}") from error
+
+
+def compile_step(config: Config, topology: str, slices: int, interface: Interface, pixels: bool) -> Program:
+    """The compiled step, from the cache if it has been compiled before.
+
+    Raises:
+      UserError: if mesh and topology, or mesh and model, do not go together.
+    """
+    key = _key(config, topology, slices, interface, pixels)
+    kept = _load(key)
+    if kept is None:
+        kept = _compile(config, topology, slices, interface, pixels)
+        _save(key, kept)
+    return kept
+
+
+def abstract_batch(config: Config, interface: Interface, pixels: bool, mesh: jax.sharding.Mesh) -> PackedBatch:
+    """Shapes and shardings of the batch of one step."""
+    shape, rows = RowShape(config.data.row_tokens, config.data.row_examples, config.data.row_text), config.data.rows_per_step
+    slots = (rows, shape.tokens)
+
+    def array(dims: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, rows_spec(len(dims))))
+
+    return PackedBatch(
+        patches_BLP=array((*slots, interface.patch), np.uint8 if pixels else ml_dtypes.bfloat16),
+        positions_BL3=array((*slots, 3), np.float32),
+        segments_BL=array(slots, np.int32),
+        token_BL=array(slots, np.int32),
+        text_BME=array((rows, shape.text, interface.text), np.float32),
+        text_index_BL=array(slots, np.int32),
+        grid_BN3=array((rows, shape.examples, 3), np.int32),
+        ids_BN2=array((rows, shape.examples, 2), np.uint32),
+    )
+
+
+def _compile(config: Config, topology: str, slices: int, interface: Interface, pixels: bool) -> Program:
+    mesh = make_mesh(config.mesh, describe(topology, slices))
+    if config.data.rows_per_step % row_shards(mesh):
+        raise UserError(
+            f"data.rows_per_step={config.data.rows_per_step} is not a multiple of the {row_shards(mesh)} row shards of "
+            f"the mesh on {slices} x {topology}; set --config.data.rows_per_step"
+        )
+    with use_mesh(mesh):
+        graph, state = abstract_state(config, interface, mesh)
+        batch = abstract_batch(config, interface, pixels, mesh)
+        rate = jax.ShapeDtypeStruct((), np.float32, sharding=NamedSharding(mesh, P()))
+        start = time.perf_counter()
+        lowered = make_train_step(graph, config).lower(state, batch, rate)
+        memory = _held(state, batch)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return Program("", memory, _needed(str(error), memory), time.perf_counter() - start, _first_line(error))
+    stats = compiled.memory_analysis()
+    arguments = stats.argument_size_in_bytes / GIB
+    memory["padding"] = arguments - sum(memory.values())
+    memory["temporaries"] = stats.temp_size_in_bytes / GIB
+    memory["outputs"] = (stats.output_size_in_bytes - stats.alias_size_in_bytes) / GIB
+    memory["code"] = stats.generated_code_size_in_bytes / GIB
+    return Program(compiled.as_text(), memory, sum(memory.values()), time.perf_counter() - start, "")
+
+
+def _held(state: TrainState, batch: PackedBatch) -> dict[str, float]:
+    """GiB on each chip of what the step is given."""
+
+    def size(tree: Any) -> float:
+        leaves = jax.tree.leaves(tree)
+        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves) / GIB
+
+    return {
+        "parameters": size(state.params),
+        "optimiser": size(state.optimizer),
+        "average": size(state.ema),
+        "batch": size(batch),
+    }
+
+
+def _needed(message: str, memory: dict[str, float]) -> float:
+    """GiB of HBM that a program needs which does not fit, from the compiler's message."""
+    units = {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2.0**10}
+    if match := re.search(r"Used ([\d.]+)([KMGT]) of", message):
+        return float(match.group(1)) * units[match.group(2)]
+    if match := re.search(r"\(([\d.]+)([KMGT])\) exceeds", message):  # temporaries alone
+        return float(match.group(1)) * units[match.group(2)] + sum(memory.values())
+    return math.nan
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _key(config: Config, topology: str, slices: int, interface: Interface, pixels: bool) -> str:
+    """Names a compilation by all that decides it: what of the config the program sees, topology, versions, sources."""
+    values = to_dict(config)
+    for section in ("plan", "train"):
+        del values[section]
+    for name in ("path", "split", "captions", "pack_window", "max_frames"):
+        values["data"].pop(name, None)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
+    parts = values, topology, slices, dataclasses.astuple(interface), pixels, versions, _sources()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _sources() -> str:
+    """A digest of the package's files that make the program."""
+    root, digest = Path(vdit.__file__).parent, hashlib.sha256()
+    for part in PROGRAM_SOURCES:
+        files = [root / part] if part.endswith(".py") else sorted((root / part).glob("*.py"))
+        for file in files:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _folder() -> Path:
+    return CACHE / "plan"
+
+
+def _load(key: str) -> Program | None:
+    file = _folder() / f"{key}.json.gz"
+    if not file.is_file():
+        return None
+    return Program(**json.loads(gzip.decompress(file.read_bytes())))
+
+
+def _save(key: str, program: Program) -> None:
+    _folder().mkdir(parents=True, exist_ok=True)
+    partial = _folder() / f"{key}.{os.getpid()}.partial"
+    partial.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(program)).encode(), 3))
+    partial.replace(_folder() / f"{key}.json.gz")

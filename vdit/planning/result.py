@@ -1,0 +1,125 @@
+"""A plan: everything that `python -m vdit.plan` says about one config on one topology."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from vdit.config import Config
+from vdit.parallel.mesh import make_mesh, row_shards
+from vdit.planning import cost as costs
+from vdit.planning import estimate, hlo, memory
+from vdit.planning.chips import chip_of
+from vdit.planning.compile import GIB, Program, compile_step, describe
+from vdit.planning.estimate import Assumptions
+from vdit.planning.rows import Rows
+
+HOUR = 3600.0
+
+
+def plan(
+    config: Config, topology: str, slices: int, rows: Rows, assumptions: Assumptions
+) -> tuple[dict[str, Any], Program]:
+    """Compiles the step and reads its cost.
+
+    Returns:
+      values for JSON, keys as in docs/planner.md; what only a compiled program tells is None where it does not fit.
+      The program.
+
+    Raises:
+      UserError: if config, topology and mesh do not go together.
+    """
+    chip = chip_of(topology)
+    program = compile_step(config, topology, slices, rows.interface, rows.pixels)
+    mesh = make_mesh(config.mesh, describe(topology, slices))
+    module = hlo.parse(program.hlo) if program.hlo else None
+    cost = costs.read(module) if module else costs.Cost()
+    work = estimate.work_of(config, rows, cost, mesh.size, row_shards(mesh))
+    values: dict[str, Any] = {
+        "fits": not program.problem,
+        "hbm_gib_per_chip": round(program.needed, 3),
+        "hbm_gib_limit": chip.hbm,
+        "memory_gib": _memory(program, module),
+        "model_tflops_per_step": work.model_flops / 1e12,
+        "topology": topology,
+        "slices": slices,
+        "chips": mesh.size,
+        "mesh": dict(mesh.shape),
+        "rows_per_step": config.data.rows_per_step,
+        "row_tokens": config.data.row_tokens,
+        "remat": config.model.remat,
+        "attention": config.model.attention,
+        "tokens_per_step": work.tokens,
+        "fill": work.tokens / work.slots,
+        "attention_overhead": work.attention_overhead,
+        "imbalance": work.imbalance,
+        "assumptions": dataclasses.asdict(assumptions),
+        "compile_seconds": round(program.seconds, 1),
+        "problem": program.problem,
+    }
+    values |= dict.fromkeys(_COMPILED)
+    if module:
+        values |= _compiled(config, topology, slices, assumptions, mesh, cost, work)
+    return values, program
+
+
+_COMPILED = (
+    *("compiled_over_model_flops", "compiled_over_model_flops_outside_attention", "cycles_over_matmul_cycles"),
+    *("step_seconds", "step_seconds_low", "step_seconds_high", "seconds", "mfu", "mfu_low", "mfu_high"),
+    *("tokens_per_second", "collectives", "hours", "cost", "open_loops"),
+)
+"""Keys of what only a compiled program tells."""
+
+
+def _compiled(
+    config: Config,
+    topology: str,
+    slices: int,
+    assumptions: Assumptions,
+    mesh: Any,
+    cost: costs.Cost,
+    work: estimate.Work,
+) -> dict[str, Any]:
+    chip = chip_of(topology)
+    coordinates = np.array([device.coords for device in mesh.devices.flat])
+    seconds = estimate.seconds_of(cost, work, chip, assumptions, coordinates, slices)
+    low, expected, high = (seconds[name].total for name in ("low", "expected", "high"))
+    hours = config.train.steps * expected / HOUR
+    busy = sum(op.cycles for op in cost.ops if op.kind != "prefetch")
+
+    def mfu(step_seconds: float) -> float:
+        return work.model_flops / (mesh.size * chip.peak * step_seconds)
+
+    return {
+        "compiled_over_model_flops": work.compiled_flops / work.model_flops,
+        "compiled_over_model_flops_outside_attention": cost.flops * mesh.size / work.linear_flops,
+        "cycles_over_matmul_cycles": busy / (cost.flops / chip.flops_per_cycle) if cost.flops else None,
+        "step_seconds": expected,
+        "step_seconds_low": low,
+        "step_seconds_high": high,
+        "seconds": {name: dataclasses.asdict(parts) for name, parts in seconds.items()},
+        "mfu": mfu(expected),
+        "mfu_low": mfu(high),
+        "mfu_high": mfu(low),
+        "tokens_per_second": work.tokens / expected,
+        "collectives": estimate.totals(cost.collectives),
+        "steps": config.train.steps,
+        "hours": hours,
+        "cost": hours * mesh.size * assumptions.price,
+        "open_loops": len(cost.open_loops),
+    }
+
+
+def _memory(program: Program, module: hlo.Module | None) -> dict[str, float]:
+    """GiB on a chip by kind; temporaries are split into what loops over layers stack, and the rest."""
+    kinds = dict(program.memory)
+    if module:
+        stacks = memory.stacked(module)
+        for name in ("activations", "gradients"):
+            kinds[name] = min(stacks[name] / GIB, kinds["temporaries"])
+            kinds["temporaries"] -= kinds[name]
+        if stacks["host activations"]:
+            kinds["activations on the host"] = stacks["host activations"] / GIB
+    return {name: round(value, 4) for name, value in kinds.items()}

@@ -1,0 +1,76 @@
+"""A plan as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vdit.scaling.formatting import count
+
+
+def table(values: dict[str, Any]) -> str:
+    """What a plan found, for a terminal."""
+    lines = [_title(values), "", *_memory(values)]
+    if values["fits"]:
+        lines += ["", *_time(values), "", *_collectives(values), "", *_run(values)]
+    else:
+        lines += ["", f"It does not fit: {values['problem']}", "Try --search, more chips, or a remat policy."]
+    return "\n".join([*lines, "", *_assumptions(values)])
+
+
+def _title(values: dict[str, Any]) -> str:
+    mesh = " ".join(f"{name}={size}" for name, size in values["mesh"].items())
+    where = f"{values['slices']} x {values['topology']}" if values["slices"] > 1 else values["topology"]
+    return (
+        f"{where}, {values['chips']} chips: {mesh}; {values['rows_per_step']} rows of {values['row_tokens']:,} slots a "
+        f"step, {values['fill']:.1%} filled; remat {values['remat']}, attention {values['attention']}"
+    )
+
+
+def _memory(values: dict[str, Any]) -> list[str]:
+    spare = values["hbm_gib_limit"] - values["hbm_gib_per_chip"]
+    verdict = f"fits, {spare:.2f} to spare" if values["fits"] else f"does not fit, {-spare:.2f} too many"
+    lines = [f"HBM a chip, GiB          {values['hbm_gib_per_chip']:9.2f} of {values['hbm_gib_limit']:.2f}: {verdict}"]
+    return lines + [f"  {name:<22} {value:9.2f}" for name, value in values["memory_gib"].items() if value >= 0.005]
+
+
+def _time(values: dict[str, Any]) -> list[str]:
+    seconds = values["seconds"]
+    lines = [f"seconds a step           {'low':>9} {'expected':>9} {'high':>9}"]
+    for name in seconds["expected"]:
+        lines.append(f"  {name:<22} " + " ".join(f"{seconds[kind][name]:9.3f}" for kind in seconds))
+    totals = (values[f"step_seconds{suffix}"] for suffix in ("_low", "", "_high"))
+    lines.append(f"  {'all':<22} " + " ".join(f"{total:9.3f}" for total in totals))
+    shares = (values[name] for name in ("mfu_high", "mfu", "mfu_low"))
+    return [*lines, f"  {'model FLOP utilisation':<22} " + " ".join(f"{share:9.1%}" for share in shares)]
+
+
+def _collectives(values: dict[str, Any]) -> list[str]:
+    rows = values["collectives"]
+    lines = [f"{'collectives of a chip':<33} {'runs':>7} {'GiB':>9}"]
+    lines += [f"  {name:<31} {row['count']:7,} {row['gib']:9.3f}" for name, row in rows.items()]
+    return lines if rows else ["no collectives"]
+
+
+def _run(values: dict[str, Any]) -> list[str]:
+    outside = values["compiled_over_model_flops_outside_attention"]
+    lines = [
+        f"FLOPs of a step: model {count(values['model_tflops_per_step'] * 1e12)}, compiled "
+        f"{values['compiled_over_model_flops']:.3f} of it (outside attention {outside:.3f}); executed attention blocks "
+        f"{values['attention_overhead']:.3f} of the sum of n^2",
+        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours and "
+        f"${values['cost']:,.0f}",
+    ]
+    if values["open_loops"]:
+        lines.append(f"{values['open_loops']} loops have a length that depends on data: counted for attention only")
+    return lines
+
+
+def _assumptions(values: dict[str, Any]) -> list[str]:
+    a = values["assumptions"]
+    efficiency = ", ".join(f"{value:g}" for value in a["attention_efficiency"])
+    return [
+        f"Assumed: attention kernels reach {efficiency} of the peak (low, expected, high time); links of "
+        f"{a['link'] / 1e9:g} GB/s a direction;",
+        f"{a['dcn'] / 1e9:g} GB/s a chip between slices; ${a['price']:g} a chip-hour. low: peak and HBM rates; expected, "
+        "high: the compiler's cycles. Sources: docs/planner.md.",
+    ]
