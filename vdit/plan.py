@@ -1,6 +1,6 @@
 """What a run needs and costs on TPUs, found by compiling its train step: no TPU is needed.
 
-    python -m vdit.plan --config=configs/X.py --topology=v5p:4x4x4 [--slices=n] [--json] [--search]
+python -m vdit.plan --config=configs/X.py --topology=v5p:4x4x4 [--slices=n] [--json] [--search]
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from pathlib import Path
 
 from absl import flags
 
+from vdit import config_flag
 from vdit.config import Config, UserError, build, no_arguments, run_main
-from vdit.train import CONFIG
 
-flags.declare_key_flag("config")
+CONFIG = config_flag.define("config", "The experiment, a Python file with get_config().", "configs/vdit_10b.py")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Version and shape of a slice, such as v5e:16x16 or v5p:8x8x8.")
 SLICES = flags.DEFINE_integer("slices", 1, "Number of slices.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 DUMP_HLO = flags.DEFINE_string("dump_hlo", None, "Write the compiled program to this file.")
 PRICE = flags.DEFINE_float("price", None, "Dollars per chip-hour; default: on-demand list price.", lower_bound=0)
 EFFICIENCY = flags.DEFINE_float(
-    "attention_efficiency", None, "Share of the peak that attention kernels reach; default: 0.52, between 0.45 and 0.65.",
-    lower_bound=0.01, upper_bound=1,
-)  # fmt: skip
+    "attention_efficiency",
+    None,
+    "Share of the peak that attention kernels reach; default: 0.52 expected, between 0.45 and 0.65.",
+    lower_bound=0.01,
+    upper_bound=1,
+)
 LINK = flags.DEFINE_float("link", None, "GB/s in one direction of a link between chips; default: that of the chip.")
 
 

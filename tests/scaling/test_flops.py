@@ -80,3 +80,13 @@ def test_planned_sizes_are_those_of_the_model():
     assert planned.total == pytest.approx(total, rel=0.02)
     assert params["time_in"].shape == (flops.TIME_FEATURES, 64)
     assert rotary.POSITION_FEATURES == flops.POSITION_FEATURES
+
+
+@given(st.lists(st.integers(1, 40), max_size=8), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 8]))
+def test_attention_area_counts_blocks_that_share_a_segment(lengths, block_q, block_k):
+    segments = np.repeat(np.arange(len(lengths)), lengths)
+    q = [set(segments[i : i + block_q]) for i in range(0, len(segments), block_q)]
+    k = [set(segments[i : i + block_k]) for i in range(0, len(segments), block_k)]
+    blocks = sum(bool(a & b) for a in q for b in k)
+    assert flops.attention_area(np.array(lengths, int), block_q, block_k) == blocks * block_q * block_k
+    assert flops.attention_area(np.array(lengths, int), 1, 1) == sum(n * n for n in lengths)

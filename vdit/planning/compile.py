@@ -91,7 +91,10 @@ def compile_step(config: Config, topology: str, slices: int, interface: Interfac
 
 def abstract_batch(config: Config, interface: Interface, pixels: bool, mesh: jax.sharding.Mesh) -> PackedBatch:
     """Shapes and shardings of the batch of one step."""
-    shape, rows = RowShape(config.data.row_tokens, config.data.row_examples, config.data.row_text), config.data.rows_per_step
+    shape, rows = (
+        RowShape(config.data.row_tokens, config.data.row_examples, config.data.row_text),
+        config.data.rows_per_step,
+    )
     slots = (rows, shape.tokens)
 
     def array(dims: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -121,7 +124,8 @@ def _compile(config: Config, topology: str, slices: int, interface: Interface, p
         batch = abstract_batch(config, interface, pixels, mesh)
         rate = jax.ShapeDtypeStruct((), np.float32, sharding=NamedSharding(mesh, P()))
         start = time.perf_counter()
-        lowered = make_train_step(graph, config).lower(state, batch, rate)
+        step: Any = make_train_step(graph, config)
+        lowered = step.lower(state, batch, rate)
         memory = _held(state, batch)
         try:
             compiled = lowered.compile()

@@ -109,7 +109,10 @@ def _walk(module: Module, computation: Computation, count: int, cost: Cost) -> N
                 cost.open_loops.append(instruction.op_name or instruction.name)
             else:
                 _walk(module, module.computations[instruction.attribute("body").lstrip("%")], count * trips, cost)
-        elif opcode in ("call", "conditional"):  # of a conditional's branches one runs; which is not known, so all count
+        elif opcode in (
+            "call",
+            "conditional",
+        ):  # of a conditional's branches one runs; which is not known, so all count
             for name in instruction.calls:
                 _walk(module, module.computations[name], count, cost)
         elif opcode not in _FREE and not opcode.endswith(("-done", "-update")):
@@ -128,9 +131,13 @@ def _leaf(module: Module, computation: Computation, instruction: Instruction, co
             name = re.search(r'kernel_name\\?"?[:=]\s*\\?"?([\w.\-]+)', instruction.attributes)
             cost.kernels.append(Kernel(name.group(1) if name else instruction.name, instruction.op_name, count))
         return
-    if instruction.opcode == "send" and (transfer := re.search(r'megascale_transfer_type="(\w+)"', instruction.attributes)):
+    if instruction.opcode == "send" and (
+        transfer := re.search(r'megascale_transfer_type="(\w+)"', instruction.attributes)
+    ):
         kind = transfer.group(1).lower().replace("_", "-")
-        cost.collectives.append(Collective(kind, instruction.op_name, count, instruction.shapes[0].bytes, (), True, True))
+        cost.collectives.append(
+            Collective(kind, instruction.op_name, count, instruction.shapes[0].bytes, (), True, True)
+        )
     if instruction.opcode.removesuffix("-start") in (*COLLECTIVES, "send", "recv"):
         return
     flops = sum(matmul_flops(owner, part) for owner, part in [(computation, instruction), *inside])
@@ -182,7 +189,7 @@ def _collective(owner: Computation, part: Instruction, count: int, overlapped: b
         pairs = re.findall(r"\{(\d+),(\d+)\}", part.attribute("source_target_pairs"))
         devices: tuple[int, ...] = tuple(map(int, pairs[0])) if pairs else ()
     else:
-        devices = tuple(int(device) for device in groups(part.attribute("replica_groups"))[0])
+        devices = tuple(int(device) for device in groups(part.attributes.split("replica_groups=")[1])[0])
     if kind == "all-reduce" and any(
         user.opcode in ("dynamic-slice", "slice") and part.name in user.operands for user in owner.instructions
     ):
@@ -208,8 +215,8 @@ def matmul_flops(computation: Computation, instruction: Instruction) -> float:
     products = right.dims[rhs.index("i")] * out.dims[result.index("f")] * left.dims[lhs.index("b")]
     products //= int(instruction.attribute("batch_group_count") or 1)
     for axis, (stride, low, dilate_in, dilate_window) in enumerate(window):
-        sizes = (shape.dims[labels.index(str(axis))] for shape, labels in ((left, lhs), (right, rhs), (out, result)))
-        products *= _meetings(*sizes, stride, low, dilate_in, dilate_window)
+        sizes = [shape.dims[labels.index(str(axis))] for shape, labels in ((left, lhs), (right, rhs), (out, result))]
+        products *= _meetings(sizes, stride, low, dilate_in, dilate_window)
     return 2.0 * products
 
 
@@ -225,10 +232,15 @@ def _window(text: str, axes: int) -> list[tuple[int, int, int, int]]:
     return [tuple(map(int, row)) for row in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
-def _meetings(
-    size: int, window: int, out: int, stride: int, low: int, dilate_in: int, dilate_window: int
-) -> int:
-    """Pairs of an output place and a place of the window that meet an element of the input, along one axis."""
+def _meetings(sizes: list[int], stride: int, low: int, dilate_in: int, dilate_window: int) -> int:
+    """Pairs of an output place and a place of the window that meet an element of the input, along one axis.
+
+    Args:
+      sizes: of the input, the window and the output.
+      stride, low: step of the window, and padding before the input.
+      dilate_in, dilate_window: distance between elements of the input and of the window.
+    """
+    size, window, out = sizes
     begin = np.arange(out, dtype=np.int64) * stride - low
     total = 0
     for k in range(window):

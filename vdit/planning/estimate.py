@@ -27,8 +27,8 @@ class Assumptions:
     """What the compiler does not tell.
 
     Attributes:
-      attention_efficiency: share of the peak that attention kernels reach over the blocks they execute: high, expected
-        and low. 0.52 is what the published step of Wan 2.1 14B in MaxDiffusion leaves for its kernels (docs/planner.md).
+      attention_efficiency: share of the peak that attention kernels reach over the blocks they execute, for the low,
+        expected and high time. 0.52 is what the published step of Wan 2.1 14B leaves for its kernels (docs/planner.md).
       link: bytes/s in one direction of one link between chips.
       dcn: bytes/s of one chip into the data-centre network.
       price: dollars per chip-hour.

@@ -135,7 +135,8 @@ def parse(text: str) -> Module:
       ValueError: if the text has no entry computation.
     """
     computations: dict[str, Computation] = {}
-    entry, name, lines = "", "", []
+    entry = name = ""
+    lines: list[Instruction] = []
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header:
@@ -163,7 +164,9 @@ def _instruction(line: str) -> Instruction | None:
         name=match.group(2),
         opcode=line[end:bracket].strip(),
         shapes=shapes(line[start:end]),
-        operands=tuple(re.sub(r"/\*.*?\*/", "", part).strip().lstrip("%") for part in line[bracket + 1 : close - 1].split(",")),
+        operands=tuple(
+            re.sub(r"/\*.*?\*/", "", part).strip().lstrip("%") for part in line[bracket + 1 : close - 1].split(",")
+        ),
         attributes=line[close:].lstrip(", "),
         root=bool(match.group(1)),
     )
@@ -184,7 +187,9 @@ def shapes(text: str) -> tuple[Shape, ...]:
     out = []
     for dtype, dims, layout in _LEAF.findall(text):
         space = _SPACE.search(layout)
-        out.append(Shape(dtype, tuple(map(int, dims.split(","))) if dims else (), int(space.group(1)) if space else HBM))
+        out.append(
+            Shape(dtype, tuple(map(int, dims.split(","))) if dims else (), int(space.group(1)) if space else HBM)
+        )
     return tuple(out)
 
 
@@ -250,30 +255,38 @@ def _step(body: Computation, place: int) -> int | None:
     return _integer(body, right) if left.opcode == "get-tuple-element" else _integer(body, left)
 
 
-def groups(attribute: str) -> np.ndarray:
-    """Devices that take part in a collective together, (groups, devices of a group), from its replica_groups.
+def groups(text: str) -> np.ndarray:
+    """Devices that take part in a collective together, (groups, devices of a group).
 
-    Reads the three ways of printing them: `{{0,1},{2,3}}`, `[2,4]<=[4,2]T(1,0)` and `mesh['a'=2,'b'=4] {'b'}`.
+    Args:
+      text: what stands after `replica_groups=`, in one of three notations: `{{0,1},{2,3}}`, `[2,4]<=[4,2]T(1,0)` or
+        `mesh['a'=2,'b'=4] {'b'}`, the last perhaps with the order of its devices, `, device_ids=([4,2]T(1,0))`.
 
     Raises:
-      ValueError: for another way.
+      ValueError: for another notation.
     """
-    text = attribute.strip()
-    if text.startswith("mesh["):
-        return _mesh_groups(text)
-    if match := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, dims = (tuple(map(int, part.split(","))) for part in match.groups()[:2])
-        order = tuple(map(int, match.group(3).split(","))) if match.group(3) else tuple(range(len(dims)))
-        return np.arange(math.prod(dims)).reshape(dims).transpose(order).reshape(shape)
-    rows = re.findall(r"\{([\d,]+)\}", text)
-    if not rows:
-        raise ValueError(f"replica_groups={attribute} is not understood")
-    return np.array([list(map(int, row.split(","))) for row in rows])
+    if match := re.match(r"mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{(.*?)\}", text):
+        return _mesh_groups(*match.groups(default=""))
+    if match := re.match(r"\[([\d,]+)\]<=(\[\S*)", text):
+        return _iota(match.group(2)).reshape(_numbers(match.group(1)))
+    if match := re.match(r"\{((?:\{[\d,]+\},?)+)\}", text):
+        return np.array([_numbers(row) for row in re.findall(r"\{([\d,]+)\}", match.group(1))])
+    raise ValueError(f"replica_groups={text[:80]} is not understood")
 
 
-def _mesh_groups(text: str) -> np.ndarray:
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _iota(text: str) -> np.ndarray:
+    """`[4,2]T(1,0)`: 0 ... 7 as 4 x 2, transposed."""
+    dims, order = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()  # type: ignore[union-attr]
+    grid = np.arange(math.prod(_numbers(dims))).reshape(_numbers(dims))
+    return grid.transpose(_numbers(order)) if order else grid
+
+
+def _mesh_groups(axes: str, order: str, used: str) -> np.ndarray:
     """Axes are split where only a part of one takes part: `'a':(2)4` is the 4 after the leading 2."""
-    axes, used = re.match(r"mesh\[(.*?)\]\s*\{(.*?)\}", text).groups()  # type: ignore[union-attr]
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     parts: list[tuple[int, bool]] = []
     wanted = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", used)
@@ -284,6 +297,8 @@ def _mesh_groups(text: str) -> np.ndarray:
             parts += [(before // done, False), (length, True)]
             done = before * length
         parts.append((size // done, False))
-    grid = np.arange(math.prod(sizes.values())).reshape([length for length, _ in parts])
-    order = [i for i, part in enumerate(parts) if not part[1]] + [i for i, part in enumerate(parts) if part[1]]
-    return grid.transpose(order).reshape(-1, math.prod(length for length, inside in parts if inside))
+    devices = _iota(order) if order.startswith("[") else np.array(_numbers(order)) if order else None
+    flat = np.arange(math.prod(sizes.values())) if devices is None else devices.reshape(-1)
+    grid = flat.reshape([length for length, _ in parts])
+    outside_first = sorted(range(len(parts)), key=lambda i: parts[i][1])
+    return grid.transpose(outside_first).reshape(-1, math.prod(length for length, inside in parts if inside))

@@ -88,14 +88,15 @@ def _compiled(
     low, expected, high = (seconds[name].total for name in ("low", "expected", "high"))
     hours = config.train.steps * expected / HOUR
     busy = sum(op.cycles for op in cost.ops if op.kind != "prefetch")
+    apart = config.model.attention != "reference"  # that one is part of the compiled program
 
     def mfu(step_seconds: float) -> float:
         return work.model_flops / (mesh.size * chip.peak * step_seconds)
 
     return {
         "compiled_over_model_flops": work.compiled_flops / work.model_flops,
-        "compiled_over_model_flops_outside_attention": cost.flops * mesh.size / work.linear_flops,
-        "cycles_over_matmul_cycles": busy / (cost.flops / chip.flops_per_cycle) if cost.flops else None,
+        "compiled_over_model_flops_outside_attention": cost.flops * mesh.size / work.linear_flops if apart else None,
+        "cycles_over_matmul_cycles": busy / (cost.flops / chip.flops_per_cycle) if apart else None,
         "step_seconds": expected,
         "step_seconds_low": low,
         "step_seconds_high": high,

@@ -37,9 +37,9 @@ def _time(values: dict[str, Any]) -> list[str]:
     seconds = values["seconds"]
     lines = [f"seconds a step           {'low':>9} {'expected':>9} {'high':>9}"]
     for name in seconds["expected"]:
-        lines.append(f"  {name:<22} " + " ".join(f"{seconds[kind][name]:9.3f}" for kind in seconds))
+        lines.append(f"  {name:<22} " + " ".join(f"{seconds[kind][name]:9.3g}" for kind in seconds))
     totals = (values[f"step_seconds{suffix}"] for suffix in ("_low", "", "_high"))
-    lines.append(f"  {'all':<22} " + " ".join(f"{total:9.3f}" for total in totals))
+    lines.append(f"  {'all':<22} " + " ".join(f"{total:9.3g}" for total in totals))
     shares = (values[name] for name in ("mfu_high", "mfu", "mfu_low"))
     return [*lines, f"  {'model FLOP utilisation':<22} " + " ".join(f"{share:9.1%}" for share in shares)]
 
@@ -53,12 +53,13 @@ def _collectives(values: dict[str, Any]) -> list[str]:
 
 def _run(values: dict[str, Any]) -> list[str]:
     outside = values["compiled_over_model_flops_outside_attention"]
+    apart = "" if outside is None else f" (outside attention {outside:.3f})"
     lines = [
         f"FLOPs of a step: model {count(values['model_tflops_per_step'] * 1e12)}, compiled "
-        f"{values['compiled_over_model_flops']:.3f} of it (outside attention {outside:.3f}); executed attention blocks "
+        f"{values['compiled_over_model_flops']:.3f} of it{apart}; executed attention blocks "
         f"{values['attention_overhead']:.3f} of the sum of n^2",
-        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours and "
-        f"${values['cost']:,.0f}",
+        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours "
+        f"and ${values['cost']:,.0f}",
     ]
     if values["open_loops"]:
         lines.append(f"{values['open_loops']} loops have a length that depends on data: counted for attention only")
@@ -69,8 +70,8 @@ def _assumptions(values: dict[str, Any]) -> list[str]:
     a = values["assumptions"]
     efficiency = ", ".join(f"{value:g}" for value in a["attention_efficiency"])
     return [
-        f"Assumed: attention kernels reach {efficiency} of the peak (low, expected, high time); links of "
-        f"{a['link'] / 1e9:g} GB/s a direction;",
-        f"{a['dcn'] / 1e9:g} GB/s a chip between slices; ${a['price']:g} a chip-hour. low: peak and HBM rates; expected, "
-        "high: the compiler's cycles. Sources: docs/planner.md.",
+        f"Assumed: attention kernels reach {efficiency} of the peak (low, expected, high time); links carry "
+        f"{a['link'] / 1e9:g} GB/s a direction,",
+        f"{a['dcn'] / 1e9:g} GB/s a chip between slices; ${a['price']:g} a chip-hour. low: peak and HBM rates; the "
+        "others: the compiler's cycles. Sources: docs/planner.md",
     ]

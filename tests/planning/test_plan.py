@@ -1,0 +1,188 @@
+import dataclasses
+import json
+
+import cli
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig, UserError
+from vdit.planning import compile as compiling
+from vdit.planning import estimate, result
+from vdit.planning.chips import CHIPS
+from vdit.planning.rows import rows_of
+from vdit.planning.table import table
+from vdit.scaling import flops
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config():
+    return ConfigDict({
+        "data": {"row_tokens": 512, "row_examples": 16, "row_text": 64, "rows_per_step": 8},
+        "model": {"width": 128, "depth": 3, "head_width": 64, "dtype": "bfloat16", "attention": "reference"},
+        "mesh": {"replica": -1, "fsdp": 2},
+        "plan": {"clips": ("9x128x128", "1x64x64:2"), "words": 8, "text_width": 32},
+    })
+"""
+MODEL = Config(
+    data=DataConfig(row_tokens=512, row_examples=16, row_text=64, rows_per_step=8),
+    model=ModelConfig(width=128, depth=3, head_width=64, dtype="bfloat16", attention="reference"),
+    mesh=MeshConfig(fsdp=2),
+    plan=PlanConfig(clips=("9x128x128", "1x64x64:2"), words=8, text_width=32),
+)
+ASSUMED = estimate.Assumptions(estimate.EXPECTED_EFFICIENCY, 45e9, 3.125e9, 1.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """An empty cache for this file: what is compiled for one test serves the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def planned(topology="v5e:2x2", slices=1, config=MODEL):
+    return result.plan(config, topology, slices, rows_of(config), ASSUMED)[0]
+
+
+def test_command_on_a_slice(tmp_path, capfd):
+    run = cli.runner(capfd)
+    file, hlo = tmp_path / "config.py", tmp_path / "step.hlo"
+    file.write_text(CONFIG)
+    found = run("vdit.plan", f"--config={file}", "--topology=v5e:2x2", "--json", "--price=2", f"--dump_hlo={hlo}")
+    assert found.status == 0, found.err
+    values = json.loads(found.out)
+    assert hlo.read_text().startswith("HloModule jit_step")
+    assert values["fits"] and 0 < values["hbm_gib_per_chip"] < values["hbm_gib_limit"] == 15.75
+    assert sum(values["memory_gib"].values()) == pytest.approx(values["hbm_gib_per_chip"], abs=2e-3)
+    assert 0 < values["step_seconds_low"] <= values["step_seconds"] <= values["step_seconds_high"]
+    assert values["mfu"] == pytest.approx(values["model_tflops_per_step"] / 4 / 197 / values["step_seconds"])
+    assert values["tokens_per_second"] == pytest.approx(values["tokens_per_step"] / values["step_seconds"])
+    assert values["cost"] == pytest.approx(2 * 4 * values["steps"] * values["step_seconds"] / 3600)
+    assert values["collectives"]["all-gather"]["gib"] > 0
+    assert not [name for name in values["collectives"] if "slices" in name]
+    again = run("vdit.plan", f"--config={file}", "--topology=v5e:2x2")
+    assert "fits, 15.7" in again.out and "model FLOP utilisation" in again.out
+
+
+def test_compiled_flops_are_the_models_and_dense_attention():
+    """Three passes of every matrix, and attention of whole rows: 2 products forward, 4 back."""
+    values, rows = planned(), rows_of(MODEL)
+    model, data = MODEL.model, MODEL.data
+    slots = data.rows_per_step * data.row_tokens
+    dense = 6 * 2 * model.depth * model.width * slots * data.row_tokens
+    compiled = values["compiled_over_model_flops"] * values["model_tflops_per_step"] * 1e12
+    linear = 6 * model.depth * flops.block_weights(model.width) * slots
+    inputs = 6 * slots * model.width * (2 * rows.interface.patch)
+    assert compiled == pytest.approx(dense + linear + inputs, rel=0.15)  # one-hot sums, times and captions besides
+    assert compiled > dense + linear + inputs * 0.5
+
+
+def test_two_slices_meet_over_the_data_centre_network():
+    values = planned(slices=2, config=dataclasses.replace(MODEL, mesh=MeshConfig(fsdp=4)))
+    assert values["fits"] and values["chips"] == 8 and values["mesh"]["replica"] == 2
+    between = values["collectives"]["all-reduce, between slices"]
+    # Each chip exchanges its quarter of the gradient, in the dtype it is computed in.
+    parameters = values["memory_gib"]["parameters"]
+    assert 0.4 * parameters < between["gib"] < 1.6 * parameters
+
+
+def test_what_was_compiled_is_not_compiled_again(monkeypatch):
+    first = planned()
+    monkeypatch.setattr(compiling, "_compile", lambda *_: pytest.fail("compiled again"))
+    other = dataclasses.replace(MODEL, train=dataclasses.replace(MODEL.train, steps=7), plan=MODEL.plan)
+    assert planned(config=other)["step_seconds"] == first["step_seconds"]
+    with pytest.raises(pytest.fail.Exception):
+        planned(config=dataclasses.replace(MODEL, model=dataclasses.replace(MODEL.model, depth=4)))
+
+
+def test_a_step_that_does_not_fit_is_an_answer(monkeypatch):
+    def step(*_):
+        return jax.jit(lambda state, batch, rate: jnp.sort(jnp.ones((2**14, 2**14, 64)) * rate))
+
+    monkeypatch.setattr(compiling, "make_train_step", step)
+    config = dataclasses.replace(MODEL, seed=1)  # another key
+    values = planned(config=config)
+    assert not values["fits"] and values["step_seconds"] is None and values["collectives"] is None
+    assert 64 <= values["hbm_gib_per_chip"] < 400 and values["hbm_gib_limit"] == 15.75
+    assert "RESOURCE_EXHAUSTED" in values["problem"] and "\n" not in values["problem"]
+    assert "does not fit" in table(values)
+    assert set(values) == set(planned())
+
+
+@pytest.mark.parametrize(
+    ("message", "gib"),
+    [
+        ("Used 20.51G of 15.75G hbm. Exceeded hbm capacity by 4.76G", 20.51),
+        ("the total memory required for HLO temporaries (900.00G) exceeds available HBM (15.75G)", 901.5),
+        ("the total memory required for HLO temporaries (512.00M) exceeds", 2.0),
+    ],
+)
+def test_what_is_needed_is_read_from_the_compilers_message(message, gib):
+    assert compiling._needed(message, {"parameters": 1.0, "batch": 0.5}) == pytest.approx(gib)
+
+
+def test_clips_to_expect_become_rows():
+    rows = rows_of(MODEL)
+    assert rows.interface.patch == 1 * 2 * 2 * 16 and rows.interface.text == 32 and not rows.pixels
+    assert set(rows.patches) == {3 * 8 * 8, 4 * 4} and set(rows.words) == {8}
+    assert all(row.sum() <= 512 and len(row) <= 16 for row in rows.lengths)
+    assert (rows.patches == 16).mean() == pytest.approx(2 / 3, abs=0.05)
+    assert len(rows) >= 4 * MODEL.data.rows_per_step
+
+
+def test_wan_14b_and_a_minute_of_video_have_the_tokens_they_are_known_for():
+    def tokens(clip, row):
+        plan = PlanConfig(clips=(clip,), words=0)
+        return rows_of(dataclasses.replace(MODEL, plan=plan, data=DataConfig(row_tokens=row))).patches[0]
+
+    assert tokens("81x720x1280", 75_600) == 75_600
+    assert tokens("1441x480x832", 563_200) == 563_160
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (PlanConfig(), "names neither a data set"),
+        (PlanConfig(clips=("81*64*64",)), "is not frames x height x width"),
+        (PlanConfig(clips=("80x64x64",)), r"1 \+ k\*4 frames"),
+        (PlanConfig(clips=("1x72x64",)), "do not divide into plan.patch"),
+        (PlanConfig(clips=("81x720x1280",)), "takes 75664 slots and 64 of text, a row holds 512"),
+    ],
+)
+def test_wrong_expectations(plan, message):
+    with pytest.raises(UserError, match=message):
+        rows_of(dataclasses.replace(MODEL, plan=plan))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology=v5e:2x2"], "--config=configs/X.py and --topology=v5p:4x4x4 are both needed"),
+        (["--topology=v9:2x2"], "not of a known TPU version; known: v5e, v5p, v6e"),
+        (["--topology=v5e:3x5"], "is not one that the TPU compiler knows"),
+        (["--topology=v5e:2x2", "--config.mesh.fsdp=3"], "needs 3 devices, there are 4"),
+        (["--topology=v5e:2x2", "--config.data.rows_per_step=3"], "is not a multiple of the 4 row shards"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capfd, flags, message):
+    file = tmp_path / "config.py"
+    file.write_text(CONFIG)
+    config = [] if "needed" in message else [f"--config={file}"]
+    assert message in cli.runner(capfd)("vdit.plan", *config, *flags).error
+
+
+def test_ring_times_of_collectives():
+    chip, coordinates = CHIPS["v5p"], np.array([(x, y, 0) for x in range(4) for y in range(4)])
+    one = dict(chip=chip, assumptions=dataclasses.replace(ASSUMED, link=90e9), coordinates=coordinates, slices=1)
+    gather = estimate.Collective("all-gather", "", 3, 90 * 10**9, (0, 1, 2, 3), False)  # along y, a closed ring of 4
+    assert estimate.collective_seconds(gather, **one, all_axes=True) == pytest.approx(3 * 0.75 / 2)
+    reduce = dataclasses.replace(gather, kind="all-reduce", devices=tuple(range(16)), count=1)
+    assert estimate.collective_seconds(reduce, **one, all_axes=True) == pytest.approx(2 * 15 / 16 / 4)
+    assert estimate.collective_seconds(reduce, **one, all_axes=False) == pytest.approx(2 * 15 / 16 / 2)
+    pair = dataclasses.replace(gather, kind="collective-permute", devices=(0, 1), count=1)
+    assert estimate.collective_seconds(pair, **one, all_axes=True) == pytest.approx(1.0)
+    between = dataclasses.replace(reduce, slices=True, bytes=10**9)
+    assert estimate.collective_seconds(between, **one | {"slices": 4}, all_axes=True) == pytest.approx(1.5 / 3.125)
