@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict({
         "data": {"row_tokens": 512, "row_examples": 16, "row_text": 64, "rows_per_step": 8},
-        "model": {"width": 128, "depth": 3, "head_width": 64, "dtype": "bfloat16", "attention": "reference"},
+        "model": {"width": 128, "depth": 3, "head_width": 64, "dtype": "bfloat16", "attention": "splash"},
         "mesh": {"replica": -1, "fsdp": 2},
         "plan": {"clips": ("9x128x128", "1x64x64:2"), "words": 8, "text_width": 32},
     })
 """
 MODEL = Config(
     data=DataConfig(row_tokens=512, row_examples=16, row_text=64, rows_per_step=8),
-    model=ModelConfig(width=128, depth=3, head_width=64, dtype="bfloat16", attention="reference"),
+    model=ModelConfig(width=128, depth=3, head_width=64, dtype="bfloat16", attention="splash"),
     mesh=MeshConfig(fsdp=2),
     plan=PlanConfig(clips=("9x128x128", "1x64x64:2"), words=8, text_width=32),
 )

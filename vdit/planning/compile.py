@@ -28,7 +28,7 @@ import vdit
 from vdit.batch import PackedBatch, RowShape
 from vdit.config import Config, UserError, to_dict
 from vdit.models.transformer import Interface
-from vdit.parallel.mesh import make_mesh, row_shards, rows_spec, use_mesh
+from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
 from vdit.parallel.runtime import CACHE
 from vdit.training.step import TrainState, abstract_state, make_train_step
 
@@ -97,10 +97,8 @@ def abstract_batch(config: Config, interface: Interface, pixels: bool, mesh: jax
     )
     slots = (rows, shape.tokens)
 
-    def array(dims: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, rows_spec(len(dims))))
-
-    return PackedBatch(
+    array = jax.ShapeDtypeStruct
+    batch = PackedBatch(
         patches_BLP=array((*slots, interface.patch), np.uint8 if pixels else ml_dtypes.bfloat16),
         positions_BL3=array((*slots, 3), np.float32),
         segments_BL=array(slots, np.int32),
@@ -109,6 +107,9 @@ def abstract_batch(config: Config, interface: Interface, pixels: bool, mesh: jax
         text_index_BL=array(slots, np.int32),
         grid_BN3=array((rows, shape.examples, 3), np.int32),
         ids_BN2=array((rows, shape.examples, 2), np.uint32),
+    )
+    return jax.tree.map(
+        lambda a, spec: array(a.shape, a.dtype, sharding=NamedSharding(mesh, spec)), batch, specs_of(batch)
     )
 
 

@@ -128,8 +128,7 @@ def _leaf(module: Module, computation: Computation, instruction: Instruction, co
             cost.collectives.append(_collective(owner, part, count, beside))
     if instruction.opcode == "custom-call":
         if "tpu_custom_call" in instruction.attribute("custom_call_target"):
-            name = re.search(r'kernel_name\\?"?[:=]\s*\\?"?([\w.\-]+)', instruction.attributes)
-            cost.kernels.append(Kernel(name.group(1) if name else instruction.name, instruction.op_name, count))
+            cost.kernels.append(Kernel(instruction.name, instruction.op_name, count))
         return
     if instruction.opcode == "send" and (
         transfer := re.search(r'megascale_transfer_type="(\w+)"', instruction.attributes)

@@ -18,8 +18,11 @@ KERNEL_MATMULS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Matrix products over the executed blocks in a splash kernel, by what its name says it is. tokamax's backward kernel,
 "dkv", makes the gradient of the queries too."""
 
-CHUNKED_MATMULS = {"none": 7, "blocks": 9}
-"""The same of chunked attention, forward and backward, by remat policy."""
+CHUNKED_MATMULS = 7
+"""The same of chunked attention, forward and backward; two more where the forward pass is run again."""
+
+BLOCKS = {"splash": 512, "chunked": 64}
+"""A backend's own model.attention_block."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _slowest(areas: np.ndarray, rows_per_step: int, shards: int) -> float:
 
 def executed_areas(config: Config, rows: Rows) -> np.ndarray:
     """Query-key pairs of each row that the attention backend works on, in one layer and head."""
-    block = config.model.attention_block
+    block = config.model.attention_block or BLOCKS.get(config.model.attention, 0)
     if config.model.attention == "reference":
         return np.full(len(rows), float(config.data.row_tokens) ** 2)
     if config.model.attention == "chunked":
@@ -133,7 +136,7 @@ def executed_matmuls(config: Config, cost: Cost) -> float:
     if config.model.attention == "reference":
         return 0.0
     if config.model.attention == "chunked":
-        return CHUNKED_MATMULS[config.model.remat]
+        return CHUNKED_MATMULS + 2 * (config.model.remat == "blocks")
     counts = dict.fromkeys(KERNEL_MATMULS, 0)
     for kernel in cost.kernels:
         for name in counts:

@@ -137,12 +137,13 @@ def parse(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry = name = ""
     lines: list[Instruction] = []
+    text = re.sub(r"\n(?=[^\s%}]|\}.)(?!ENTRY)", "", text)  # metadata of kernels have line breaks
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header:
             name, lines = header.group(2), []
             entry = name if header.group(1) else entry
-        elif line.startswith("}") and name:
+        elif line == "}" and name:
             computations[name] = Computation(name, tuple(lines))
             name = ""
         elif name and (instruction := _instruction(line)):
