@@ -1,4 +1,4 @@
-"""10B parameters with the width, depth and heads of Wan 2.1 14B, on its clips of 81 frames of 720x1280: 75,600 patches."""
+"""10B parameters, of Wan 2.1 14B's width, depth and heads, on its clips: 81 frames of 720x1280, 75,600 patches."""
 
 from ml_collections import ConfigDict
 

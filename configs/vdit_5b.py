@@ -1,4 +1,4 @@
-"""5.2B parameters on images and clips of up to 81 frames of 720x1280: 75,600 patches."""
+"""5.1B parameters on images and clips of up to 81 frames of 720x1280: 75,600 patches."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""130M parameters (DiT-B) on 256-pixel images and clips of 17 frames."""
+"""93M parameters (DiT-B) on 256-pixel images and clips of 17 frames."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""460M parameters (DiT-L) on images and clips of up to 33 frames, 256 pixels high."""
+"""315M parameters (DiT-L) on images and clips of up to 33 frames, 256 pixels high."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""33M parameters (DiT-S) on images of 256 tokens: where to try an idea."""
+"""24M parameters (DiT-S) on images of 256 tokens: where to try an idea."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""680M parameters (DiT-XL) on images and clips of up to 81 frames, 256 pixels high."""
+"""462M parameters (DiT-XL) on images and clips of up to 81 frames, 256 pixels high."""
 
 from ml_collections import ConfigDict
 

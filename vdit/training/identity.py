@@ -14,6 +14,7 @@ from vdit.config import Config, to_dict
 
 NOT_IDENTITY = {
     "mesh": None,
+    "plan": None,
     "data": {"path"},
     "model": {"remat", "attention", "attention_block"},
     "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
