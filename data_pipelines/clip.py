@@ -1,28 +1,41 @@
-"""What a source of clips yields to the builder."""
+"""What a source of clips is asked for, and what it yields to the builder."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from vdit.patches import Patch
 
+CLIP_BYTES = 256 << 20
+"""Clips longer than this many bytes of pixels are split, unless Options.max_frames asks for longer ones."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user asks of a source.
+    """What a user asks of a source; the clips of an input depend on nothing else.
 
     Attributes:
       patch: extent of a patch in pixels; lengths are 1 + k * patch.time, sides multiples of the patch.
       max_tokens: most spatial patches of one frame group; 0 = no limit.
-      fps: frames per second wanted; 0 = the source's own rate.
-      limit: most training clips; 0 = all. Other splits shrink in proportion.
+      fps: most frames per second (the film: exactly); 0 = the source's own rate.
+      limit: most training inputs; 0 = all. Other splits shrink in proportion.
       seed: of a source that is generated.
+      val: share of the inputs that makes up the split `val`, chosen by the hash of their names.
+      shots: split videos where the picture cuts.
+      min_side: inputs whose shorter side has fewer pixels are rejected.
+      min_frames: shorter clips are rejected, counted after thinning to `fps`.
+      max_frames: longer clips are split; 0 = at `CLIP_BYTES` of pixels.
+      reject: kinds of clip to leave out, of `filters.FILTERS`.
       film: the film's file, where the user has it; empty = fetch it.
-      workers: processes that make clips; the result does not depend on it.
+      stamps: folder of the stamps, where the user has it; empty = fetch them.
+      data_dir: where prepared TFDS data sets are; empty = TFDS's own default.
+      video_feature, text_feature: names of the TFDS features; empty = found by their types.
     """
 
     patch: Patch = Patch()
@@ -30,8 +43,38 @@ class Options:
     fps: float = 0.0
     limit: int = 0
     seed: int = 0
+    val: float = 0.0
+    shots: bool = False
+    min_side: int = 0
+    min_frames: int = 1
+    max_frames: int = 0
+    reject: tuple[str, ...] = ()
     film: str = ""
-    workers: int = 2
+    stamps: str = ""
+    data_dir: str = ""
+    video_feature: str = ""
+    text_feature: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One thing that a source reads: a file, a film, an example of a data set. Sent to worker processes.
+
+    Attributes:
+      item: what it is in the source, for the ledger; distinct.
+      split: which split its clips belong to.
+      path: file to read, local or a URL, which is staged on this machine first; empty = none.
+      weight: bytes to read, or about as much work; small inputs are handed out several at a time.
+      captions: text by caption kind.
+      data: whatever else the source needs to know.
+    """
+
+    item: str
+    split: str
+    path: str = ""
+    weight: int = 0
+    captions: dict[str, str] = dataclasses.field(default_factory=dict)
+    data: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +90,7 @@ class Clip:
       captions: text by caption kind.
       extra: further arrays and strings to store; the same names, dtypes and numbers of axes in every clip of a source.
       shape_before: (frames, height, width) in the source, if video_TYXC is not as it was there.
+      fps_before: frames per second in the source; 0 = as `fps`.
       notes: what was changed, for the ledger.
     """
 
@@ -58,20 +102,72 @@ class Clip:
     captions: dict[str, str]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     shape_before: tuple[int, int, int] | None = None
+    fps_before: float = 0.0
     notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """An input that gives no clip, and why."""
+    """An input, or a piece of one, that gives no clip, and why."""
 
     item: str
     split: str
     reason: str
     shape_before: tuple[int, int, int] | None = None
+    fps_before: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """An input that was cut into several clips, which are `Clip` and `Rejection` of their own."""
+
+    item: str
+    split: str
+    reason: str
+    shape_before: tuple[int, int, int] | None = None
+    fps_before: float = 0.0
+
+
+Outcome = Clip | Rejection | Cut
 
 
 def stable_id(*parts: object) -> int:
     """A 64-bit id that depends on nothing but its parts: the first 8 bytes of their SHA-256."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+class _HasSplit(Protocol):
+    @property
+    def split(self) -> str: ...
+
+
+_Item = TypeVar("_Item", bound=_HasSplit)
+
+
+def limited(items: Sequence[_Item], limit: int) -> list[_Item]:
+    """The first `limit` training items, and as large a share of each other split, at least one; 0 = all."""
+    totals = collections.Counter(item.split for item in items)
+    train = totals["train"]
+    if not limit or limit >= train:
+        return list(items)
+    left = {split: max(1, round(limit / train * total)) for split, total in totals.items()} | {"train": limit}
+    kept = []
+    for item in items:
+        if left[item.split] > 0:
+            left[item.split] -= 1
+            kept.append(item)
+    return kept
+
+
+def digest(inputs: Sequence[Input]) -> str:
+    """Fingerprint of a listing: names, sizes, splits and captions."""
+    sha = hashlib.sha256()
+    for each in inputs:
+        sha.update(repr((each.item, each.split, each.weight, sorted(each.captions.items()))).encode())
+    return sha.hexdigest()[:16]
+
+
+def hashed_split(item: str, val: float) -> str:
+    """Split "val" for a share `val` of all items, "train" for the others; depends on nothing but the item's name."""
+    return "val" if stable_id("split", item) < val * 2**64 else "train"

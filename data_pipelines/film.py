@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.clip import Clip, Options, Rejection, stable_id
-from data_pipelines.decode import decode_ranges, probe
+from data_pipelines.clip import Clip, Input, Options, Rejection, limited, stable_id
+from data_pipelines.decode import VideoInfo, decode_ranges, probe
 from data_pipelines.sizes import aspect_change, fit_size
 from vdit.config import UserError
 from vdit.packages import fetch_package, sha256_of
@@ -25,6 +25,8 @@ SPLITS = ("train", "val")
 MAX_TOKENS = 45
 """Default limit: 9 x 5 patches of 8 pixels, 72x40, whose aspect ratio is within 1.3% of the film's."""
 FPS = 12.0
+RUN = 8
+"""Shots that are decoded in one go."""
 
 PACKAGE = "moviepy==2.2.1"
 MEMBER = (
@@ -105,28 +107,26 @@ def _shot(row: dict[str, str]) -> Shot:
     )
 
 
-def limited(shots: Sequence[Shot], limit: int) -> list[Shot]:
-    """The first `limit` training shots and as large a share of the others, at least one; 0 = all."""
-    train = sum(shot.split == "train" for shot in shots)
-    if not limit or limit >= train:
-        return list(shots)
-    left = {"train": limit, "val": max(1, round(limit / train * (len(shots) - train)))}
-    kept = []
-    for shot in shots:
-        if left[shot.split] > 0:
-            left[shot.split] -= 1
-            kept.append(shot)
-    return kept
+def inputs(options: Options) -> list[Input]:
+    """Runs of shots.
+
+    Raises:
+      UserError: if the film cannot be had, or not with the wanted frame rate or size.
+    """
+    path = film_path(options.film)
+    info = probe(path)
+    _step(info.fps, options.fps)
+    _size(info, options)
+    count = len(limited(load_shots(), options.limit))
+    runs = [(start, min(start + RUN, count)) for start in range(0, count, RUN)]
+    weight = path.stat().st_size // len(runs)
+    return [Input(f"shots {a}..{b - 1}", "train", str(path), weight, data=(a, b)) for a, b in runs]
 
 
-def count(options: Options) -> int:
-    """Number of shots that `clips` goes through."""
-    return len(limited(load_shots(), options.limit))
-
-
-def clips(options: Options) -> Iterator[Clip | Rejection]:
-    """Decodes the film once and yields every shot as one clip; see `shot_clips`."""
-    return shot_clips(film_path(options.film), limited(load_shots(), options.limit), options)
+def clips(options: Options, source: Input) -> Iterator[Clip | Rejection]:
+    """Decodes a run of shots; see `shot_clips`."""
+    start, end = source.data
+    return shot_clips(pathlib.Path(source.path), limited(load_shots(), options.limit)[start:end], options)
 
 
 def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> Iterator[Clip | Rejection]:
@@ -140,10 +140,7 @@ def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> I
     """
     info = probe(path)
     step = _step(info.fps, options.fps)
-    try:
-        height, width = fit_size(info.height, info.width, options.patch, options.max_tokens)
-    except ValueError as error:
-        raise UserError(f"--max_tokens={options.max_tokens}: {error}") from error
+    height, width = _size(info, options)
     notes = [f"kept 1 of {step} frames"] if step > 1 else []
     change = aspect_change((info.height, info.width), (height, width)) - 1
     notes += [f"aspect ratio {change:+.1%}"] if abs(change) > 5e-4 else []
@@ -153,11 +150,24 @@ def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> I
         if len(video_TYXC) < -(-before[0] // step):
             yield Rejection(shot.item, shot.split, "the film ends before the shot does", before)
             continue
-        yield _clip(shot, video_TYXC, info.fps / step, before, notes, options.patch)
+        yield _clip(shot, video_TYXC, info.fps, step, before, notes, options.patch)
+
+
+def _size(info: VideoInfo, options: Options) -> tuple[int, int]:
+    try:
+        return fit_size(info.height, info.width, options.patch, options.max_tokens)
+    except ValueError as error:
+        raise UserError(f"--max_tokens={options.max_tokens}: {error}") from error
 
 
 def _clip(
-    shot: Shot, video_TYXC: np.ndarray, fps: float, before: tuple[int, int, int], notes: list[str], patch: Patch
+    shot: Shot,
+    video_TYXC: np.ndarray,
+    native: float,
+    step: int,
+    before: tuple[int, int, int],
+    notes: list[str],
+    patch: Patch,
 ) -> Clip:
     frames = patch.floor_frames(len(video_TYXC))
     trimmed = len(video_TYXC) - frames
@@ -166,7 +176,7 @@ def _clip(
         id=stable_id("film", SHA256, shot.number),
         split=shot.split,
         video_TYXC=video_TYXC[:frames],
-        fps=fps,
+        fps=native / step,
         captions=shot.captions,
         extra={
             "shot": np.int32(shot.number),
@@ -174,6 +184,7 @@ def _clip(
             "subject_box": np.array(shot.subject_box, np.float32),
         },
         shape_before=before,
+        fps_before=native,
         notes=(*notes, *([f"last {trimmed} kept frames trimmed"] if trimmed else [])),
     )
 

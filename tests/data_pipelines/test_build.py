@@ -5,55 +5,26 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 
+import fake_source
 import numpy as np
 import pytest
+from fake_source import FakeEncoder
 
-from data_pipelines import build as build_module
-from data_pipelines import physics
-from data_pipelines.build import BuildArgs, build, make_args, parse_patch
-from data_pipelines.clip import Clip, Options, Rejection, stable_id
-from data_pipelines.sources import SOURCES, Source, physics_counts
+from data_pipelines import assemble, jobs, physics
+from data_pipelines.build import build
+from data_pipelines.build_args import BuildArgs, make_args, parse_patch, parse_shard
+from data_pipelines.clip import Options, stable_id
+from data_pipelines.physics_source import physics_counts
+from data_pipelines.sources import SOURCES
 from data_pipelines.store import Dataset
 from vdit.config import UserError
 from vdit.patches import Patch
 
 
-class FakeEncoder:
-    """One feature row a word, and a count of what was asked."""
-
-    name, width, hash = "fake", 3, "f00d"
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        self.seen += texts
-        return [np.array([[len(word)] * 3 for word in text.split()], np.float16).reshape(-1, 3) for text in texts]
-
-
-def some_clips(options: Options) -> Iterator[Clip | Rejection]:
-    for i in range(options.limit or 12):
-        if i % 4 == 3:
-            yield Rejection(f"clip {i}", "train", "broken", (9, 20, 20))
-            continue
-        video = np.full((5, 16, 24, 3), i, np.uint8)
-        shape = (11, 32, 48) if i % 4 == 2 else None
-        notes = ("halved",) if shape else ()
-        captions = {"short": f"number {i % 2}"}
-        split = "val" if i % 4 == 1 else "train"
-        yield Clip(f"clip {i}", stable_id("some", i), split, video, 8.0, captions, {"n": np.int32(i)}, shape, notes)
-
-
-def no_clips(options: Options) -> Iterator[Clip | Rejection]:
-    yield Rejection("clip 0", "train", "too dark")
-
-
 @pytest.fixture(autouse=True)
 def fake_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, clips in (("some", some_clips), ("none", no_clips)):
-        source = Source("free", ("short",), 0, 0.0, 1, lambda options: options.limit or 12, clips)
+    for name, source in fake_source.SOURCES.items():
         monkeypatch.setitem(SOURCES, name, source)
 
 
@@ -74,13 +45,15 @@ def test_every_input_is_in_the_ledger(tmp_path: pathlib.Path, capsys: pytest.Cap
         "reason": "halved",
         "shape_before": "11x32x48",
         "shape_after": "5x16x24",
+        "fps_before": "16",
+        "fps_after": "8",
     }
     assert (rows[3]["reason"], rows[3]["shape_before"], rows[3]["shape_after"]) == ("broken", "9x20x20", "")
     table = capsys.readouterr().out
     assert [line.split() for line in table.splitlines()[:3]] == [
-        ["split", "accepted", "scaled", "rejected", "frames", "pixels/frame"],
-        ["train", "3", "3", "3", "30", "384-384"],
-        ["val", "3", "0", "0", "15", "384-384"],
+        ["split", "accepted", "scaled", "split", "rejected", "frames", "pixels/frame"],
+        ["train", "3", "3", "0", "3", "30", "384-384"],
+        ["val", "3", "0", "0", "0", "15", "384-384"],
     ]
     assert "rejected 3: broken" in table
 
@@ -99,7 +72,8 @@ def test_the_data_set(tmp_path: pathlib.Path) -> None:
 
 def test_small_chunks_give_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(BuildArgs("some", str(tmp_path / "a")), FakeEncoder())
-    monkeypatch.setattr(build_module, "CHUNK_CLIPS", 2)
+    monkeypatch.setattr(assemble, "CHUNK_CLIPS", 2)
+    monkeypatch.setattr(jobs, "JOB_INPUTS", 3)
     encoder = FakeEncoder()
     build(BuildArgs("some", str(tmp_path / "b")), encoder)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -140,8 +114,8 @@ def test_nothing_accepted_is_an_error_and_leaves_nothing(tmp_path: pathlib.Path)
 
 def test_physics_does_not_depend_on_workers(tmp_path: pathlib.Path) -> None:
     for workers in (1, 2):
-        options = Options(limit=1000, workers=workers, seed=5)
-        build(BuildArgs("physics", str(tmp_path / str(workers)), options), FakeEncoder())
+        args = BuildArgs("physics", str(tmp_path / str(workers)), Options(limit=1000, seed=5), workers=workers)
+        build(args, FakeEncoder())
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     dataset = Dataset(tmp_path / "1")
     assert {split: dataset.size(split) for split in dataset.splits} == {"train": 1000, "val": 125, "ood": 125}
@@ -174,15 +148,19 @@ def test_options_that_would_falsify_physics(tmp_path: pathlib.Path, options: Opt
 
 
 FLAGS = dict.fromkeys(("max_tokens", "fps")) | {
+    **{name: value for name, value in vars(Options()).items() if name not in ("max_tokens", "fps")},
     "source": "film",
     "out": "o",
     "limit": 3,
     "patch": "4,8,8",
+    "reject": [],
     "autoencoder": "pixels",
     "text_encoder": "none",
-    "seed": 0,
-    "film": "",
     "workers": 1,
+    "time_limit": 9.0,
+    "reject_timeouts": False,
+    "shard": "0/1",
+    "merge": False,
 }
 
 
@@ -200,6 +178,9 @@ def test_flags_take_the_defaults_of_the_source() -> None:
         ({"limit": -1}, "--limit=-1 is negative"),
         ({"patch": "8,8"}, "--patch='8,8' is not three"),
         ({"patch": "4,0,8"}, "--patch='4,0,8' is not three"),
+        ({"shard": "2/2"}, "--shard='2/2' is not i/n"),
+        ({"shard": "one"}, "--shard='one' is not i/n"),
+        ({"reject": ["grey"]}, "--reject='grey' is unknown; choose from black, frozen"),
     ],
 )
 def test_bad_flags(flags: dict[str, object], message: str) -> None:
@@ -208,11 +189,24 @@ def test_bad_flags(flags: dict[str, object], message: str) -> None:
 
 
 def test_patch_and_unknown_autoencoder(tmp_path: pathlib.Path) -> None:
-    assert parse_patch("1,16,8") == Patch(1, 16, 8)
+    assert parse_patch("1,16,8") == Patch(1, 16, 8) and parse_shard("3/8") == (3, 8)
     with pytest.raises(UserError, match="--autoencoder='vae' is unknown"):
         build(BuildArgs("some", str(tmp_path / "out"), autoencoder="vae"), FakeEncoder())
     with pytest.raises(UserError, match="--out is missing"):
         build(BuildArgs("some", ""), FakeEncoder())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(shots=True), "--shots=True means nothing to --source=some"),
+        (Options(val=0.1), "--val=0.1 means nothing"),
+        (Options(film="f.mp4"), "--film=f.mp4 means nothing"),
+    ],
+)
+def test_options_that_mean_nothing_to_the_source(tmp_path: pathlib.Path, options: Options, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(BuildArgs("some", str(tmp_path / "out"), options), FakeEncoder())
 
 
 def test_command_line(tmp_path: pathlib.Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import film
-from data_pipelines.clip import Clip, Options, Rejection
-from data_pipelines.decode import decode_ranges, probe, scaled_rgb
+from data_pipelines.clip import Clip, Options, Rejection, limited
+from data_pipelines.decode import Scaler, decode_ranges, probe
 from vdit.config import UserError
 from vdit.patches import Patch
 
@@ -53,7 +53,7 @@ def test_area_scaling_keeps_colour_resolution() -> None:
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (10, 18, 3), dtype=np.uint8)
     large = av.VideoFrame.from_ndarray(blocks.repeat(16, axis=0).repeat(16, axis=1), "rgb24").reformat(format="yuv420p")
-    error = scaled_rgb(large, 10, 18).astype(float) - blocks
+    error = Scaler()(large, 10, 18).astype(float) - blocks
     assert np.abs(error).mean() < 3  # straight to rgb24 the mean is above 30
 
 
@@ -113,7 +113,7 @@ def test_the_captions() -> None:
 def test_limit_keeps_a_share_of_each_split() -> None:
     shots = film.load_shots()
     for limit, val in ((1, 1), (57, 6), (114, 13), (0, 13), (1000, 13)):
-        kept = film.limited(shots, limit)
+        kept = limited(shots, limit)
         assert sum(s.split == "val" for s in kept) == val
         assert sum(s.split == "train" for s in kept) == min(limit or 114, 114)
         assert [s.number for s in kept] == sorted(s.number for s in kept)

@@ -14,7 +14,7 @@ from etils import epath
 
 from data_pipelines.records import Record
 from data_pipelines.store import Dataset
-from data_pipelines.writer import DatasetWriter, partial_directory
+from data_pipelines.writer import DatasetWriter
 from vdit.config import UserError
 from vdit.patches import Patch, patchify, unpatchify
 
@@ -190,22 +190,3 @@ def test_unlike_records_are_refused(tmp_path: pathlib.Path) -> None:
     writer.add("train", make_record(0))
     with pytest.raises(ValueError, match="ids of split train are not distinct"):
         writer.finish(META)
-
-
-def test_partial_directory_is_all_or_nothing(tmp_path: pathlib.Path) -> None:
-    out, part = epath.Path(tmp_path / "out"), tmp_path / "out.partial"
-    with pytest.raises(RuntimeError), partial_directory(out) as folder:
-        (folder / "a").write_text("a")
-        raise RuntimeError
-    assert not out.exists() and not part.exists()
-    part.mkdir()
-    (part / "precious").write_text("not ours")
-    with pytest.raises(UserError, match="is in the way"), partial_directory(out):
-        pass
-    assert (part / "precious").exists()
-    (part / ".build-lock").write_text("")  # now it looks like what a killed build left
-    with partial_directory(out) as folder:
-        with pytest.raises(UserError, match="another build"), partial_directory(out):
-            pass
-        (folder / "b").write_text("b")
-    assert [path.name for path in out.iterdir()] == ["b"] and not part.exists()

@@ -1,0 +1,110 @@
+"""From finished jobs, in order, to shards: captions are encoded, records written, what is no longer needed removed."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import staged
+from data_pipelines.clip import Clip, Cut, Outcome, Rejection
+from data_pipelines.ledger import Entry
+from data_pipelines.records import Record
+from data_pipelines.staged import Staged
+from data_pipelines.worker import Job
+from data_pipelines.writer import PartWriter
+from vdit.models.token_encoder import TextEncoder
+
+CHUNK_CLIPS, CHUNK_BYTES = 4096, 256 << 20
+"""Clips that wait on disk until their captions are encoded in large batches."""
+
+CACHE_BYTES = 256 << 20
+"""Caption features that are kept, so that a text that comes again is not encoded again."""
+
+
+class Assembler:
+    """Writes the clips of jobs to a part.
+
+    Args:
+      writer: of the part.
+      encoder: of captions.
+    """
+
+    def __init__(self, writer: PartWriter, encoder: TextEncoder) -> None:
+        self._writer, self._encoder = writer, encoder
+        self._waiting: list[Staged] = []
+        self._bytes = 0
+        self._features: dict[str, np.ndarray] = {}
+        self._seen: collections.Counter[str] = collections.Counter()
+        self._kept: dict[Path, dict[str, int]] = {}  # arrays on disk -> last example of each split in them
+
+    def take(self, job: Job) -> None:
+        """Takes the outcomes of the next job."""
+        entries = staged.read(job.folder, job.number)
+        assert entries is not None, job.number
+        last: dict[str, int] = {}
+        for entry in entries:
+            if not entry.is_clip:
+                continue
+            split = entry.entry["split"]
+            self._seen[split] += 1
+            last[split] = self._seen[split]
+            if self._writer.skip(split):
+                self._writer.describe(self._record(entry.outcome(pixels=False), None))
+            else:
+                self._waiting.append(entry)
+                self._bytes += entry.bytes
+        self._kept[staged.bin_path(job.folder, job.number)] = last
+        if len(self._waiting) >= CHUNK_CLIPS or self._bytes >= CHUNK_BYTES:
+            self.flush()
+        self._release()
+
+    def flush(self) -> None:
+        """Writes the clips that wait."""
+        texts = dict.fromkeys(text for entry in self._waiting for text in entry.entry["captions"].values())
+        new = [text for text in texts if text not in self._features]
+        self._features.update(zip(new, self._encoder.encode(new), strict=True))
+        for entry in self._waiting:
+            self._writer.add(entry.entry["split"], self._record(entry.outcome(), self._features))
+        self._waiting, self._bytes = [], 0
+        size = sum(text_ME.nbytes for text_ME in self._features.values())
+        while size > CACHE_BYTES:
+            size -= self._features.pop(next(iter(self._features))).nbytes
+
+    def _record(self, clip: Outcome, features: dict[str, np.ndarray] | None) -> Record:
+        assert isinstance(clip, Clip)
+        none = np.zeros((0, self._encoder.width), np.float16)
+        text = {kind: none if features is None else features[caption] for kind, caption in clip.captions.items()}
+        return Record(clip.id, clip.video_TYXC, clip.fps, clip.captions, text, clip.extra)
+
+    def _release(self) -> None:
+        """Removes arrays of which every clip lies in a closed shard."""
+        for path, last in list(self._kept.items()):
+            if all(number <= self._writer.written(split) for split, number in last.items()):
+                path.unlink(missing_ok=True)
+                del self._kept[path]
+
+
+def ledger_entry(staged_outcome: Staged) -> Entry:
+    """What the ledger says of an outcome."""
+    outcome = staged_outcome.outcome(pixels=False)
+    if isinstance(outcome, Rejection):
+        status, after = "rejected", None
+    elif isinstance(outcome, Cut):
+        status, after = "split", None
+    else:
+        after = staged_outcome.shape
+        assert after is not None
+        before = outcome.shape_before or after
+        return Entry(
+            outcome.item,
+            outcome.split,
+            "scaled" if before[1:] != after[1:] else "accepted",
+            "; ".join(outcome.notes),
+            before,
+            after,
+            outcome.fps_before or outcome.fps,
+            outcome.fps,
+        )
+    return Entry(outcome.item, outcome.split, status, outcome.reason, outcome.shape_before, after, outcome.fps_before)

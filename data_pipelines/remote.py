@@ -1,0 +1,165 @@
+"""Files that may be on this machine or behind a URL (gs://, s3:// and whatever else fsspec knows).
+
+Where TensorFlow-free access to a bucket needs a package (gcsfs for gs://, s3fs for s3://), its absence is a UserError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from vdit.config import UserError
+
+ATTEMPTS, FIRST_WAIT = 4, 0.5
+"""A transfer is tried so often; the wait doubles."""
+
+
+def is_remote(path: Any) -> bool:
+    """Whether a path is a URL."""
+    return "://" in str(os.fspath(path))
+
+
+def _locate(path: Any) -> tuple[Any, str]:
+    text = os.fspath(path)
+    text = _url(text)
+    try:
+        return fsspec.core.url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{text} cannot be opened: {error}") from error
+
+
+def _url(text: str) -> str:
+    """Undoes what pathlib does to the two slashes of a URL."""
+    scheme, mark, rest = text.partition(":/")
+    return f"{scheme}://{rest.lstrip('/')}" if mark and len(scheme) > 1 and "/" not in scheme else text
+
+
+def open_file(path: Any, mode: str) -> Any:
+    """Opens a file."""
+    system, place = _locate(path)
+    return system.open(place, mode)
+
+
+def read_bytes(path: Any) -> bytes:
+    """The bytes of a file."""
+    with open_file(path, "rb") as file:
+        return file.read()
+
+
+def write_bytes(path: Any, data: bytes) -> None:
+    """Writes a file, whole or not at all; makes the folders on the way."""
+    system, place = _locate(path)
+    system.makedirs(os.path.dirname(place), exist_ok=True)
+    if is_remote(path):  # objects appear when they are whole
+        system.pipe_file(place, data)
+        return
+    partial = Path(f"{place}.writing")
+    partial.write_bytes(data)
+    partial.replace(place)
+
+
+def exists(path: Any) -> bool:
+    system, place = _locate(path)
+    return bool(system.exists(place))
+
+
+def is_file(path: Any) -> bool:
+    system, place = _locate(path)
+    return bool(system.isfile(place))
+
+
+def size(path: Any) -> int:
+    """Bytes of a file.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    system, place = _locate(path)
+    return int(system.info(place)["size"])
+
+
+def list_names(path: Any) -> list[str]:
+    """Names of what lies in a folder; empty if it does not exist."""
+    system, place = _locate(path)
+    try:
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in system.ls(place, detail=False, refresh=True))
+    except FileNotFoundError:
+        return []
+
+
+def walk(path: Any) -> Iterator[tuple[str, int]]:
+    """(path below the folder, bytes) of all files in a tree, in no order of use."""
+    system, place = _locate(path)
+    root = place.rstrip("/") + "/"
+    for name, info in system.find(place, detail=True).items():
+        yield name[len(root) :], int(info["size"] or 0)
+
+
+def move(source: Any, target: Any) -> None:
+    """Moves a file; if it is at its target already, that is where it stays."""
+    system, origin = _locate(source)
+    _, place = _locate(target)
+    if not system.exists(origin) and system.exists(place):
+        return
+    system.mv(origin, place)
+
+
+def remove(path: Any) -> None:
+    """Removes a tree, if it is there."""
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    system, place = _locate(path)
+    with contextlib.suppress(FileNotFoundError):
+        system.rm(place, recursive=True)
+
+
+def fetch(url: str, target: Path) -> Path:
+    """Copies a remote file to this machine, whole or not at all.
+
+    Raises:
+      UserError: if it cannot be had after several tries.
+    """
+    system, place = _locate(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".fetching")
+    for attempt in range(ATTEMPTS):
+        try:
+            system.get_file(place, str(partial))
+            return partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if attempt == ATTEMPTS - 1:
+                raise UserError(f"{url} cannot be read ({error}); start again to go on from here") from error
+            time.sleep(FIRST_WAIT * 2**attempt)
+    raise AssertionError
+
+
+def send(path: Path, url: str) -> None:
+    """Copies a file of this machine to a URL.
+
+    Raises:
+      UserError: if it cannot be written after several tries.
+    """
+    system, place = _locate(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            system.put_file(str(path), place)
+            return
+        except OSError as error:
+            if attempt == ATTEMPTS - 1:
+                raise UserError(f"{url} cannot be written ({error}); start again to go on from here") from error
+            time.sleep(FIRST_WAIT * 2**attempt)
+
+
+def local_name(url: str) -> str:
+    """A file name of this machine that no other URL has, with the same ending."""
+    return hashlib.sha256(url.encode()).hexdigest()[:24] + os.path.splitext(url)[1]
