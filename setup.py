@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/splash_attention.py calls is not public
+SHOTS = "scenedetect-headless>=0.7"
 TEST = [
     TOKAMAX,
     "hypothesis>=6.100",
@@ -12,6 +13,7 @@ TEST = [
     "mypy>=1.15",
     "pytest>=8.3",
     "ruff>=0.12",
+    SHOTS,
 ]
 
 setup(
@@ -27,9 +29,10 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
-        "av>=14",
+        "av>=18",
         "etils[epath]>=1.10",
         "flax>=0.12",
+        "fsspec>=2024.6",
         "grain>=0.2.18",
         "jax>=0.10",
         "jaxtyping>=0.3",
@@ -49,6 +52,9 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10", TOKAMAX],
         "gpu": ["jax[cuda13]>=0.10", TOKAMAX],
+        "shots": [SHOTS],
+        "gcs": ["gcsfs>=2024.6"],
+        "s3": ["s3fs>=2024.6"],
         "test": TEST,
         "parity": ["pytest>=8.3", "hypothesis>=6.100", "torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
         "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
