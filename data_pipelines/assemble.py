@@ -41,10 +41,8 @@ class Assembler:
 
     def take(self, job: Job) -> None:
         """Takes the outcomes of the next job."""
-        entries = staged.read(job.folder, job.number)
-        assert entries is not None, job.number
         last: dict[str, int] = {}
-        for entry in entries:
+        for entry in staged.read(job.folder, job.number):
             if not entry.is_clip:
                 continue
             split = entry.entry["split"]

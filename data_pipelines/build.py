@@ -134,7 +134,7 @@ def _build_part(
     with (part / LEDGER_FILE).open("w", encoding="utf-8", newline="") as file:
         ledger = Ledger(file)
         for number in numbers:
-            for entry in staged.read(folder, number) or []:
+            for entry in staged.read(folder, number):
                 ledger.add(ledger_entry(entry))
     writer.close(
         {

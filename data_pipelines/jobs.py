@@ -82,11 +82,10 @@ class Finished:
         self._written, self._seen = written, dict.fromkeys(written, 0)
 
     def __call__(self, job: Job) -> bool:
-        entries = staged.read(job.folder, job.number)
-        if entries is None:
+        if not staged.is_finished(job.folder, job.number):
             return False
         needed = False
-        for entry in entries:
+        for entry in staged.read(job.folder, job.number):
             if entry.is_clip:
                 split = entry.entry["split"]
                 self._seen[split] = self._seen.get(split, 0) + 1

@@ -22,6 +22,9 @@ from vdit.config import UserError
 ATTEMPTS = 3
 """An input that hangs or crashes the decoder is tried so often, each time with twice the time."""
 
+STARTUP = 60.0
+"""Seconds a process may take to begin with a job."""
+
 LOOK_AHEAD = 4
 """Jobs per worker that may be done before an earlier one is."""
 
@@ -90,11 +93,12 @@ class Pool:
                     self._done.add(job.number)
                 else:
                     queue.append(_Task(job, self._ready(job), collections.Counter()))
-            while waiting and waiting[0].number in self._done:
-                self._done.discard(waiting[0].number)
-                yield waiting.popleft()
             if not waiting:
                 return
+            if waiting[0].number in self._done:
+                self._done.discard(waiting[0].number)
+                yield waiting.popleft()
+                continue
             self._dispatch(queue)
             if not self._busy:
                 if self._stuck and not queue:
@@ -184,7 +188,7 @@ class _Worker:
         if self._process is None or self._process.poll() is not None:
             self._launch()
         self.task, self.position, self._limit = task, 0, limit
-        self.deadline = time.monotonic() + limit
+        self.deadline = time.monotonic() + max(limit, STARTUP)  # until it says that it has begun
         with contextlib.suppress(OSError):  # it died while idle: `hear` finds out
             self.connection.send(task.job)
 

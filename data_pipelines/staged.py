@@ -53,12 +53,14 @@ def write(folder: Path, job: int, outcomes: Iterable[Outcome]) -> None:
     partial.replace(json_path(folder, job))
 
 
-def read(folder: Path, job: int) -> list[Staged] | None:
-    """The outcomes of a job, without pixels; None if it is not finished."""
-    path = json_path(folder, job)
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+def is_finished(folder: Path, job: int) -> bool:
+    """Whether a job's outcomes are there."""
+    return json_path(folder, job).exists()
+
+
+def read(folder: Path, job: int) -> list[Staged]:
+    """The outcomes of a finished job, without pixels."""
+    content = json.loads(json_path(folder, job).read_text(encoding="utf-8"))
     return [Staged(bin_path(folder, job), entry) for entry in content["outcomes"]]
 
 
