@@ -1,6 +1,9 @@
 import dataclasses
 import json
+import re
+import resource
 import shutil
+import signal
 from fractions import Fraction
 
 import av
@@ -10,6 +13,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from vdit import video_io
 from vdit.models.text_encoders import TEXT_ENCODERS
 
 
@@ -42,6 +46,19 @@ def read_video(path) -> tuple[np.ndarray, Fraction, dict[str, str]]:
         return np.stack(frames), stream.average_rate, dict(container.metadata)
 
 
+def pixels_of(path) -> np.ndarray:
+    """The exact pixels of a .npz."""
+    with np.load(path) as file:
+        return file["video"]
+
+
+def clip(path, frames: int, height: int = 16, width: int = 24, fps: float = 12.0):
+    """A random clip, exactly."""
+    video = np.random.default_rng(frames).integers(0, 256, (frames, height, width, 3), np.uint8)
+    video_io.write_npz(path, video, fps, {})
+    return video
+
+
 def image(path, height: int = 16, width: int = 24):
     """A picture with a bright left half."""
     pixels = np.full((height, width, 3), 40, np.uint8)
@@ -54,7 +71,8 @@ def test_text_to_video(run, tmp_path):
     out = tmp_path / "x.mp4"
     done = run("--prompt=a wave moves left", "--size=24x16", "--frames=9", f"--out={out}", "--scale=4", "--seed=3")
     assert done.status == 0, done.err
-    assert done.out == f"{out} and {tmp_path / 'x.png'}: 9 frames of 24x16 at 12 frames/s\n"
+    beside = [tmp_path / "x.png", tmp_path / "x.json"]
+    assert done.out == f"{out}, {beside[0]} and {beside[1]}: 9 frames of 24x16 at 12 frames/s\n"
     video, rate, tags = read_video(out)
     assert video.shape == (9, 64, 96, 3) and rate == 12
     assert {
@@ -65,10 +83,16 @@ def test_text_to_video(run, tmp_path):
         "checkpoint": "long@60",
     }.items() <= tags.items()
     assert tags["software"].startswith("vdit ")
+    about = json.loads(beside[1].read_text())
+    assert {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()} == {
+        name: value for name, value in tags.items() if name in about
+    }
+    assert about["mode"] == "text" and about["checkpoint_step"] == 60 and about["frames"] == 9
+    assert re.fullmatch("[0-9a-f]{16}", about["config_hash"])
     strip = np.asarray(Image.open(tmp_path / "x.png"))
     assert strip.shape == (64 + 2, 8 * (96 + 2), 3)  # 8 of the 9 frames, each with a line around it
     assert np.abs(strip[1:65, 1:97].astype(int) - video[0]).mean() < 8  # H.264 keeps colours about
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.mp4", "x.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.mp4", "x.png"]
 
 
 def test_seed_and_prompt_decide_the_video(run, tmp_path):
@@ -107,6 +131,133 @@ def test_a_photograph_is_scaled_to_the_patch_grid(run, tmp_path):
     assert read_video(out)[0].shape == (5, 64, 96, 3)
 
 
+def test_every_way_to_prompt_in_one_go(run, tmp_path):
+    """A file of prompts; what is given comes back exactly (in .npz), wherever it is given."""
+    here = tmp_path / "in"
+    here.mkdir()
+    picture = np.asarray(Image.open(image(here / "i.png")))
+    head, tail = clip(here / "a.npz", 7), clip(here / "b.npz", 6)
+    at = lambda name: str(here / name)  # noqa: E731
+    lines = [
+        {"mode": "image", "frames": 1},
+        {"mode": "first_frame", "image": at("i.png"), "prompt": "a wave"},
+        {"mode": "last_frame", "last": at("i.png")},
+        {"mode": "first_last", "image": at("i.png"), "last": at("i.png"), "frames": 13},
+        {"mode": "head", "head": at("a.npz"), "frames": 13},
+        {"mode": "tail", "tail": at("b.npz"), "frames": 13},
+        {"mode": "head_tail", "head": at("a.npz"), "tail": at("b.npz"), "frames": 13},
+        {"mode": "loop", "image": at("i.png"), "loop": True},
+        {"mode": "loop", "loop": True, "size": "24x16", "negative": "a wave"},
+        {"mode": "connect", "connect": f"{at('a.npz')},{at('b.npz')}", "frames": 13},
+        {"mode": "edit", "edit": at("a.npz"), "strength": 0.5},
+        {"mode": "inpaint", "edit": at("a.npz"), "mask": "8,0,24,16"},
+        {"mode": "text+reference", "reference": f"{at('i.png')},{at('i.png')}", "size": "16x16", "stagger": 0.3},
+    ]
+    rows = [
+        {"seed": i, **{k: v for k, v in line.items() if k != "mode"}, "out": f"{i}.npz"} for i, line in enumerate(lines)
+    ]
+    (here / "p.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = run(f"--prompts={here / 'p.jsonl'}", "--frames=9", f"--out={out}", "--scale=1")
+    assert done.status == 0, done.err
+    assert re.fullmatch(r"13 videos in \d+ s", done.out.splitlines()[-1])
+    videos = [pixels_of(out / f"{i}.npz") for i in range(len(lines))]
+    notes = [json.loads((out / f"{i}.json").read_text()) for i in range(len(lines))]
+    assert [note["mode"] for note in notes] == [line["mode"] for line in lines]
+    assert [note["seed"] for note in notes] == list(range(len(lines)))
+    assert [len(video) for video in videos] == [1, 9, 9, 13, 13, 13, 13, 9, 9, 13, 5, 5, 9]
+    equal = np.testing.assert_array_equal
+    equal(videos[1][0], picture)
+    equal(videos[2][-4:], np.stack([picture] * 4))  # a single frame fills its group
+    equal(videos[3][[0, -1]], np.stack([picture] * 2))
+    equal(videos[4][:5], head[:5])
+    equal(videos[5][-4:], tail[-4:])
+    equal(videos[6][:5], head[:5])
+    equal(videos[6][-4:], tail[-4:])
+    equal(videos[7][0], picture)
+    assert (videos[7][-1] != picture).any()  # the group that is the first frame again is not shown
+    equal(videos[9][0], head[-1])  # a third of the groups at most
+    equal(videos[9][-4:], tail[:4])
+    assert videos[10].shape == head[:5].shape and (videos[10] != head[:5]).any()
+    equal(videos[11][:, :, :8], head[:5, :, :8])
+    assert (videos[11][:, :, 8:] != head[:5, :, 8:]).mean() > 0.5
+
+
+def test_a_long_video_is_made_window_by_window(run, tmp_path):
+    head, out = clip(tmp_path / "a.npz", 5), tmp_path / "x.mp4"
+    done = run(f"--head={tmp_path / 'a.npz'}", "--frames=33", "--window=9", f"--out={out}", "--scale=1", "--preview=1")
+    assert done.status == 0, done.err
+    video, rate, tags = read_video(out)
+    assert video.shape == (33, 16, 24, 3) and rate == 12 and tags["window"] == "9" and tags["frames"] == "33"
+    exact = tmp_path / "x.npz"
+    assert run(f"--head={tmp_path / 'a.npz'}", "--frames=33", "--window=9", f"--out={exact}").status == 0
+    np.testing.assert_array_equal(pixels_of(exact)[:5], head)
+    assert np.abs(video[5:].astype(int) - pixels_of(exact)[5:]).mean() < 30
+    assert "--window=5 is not 1 + k*4 frames, more than the 5" in run("--frames=33", "--window=5", f"--out={out}").error
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".npz"])
+def test_formats(run, tmp_path, suffix):
+    out = tmp_path / f"x{suffix}"
+    assert run("--prompt=a wave", "--size=24x16", "--frames=5", f"--out={out}", "--scale=2").status == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {suffix, ".png", ".json"}
+    if suffix == ".gif":
+        with Image.open(out) as gif:
+            assert gif.n_frames == 5 and gif.size == (48, 32)
+            assert json.loads(gif.info["comment"])["prompt"] == "a wave"
+    if suffix == ".npz":
+        assert video_io.read_clip(out, 12.0).shape == (5, 16, 24, 3)
+
+
+def test_previews_are_written_and_cleared_away(run, tmp_path, monkeypatch):
+    written = []
+    write = video_io.write_png
+    monkeypatch.setattr(video_io, "write_png", lambda path, pixels: written.append(path.name) or write(path, pixels))
+    assert (
+        run("--size=16x16", "--frames=5", "--sampler=euler", "--preview=1", f"--out={tmp_path / 'x.mp4'}").status == 0
+    )
+    assert written == ["x.preview.png", "x.preview.png", "x.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.mp4", "x.png"]
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.gif", "x.npz"])
+def test_a_disk_that_fills_up_leaves_no_partial_file(run, tmp_path, name):
+    run("--size=16x16", "--frames=5", f"--out={tmp_path / 'warm.npz'}")  # what JAX writes must not be cut
+    for path in tmp_path.iterdir():
+        path.unlink()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # bytes: writing fails midway, as on a full disk
+        done = run("--size=16x16", "--frames=5", f"--out={tmp_path / name}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert done.error.startswith(f"cannot write {tmp_path / name}: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty; write one JSON object a line"),
+        ("\n\n", "is empty; write one JSON object a line"),
+        ('{"prompt": "a"}\n{"prompt": ', "line 2 of --prompts="),
+        ("[1]", "not a JSON object"),
+        ('{"promt": "a"}', "line 1 of --prompts={file}: unknown config field promt; did you mean prompt?"),
+        ('{"frames": "9"}', "line 1 of --prompts={file}: config field frames='9' should be of type int"),
+        ('{"image": "a.png", "head": "b.mp4"}', "line 1 of --prompts={file}: --image and --head say different things"),
+        ('{"out": "a.mp4"}\n{"out": "a.mp4"}', "names an out file twice"),
+        ('{"out": "a.avi"}', "a.avi should be a file ending in one of"),
+    ],
+)
+def test_files_of_prompts_that_cannot_be_used(run, tmp_path, content, message):
+    file = tmp_path / "p.jsonl"
+    file.write_text(content)
+    assert message.format(file=file) in run(f"--prompts={file}", f"--out={tmp_path}").error
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -119,8 +270,28 @@ def test_a_photograph_is_scaled_to_the_patch_grid(run, tmp_path):
         (["--image=missing.png"], "--image=missing.png cannot be read as an image"),
         (["--image={here}/text.png"], "text.png cannot be read as an image"),
         (["--image={here}/wide.png", "--size=16x16"], "--size=16x16 would stretch --image of 64x8"),
-        (["--out={here}/none/x.mp4"], "none/x.mp4 should be an .mp4 file in a folder that exists"),
-        (["--out={here}/x.gif"], "x.gif should be an .mp4 file"),
+        (
+            ["--out={here}/none/x.mp4"],
+            "none/x.mp4 should be a file ending in one of .mp4, .gif, .png, .npz, in a folder",
+        ),
+        (["--out={here}/x.avi"], "x.avi should be a file ending in one of"),
+        (["--head={here}/text.png"], "--head={here}/text.png cannot be read as a clip"),
+        (["--head={here}/a.npz", "--size=24x16"], "--head have 5 frames, the video has 5; raise --frames"),
+        (["--image=a.png", "--head=b.mp4"], "--image and --head say different things about the same frames; leave one"),
+        (["--loop", "--tail=b.mp4"], "--loop and --tail say different things"),
+        (["--connect=a.mp4"], "--connect=a.mp4 is not two files separated by a comma"),
+        (["--mask=0,0,8,8"], "--mask says what to make anew of a clip; name the clip with --edit"),
+        (["--strength=0.5"], "--strength says how much of a clip to change; name the clip with --edit"),
+        (["--edit={here}/a.npz", "--size=24x16", "--strength=1.5"], "--strength=1.5 is not in (0, 1]"),
+        (["--edit={here}/a.npz", "--size=24x16", "--mask=0,0,99,8"], "is not a box X0,Y0,X1,Y1 within --edit of 24x16"),
+        (["--edit={here}/a.npz", "--size=24x16", "--mask={here}/text.png"], "cannot be read as a clip"),
+        (["--frames=1", "--loop"], "--frames=1 is an image, which has one frame only; ask for more frames"),
+        (["--reference=missing.png"], "--reference=missing.png cannot be read as an image"),
+        (["--guidance_interval=1"], "--guidance_interval=1 is not two numbers low,high"),
+        (["--guidance_interval=0.9,0.1"], "--guidance_interval=0.9,0.1 is not two times 0 <= low < high <= 1"),
+        (["--guidance_rescale=2"], "--guidance_rescale=2 is not from 0 to 1"),
+        (["--prompts=missing.jsonl", "--out={here}"], "--prompts=missing.jsonl cannot be read"),
+        (["--prompts=missing.jsonl"], "should be a folder that exists, for the videos of --prompts"),
         (["--step=44"], "no checkpoint of step 44 in"),
         (["--steps=0"], "--steps=0"),
         (["--fps=0"], "--fps=0"),
@@ -132,10 +303,11 @@ def test_a_photograph_is_scaled_to_the_patch_grid(run, tmp_path):
 def test_mistakes(run, tmp_path, arguments, message):
     (tmp_path / "text.png").write_text("not a picture")
     image(tmp_path / "wide.png", 8, 64)
+    clip(tmp_path / "a.npz", 5)
     before = sorted(tmp_path.iterdir())
     arguments = [argument.format(here=tmp_path) for argument in arguments]
     done = run("--size=16x16", "--frames=5", f"--out={tmp_path / 'x.mp4'}", *arguments)
-    assert message in done.error
+    assert message.format(here=tmp_path) in done.error
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -146,7 +318,7 @@ def test_a_model_without_captions_takes_no_prompt(run, tmp_path):
     values["text_encoder"]["name"] = "none"
     (copy / "dataset.json").write_text(json.dumps(values))
     done = run("--prompt=a wave", f"--out={tmp_path / 'x.mp4'}", workdir=copy)
-    assert done.error == f"--prompt is of no use: {copy} was trained without captions; leave it out"
+    assert done.error == f"--prompt is of no use: {copy.name}@60 was trained without captions; leave it out"
 
 
 def test_other_weights_of_the_text_encoder(run, tmp_path, monkeypatch):

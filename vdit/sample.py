@@ -2,126 +2,137 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import json
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
-from vdit import __version__
-from vdit.config import UserError, no_arguments, run_main
-from vdit.patches import Patch
+from vdit.config import UserError, build, no_arguments, run_main
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
+OUT = flags.DEFINE_string(
+    "out", None, "File to write: .mp4, .gif, .png (a strip) or .npz; with --prompts the folder to write to."
+)
+PROMPTS = flags.DEFINE_string(
+    "prompts", None, "File with one JSON object a line, whose fields are the flags up to --seed."
+)
+
 PROMPT = flags.DEFINE_string("prompt", "", "What to show; empty for no caption.")
-SIZE = flags.DEFINE_string("size", None, "Width x height in pixels, such as 40x32; default: of --image, or 32x32.")
-FRAMES = flags.DEFINE_integer("frames", 17, "Number of frames: 1 + k times the patch's.")
+NEGATIVE = flags.DEFINE_string("negative", "", "What guidance keeps away from; default: the missing caption.")
+SIZE = flags.DEFINE_string("size", "", "Width x height in pixels, such as 40x32; default: of what is given, or 32x32.")
+FRAMES = flags.DEFINE_integer("frames", 17, "Number of frames: 1 + k times the patch's; 1 is an image.")
+IMAGE = flags.DEFINE_string("image", "", "First frame: an image file.")
+LAST = flags.DEFINE_string("last", "", "Last frame: an image file. It is repeated to fill the last group of frames.")
+HEAD = flags.DEFINE_string("head", "", "Clip that the video starts with: it is extended forward.")
+TAIL = flags.DEFINE_string("tail", "", "Clip that the video ends with: it is extended backward.")
+LOOP = flags.DEFINE_bool("loop", False, "End where it begins: at --image, or at an image that is made first.")
+CONNECT = flags.DEFINE_string("connect", "", "A,B: from the end of clip A to the start of clip B.")
+EDIT = flags.DEFINE_string("edit", "", "Clip to change; its length is taken.")
+STRENGTH = flags.DEFINE_float("strength", 1.0, "How much --edit changes, in (0, 1].")
+MASK = flags.DEFINE_string("mask", "", "What of --edit to make anew: a box X0,Y0,X1,Y1 or a file that is white there.")
+REFERENCE = flags.DEFINE_string("reference", "", "Images of what to show, separated by commas.")
+STAGGER = flags.DEFINE_float("stagger", 0.0, "Denoise each group of frames this much later than the one before.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", lower_bound=0)
+
 FPS = flags.DEFINE_float("fps", None, "Frames per second; default: of the training data.", lower_bound=0.1)
-OUT = flags.DEFINE_string("out", None, "File to write, .mp4; a strip of frames is written beside it as .png.")
-IMAGE = flags.DEFINE_string("image", None, "First frame: an image file.")
+WINDOW = flags.DEFINE_integer("window", None, "Frames denoised at once; longer videos are made window by window.")
 STEPS = flags.DEFINE_integer("steps", 20, "Denoising steps.", lower_bound=1)
 GUIDANCE = flags.DEFINE_float("guidance", 1.5, "Scale of classifier-free guidance; 1 is none.")
-SAMPLER = flags.DEFINE_enum("sampler", "heun", ["euler", "heun"], "Order 1 or 2.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", lower_bound=0)
+INTERVAL = flags.DEFINE_list("guidance_interval", ["0", "1"], "Diffusion times low,high between which guidance acts.")
+RESCALE = flags.DEFINE_float("guidance_rescale", 0.0, "Share of the spread added by guidance that is taken back.")
+SAMPLER = flags.DEFINE_enum("sampler", "heun", ["euler", "heun", "dpm++", "unipc"], "How to go from time to time.")
+SCHEDULE = flags.DEFINE_enum(
+    "schedule", "linear", ["linear", "cosine", "linear_quadratic"], "Which times to go through."
+)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to sample from; default: the newest.")
 SCALE = flags.DEFINE_integer("scale", 4, "Side of the square that shows one pixel in the files.", lower_bound=1)
+PREVIEW = flags.DEFINE_integer("preview", 0, "Write OUT.preview.png every so many evaluations.", lower_bound=0)
 
 
-def parse_size(text: str, patch: Patch) -> tuple[int, int]:
-    """(height, width) of "WxH".
+def asks_of_flags() -> list[Any]:
+    """What is asked for: one thing by flags, or one a line of --prompts for which the flags are defaults.
 
     Raises:
-      UserError: if it is malformed or not on the patch grid; the message names the nearest size that is.
+      UserError: for a line that is no JSON object of known fields, naming it; for flags that contradict each other.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise UserError(f"--size={text} is not of the form WIDTHxHEIGHT, such as 40x32")
-    width, height = int(match[1]), int(match[2])
-    near = tuple(max(1, round(side / step)) * step for side, step in ((width, patch.width), (height, patch.height)))
-    if (width, height) != near:
+    from vdit.generation.prompts import Ask
+
+    values: dict[str, Any] = {
+        field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Ask) if field.name != "out"
+    }
+    out = Path(OUT.value or "")
+    if PROMPTS.value is None:
+        return [Ask(**values, out=str(out))]
+    try:
+        lines = Path(PROMPTS.value).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts={PROMPTS.value} cannot be read: {error}") from error
+    asks = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            own = json.loads(line)
+            if not isinstance(own, dict):
+                raise UserError("not a JSON object")
+            ask = build({**values, **own}, Ask)
+        except (UserError, json.JSONDecodeError) as error:
+            raise UserError(f"line {number} of --prompts={PROMPTS.value}: {error}") from error
+        asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
+    if not asks:
         raise UserError(
-            f"--size={text} is not a multiple of the {patch.width}x{patch.height} patch; take {near[0]}x{near[1]}"
+            f'--prompts={PROMPTS.value} is empty; write one JSON object a line, such as {{"prompt": "..."}}'
         )
-    return height, width
-
-
-def check_frames(frames: int, patch: Patch) -> None:
-    """Raises UserError unless frames is 1 + k * patch.time, naming the nearest that is."""
-    if frames < 1 or (frames - 1) % patch.time:
-        nearest = 1 + max(0, round((frames - 1) / patch.time)) * patch.time
-        raise UserError(f"--frames={frames} is not 1 + k*{patch.time}; take {nearest}")
+    if len(asks) > len({ask.out for ask in asks}):
+        raise UserError(f"--prompts={PROMPTS.value} names an out file twice")
+    return asks
 
 
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     if WORKDIR.value is None or OUT.value is None:
         raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
-    out = Path(OUT.value)
-    if out.suffix != ".mp4" or not out.parent.is_dir():
-        raise UserError(f"--out={out} should be an .mp4 file in a folder that exists")
+    from vdit.generation.outputs import check_out
+    from vdit.generation.request import Settings
+
+    if PROMPTS.value is not None and not Path(OUT.value).is_dir():
+        raise UserError(f"--out={OUT.value} should be a folder that exists, for the videos of --prompts")
+    asks = asks_of_flags()
+    for ask in asks:
+        check_out(Path(ask.out))
+    try:
+        interval = tuple(map(float, INTERVAL.value))
+        low, high = interval
+    except ValueError as error:
+        raise UserError(f"--guidance_interval={','.join(INTERVAL.value)} is not two numbers low,high") from error
+    settings = Settings(STEPS.value, SAMPLER.value, SCHEDULE.value, GUIDANCE.value, (low, high), RESCALE.value)
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.training.workdir import read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
-    import numpy as np
-
-    from vdit import video_io
-    from vdit.generation import Request
-    from vdit.models.text_encoders import load_text_encoder
+    from vdit.generation.outputs import run_about
+    from vdit.generation.session import Session
     from vdit.training.restore import generator_of, load_run
 
     run = load_run(WORKDIR.value, STEP.value)
-    patch = Patch(*run.meta["patch"])
-    check_frames(FRAMES.value, patch)
-    given = None
-    image = video_io.read_image(IMAGE.value) if IMAGE.value else None
-    default = "32x32"
-    if image is not None:
-        sides = (
-            max(1, round(side / step)) * step
-            for side, step in zip(image.shape[1::-1], (patch.width, patch.height), strict=True)
-        )
-        default = "x".join(map(str, sides))
-    height, width = parse_size(SIZE.value or default, patch)
-    if image is not None:
-        stretch = (width / height) / (image.shape[1] / image.shape[0])
-        if not 0.8 < stretch < 1.25:
-            whole = f"{image.shape[1]}x{image.shape[0]}"
-            raise UserError(
-                f"--size={width}x{height} would stretch --image of {whole} by {stretch:.2f}; take its aspect ratio"
-            )
-        given = video_io.resize(image, height, width)[None]
-    encoder = load_text_encoder(run.meta["text_encoder"]["name"])
-    if encoder.hash != run.meta["text_encoder"]["hash"]:
-        raise UserError(
-            f"{WORKDIR.value} was trained with other weights of {encoder.name}; use the version of vdit that did"
-        )
-    if PROMPT.value and encoder.name == "none":
-        raise UserError(f"--prompt is of no use: {WORKDIR.value} was trained without captions; leave it out")
-    text_ME = np.asarray(encoder.encode([PROMPT.value])[0], np.float32)
-    fps = FPS.value or run.meta["fps"]
-    request = Request(text_ME, FRAMES.value, height, width, fps, SEED.value, given)
-    generator = generator_of(run)
-    with tqdm(total=STEPS.value, unit="step", desc="denoising", disable=not sys.stderr.isatty()) as bar:
-        [video] = generator.generate(
-            [request],
-            steps=STEPS.value,
-            guidance=GUIDANCE.value,
-            sampler=SAMPLER.value,
-            progress=lambda done, _: bar.update(done - bar.n),
-        )
-    tags = {
-        "prompt": PROMPT.value,
-        "seed": str(SEED.value),
-        "steps": str(STEPS.value),
-        "guidance": str(GUIDANCE.value),
-        "checkpoint": f"{run.workdir.name}@{run.position.step}",
-        "software": f"vdit {__version__}",
-    }
-    video_io.write_mp4(out, video, fps, SCALE.value, tags)
-    video_io.write_png(out.with_suffix(".png"), video_io.strip(video, scale=SCALE.value))
-    print(f"{out} and {out.with_suffix('.png')}: {FRAMES.value} frames of {width}x{height} at {fps:g} frames/s")
+    about = run_about(run.workdir.name, run.position.step, run.config)
+    session = Session(generator_of(run), run.meta, about, settings, FPS.value, SCALE.value)
+    start = time.monotonic()
+    with tqdm(unit="step", desc="denoising", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        for line in session.make(asks, WINDOW.value, progress, PREVIEW.value):
+            bar.write(line, file=sys.stdout)
+    if len(asks) > 1:
+        print(f"{len(asks)} videos in {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Reading images and writing what was generated: mp4 (H.264), PNG strips."""
+"""Reading images and clips, and writing what was generated: mp4 (H.264), gif, PNG strips, npz."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,46 +16,153 @@ from PIL import Image, UnidentifiedImageError
 
 from vdit.config import UserError
 
+FORMATS = (".mp4", ".gif", ".png", ".npz")
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that becomes `path` at the end: the file is complete or not there at all.
+
+    Raises:
+      UserError: if it cannot be written, such as on a full disk.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except (OSError, av.error.FFmpegError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+class Mp4Writer:
+    """Writes H.264 frame by frame, so that a video of any length takes constant memory.
+
+    Args:
+      path: of the file.
+      height, width: of the frames.
+      fps: frames per second.
+      scale: every pixel becomes a square of this side, so that small videos can be looked at.
+      tags: metadata of the file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        height: int,
+        width: int,
+        fps: float,
+        scale: int = 1,
+        tags: Mapping[str, Any] | None = None,
+    ):
+        self._scale = scale
+        options = {"movflags": "use_metadata_tags+faststart"}
+        self._container = av.open(os.fspath(path), "w", format="mp4", options=options)
+        self._container.metadata.update({name: str(value) for name, value in (tags or {}).items()})
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        # H.264's 4:2:0 wants even sides; the last row or column is repeated.
+        self._stream.height, self._stream.width = (side * scale + side * scale % 2 for side in (height, width))
+        self._stream.pix_fmt, self._stream.options = "yuv420p", {"crf": "16", "preset": "medium"}
+
+    def add(self, video_TYXC: np.ndarray) -> None:
+        """Appends uint8 RGB frames."""
+        for frame_YXC in video_TYXC:
+            frame = frame_YXC.repeat(self._scale, 0).repeat(self._scale, 1)
+            pad = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
+            frame = np.ascontiguousarray(np.pad(frame, pad, mode="edge"))
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def close(self, finish: bool = True) -> None:
+        """Ends the file; `finish=False` after a failure."""
+        try:
+            if finish:
+                self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()
+
+
+@contextlib.contextmanager
+def mp4_writer(
+    path: str | os.PathLike[str],
+    size: tuple[int, int],
+    fps: float,
+    scale: int = 1,
+    tags: Mapping[str, Any] | None = None,
+) -> Iterator[Mp4Writer]:
+    """An `Mp4Writer` of frames of (height, width), whose file is complete or not there at all.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    with whole_file(path) as partial:
+        writer = Mp4Writer(partial, *size, fps, scale, tags)
+        try:
+            yield writer
+        except BaseException:
+            with contextlib.suppress(OSError, av.error.FFmpegError):
+                writer.close(finish=False)
+            raise
+        writer.close()
+
 
 def write_mp4(
     path: str | os.PathLike[str],
     video_TYXC: np.ndarray,
     fps: float,
     scale: int = 1,
-    tags: Mapping[str, str] | None = None,
+    tags: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes H.264, complete or not at all.
+    """Writes uint8 RGB as H.264, complete or not at all; see `Mp4Writer`."""
+    with mp4_writer(path, video_TYXC.shape[1:3], fps, scale, tags) as writer:  # type: ignore[arg-type]
+        writer.add(video_TYXC)
 
-    Args:
-      path: of the file.
-      video_TYXC: uint8 RGB.
-      fps: frames per second.
-      scale: every pixel becomes a square of this side, so that small videos can be looked at.
-      tags: metadata of the file.
+
+def write_gif(path: str | os.PathLike[str], video_TYXC: np.ndarray, fps: float, scale: int = 1, text: str = "") -> None:
+    """Writes an endless GIF with a comment, complete or not at all; its frame times are multiples of 10 ms."""
+    frames = [Image.fromarray(frame) for frame in video_TYXC.repeat(scale, 1).repeat(scale, 2)]
+    # Rounding every frame's end, not its length, keeps the whole's rate.
+    ends = np.round(np.arange(len(frames) + 1) * 100 / fps).astype(int) * 10
+    durations = [int(d) for d in np.maximum(np.diff(ends), 10)]
+    with whole_file(path) as partial:
+        frames[0].save(
+            partial,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+            disposal=1,
+            comment=text.encode(),
+        )
+
+
+def write_npz(path: str | os.PathLike[str], video_TYXC: np.ndarray, fps: float, about: Mapping[str, Any]) -> None:
+    """Writes the exact pixels: video, fps and a JSON string `about`; complete or not at all."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, video=video_TYXC, fps=np.float64(fps), about=json.dumps(about))
+
+
+def write_png(path: str | os.PathLike[str], image_YXC: np.ndarray) -> None:
+    """Writes a PNG, complete or not at all.
 
     Raises:
       UserError: if it cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    video_TYXC = video_TYXC.repeat(scale, 1).repeat(scale, 2)
-    height, width = video_TYXC.shape[1:3]
-    # H.264's 4:2:0 wants even sides; the last row or column is repeated.
-    video_TYXC = np.pad(video_TYXC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    try:
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as container:
-            container.metadata.update(tags or {})
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width = video_TYXC.shape[1:3]
-            stream.pix_fmt, stream.options = "yuv420p", {"crf": "16", "preset": "medium"}
-            for frame in video_TYXC:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode())
-        partial.replace(path)
-    except (OSError, av.error.FFmpegError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        Image.fromarray(image_YXC).save(partial, format="PNG")
+
+
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+    """Writes JSON, complete or not at all.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def strip(video_TYXC: np.ndarray, count: int = 8, scale: int = 1) -> np.ndarray:
@@ -63,25 +173,12 @@ def strip(video_TYXC: np.ndarray, count: int = 8, scale: int = 1) -> np.ndarray:
     return np.concatenate(list(framed), axis=1)
 
 
-def write_png(path: str | os.PathLike[str], image_YXC: np.ndarray) -> None:
-    """Writes a PNG, complete or not at all.
+def read_image(path: str | os.PathLike[str], flag: str = "--image") -> np.ndarray:
+    """An image as RGB, alpha laid on white, image_YXC uint8; of an animation the first frame.
 
-    Raises:
-      UserError: if it cannot be written.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        Image.fromarray(image_YXC).save(partial, format="PNG")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """An image as RGB, alpha laid on white, image_YXC uint8.
+    Args:
+      path: of the file.
+      flag: what the user called it, for messages.
 
     Raises:
       UserError: if it cannot be read.
@@ -90,11 +187,59 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         with Image.open(path) as image:
             rgba = image.convert("RGBA")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"--image={path} cannot be read as an image: {error}") from error
+        raise UserError(f"{flag}={path} cannot be read as an image: {error}") from error
     white = Image.new("RGBA", rgba.size, "white")
     return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
 
 
+def read_clip(path: str | os.PathLike[str], fps: float, flag: str = "--head") -> np.ndarray:
+    """A clip at `fps` frames per second, video_TYXC uint8: the frame that is shown at each time is taken.
+
+    Args:
+      path: a video (or gif), a .npz as `write_npz` writes it, or an image, which is a clip of one frame.
+      fps: rate that is wanted.
+      flag: what the user called it, for messages.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    try:
+        if Path(path).suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                video_TYXC, rate = file["video"], float(file["fps"])
+            if video_TYXC.ndim != 4 or video_TYXC.shape[-1] != 3 or video_TYXC.dtype != np.uint8 or not len(video_TYXC):
+                raise ValueError(f"its video is {video_TYXC.dtype}{list(video_TYXC.shape)}, not uint8 frames of RGB")
+            starts_T = np.arange(len(video_TYXC)) / rate
+        else:
+            starts_T, video_TYXC, rate = _decode(path)
+    except (OSError, av.error.FFmpegError, ValueError, KeyError) as error:
+        raise UserError(f"{flag}={path} cannot be read as a clip: {error}") from error
+    end = starts_T[-1] + 1 / rate
+    wanted_T = np.arange(max(1, round(end * fps))) / fps
+    return video_TYXC[np.clip(np.searchsorted(starts_T, wanted_T + 1e-4, side="right") - 1, 0, None)]
+
+
+def _decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Time in seconds from the first frame, and pixels of each frame; the frame rate."""
+    with av.open(os.fspath(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        stream = container.streams.video[0]
+        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(stream)]
+        rate = float(stream.average_rate or 1)
+    if not frames:
+        raise ValueError("it has no frames")
+    starts = [i / rate if time is None else time for i, (time, _) in enumerate(frames)]
+    return np.array(starts) - starts[0], np.stack([pixels for _, pixels in frames]), rate
+
+
 def resize(image_YXC: np.ndarray, height: int, width: int) -> np.ndarray:
     """Area-averaged to another size, image_YXC uint8."""
+    if image_YXC.shape[:2] == (height, width):
+        return image_YXC
     return np.asarray(Image.fromarray(image_YXC).resize((width, height), Image.Resampling.BOX))
+
+
+def resize_clip(video_TYXC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Every frame area-averaged to another size, uint8."""
+    return np.stack([resize(frame, height, width) for frame in video_TYXC])

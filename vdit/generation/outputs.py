@@ -1,0 +1,81 @@
+"""What is written of a video: the file asked for, a strip to look at, and a JSON that says how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdit import __version__, video_io
+from vdit.config import Config, UserError, to_dict
+from vdit.generation.prompts import Ask
+from vdit.generation.request import Settings
+
+
+def check_out(path: Path, flag: str = "--out") -> None:
+    """Raises UserError unless a video can be written to the path."""
+    if path.suffix not in video_io.FORMATS or not path.parent.is_dir():
+        formats = ", ".join(video_io.FORMATS)
+        raise UserError(f"{flag}={path} should be a file ending in one of {formats}, in a folder that exists")
+
+
+def about(ask: Ask, given_size: tuple[int, int, int], fps: float, settings: Settings, run: dict[str, Any]) -> dict:
+    """How a video was made.
+
+    Args:
+      ask: what was asked for.
+      given_size: frames, height, width of the video.
+      fps: its frame rate.
+      settings: how it was denoised.
+      run: of `run_about`.
+    """
+    frames, height, width = given_size
+    wanted = {
+        name: value for name, value in dataclasses.asdict(ask).items() if value not in ("", 0.0) and name != "out"
+    }
+    wanted |= {"prompt": ask.prompt, "seed": ask.seed, "mode": ask.mode}
+    size = {"size": f"{width}x{height}", "frames": frames, "fps": fps}
+    return {**wanted, **size, **dataclasses.asdict(settings), **run, "software": f"vdit {__version__}"}
+
+
+def run_about(name: str, step: int, config: Config) -> dict[str, Any]:
+    """The checkpoint a video comes from, and the first 16 hex digits of its config's SHA-256."""
+    text = json.dumps(to_dict(config), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"checkpoint": f"{name}@{step}", "checkpoint_step": step, "config_hash": digest}
+
+
+def tags(values: dict[str, Any]) -> dict[str, str]:
+    """The same as metadata of an mp4."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def write_video(path: Path, video_TYXC: np.ndarray, fps: float, scale: int, values: dict[str, Any]) -> list[Path]:
+    """Writes a video in the format of its name, a strip beside it (unless it is one) and the JSON.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: if one cannot be written; what is there by then is complete.
+    """
+    if path.suffix == ".mp4":
+        video_io.write_mp4(path, video_TYXC, fps, scale, tags(values))
+    elif path.suffix == ".gif":
+        video_io.write_gif(path, video_TYXC, fps, scale, json.dumps(values))
+    elif path.suffix == ".npz":
+        video_io.write_npz(path, video_TYXC, fps, values)
+    return [path, *write_beside(path, video_TYXC, scale, values)]
+
+
+def write_beside(path: Path, frames_TYXC: np.ndarray, scale: int, values: dict[str, Any]) -> list[Path]:
+    """The strip of frames, or the image if there is one frame only, and the JSON."""
+    picture, note = path.with_suffix(".png"), path.with_suffix(".json")
+    one = frames_TYXC[0].repeat(scale, 0).repeat(scale, 1)
+    video_io.write_png(picture, one if len(frames_TYXC) == 1 else video_io.strip(frames_TYXC, scale=scale))
+    video_io.write_json(note, values)
+    return [picture, note] if picture != path else [note]

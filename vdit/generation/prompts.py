@@ -1,0 +1,278 @@
+"""Ways to prompt: from files and flags to which pixels are given.
+
+Every way ends in the same thing, a video with a mask of given pixels. Frames that are given at the start are 1 + k p_t,
+elsewhere whole groups of p_t frames, a single frame being repeated to fill its group (p_t is patch.time).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from vdit import video_io
+from vdit.config import UserError
+from vdit.patches import Patch
+
+CONTEXT = 3
+"""Clips that are connected give at most one in so many groups each, so that the rest is left to generate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """What a user asks for; None or "" leaves a field to its default. Fields are named like the flags of vdit.sample.
+
+    Attributes:
+      prompt, negative: captions to follow and to keep away from.
+      size: "WxH" in pixels; default: that of what is given, else 32x32.
+      frames: length, 1 + k p_t.
+      seed: of the noise.
+      image, last: files of the first and the last frame.
+      head, tail: clips that the video starts and ends with.
+      loop: whether the last frame leads back to the first; without `image` one is made first.
+      connect: "A,B", two clips: from the end of A to the start of B.
+      edit: a clip to change; strength: how much, in (0, 1].
+      mask: what to make anew of `edit`: a box "X0,Y0,X1,Y1" in pixels of the clip, or a file that is white there.
+      reference: images of what to show, separated by commas.
+      stagger: see `Request.stagger`.
+      out: name of the file; of --prompts only.
+    """
+
+    prompt: str = ""
+    negative: str = ""
+    size: str = ""
+    frames: int = 17
+    seed: int = 0
+    image: str = ""
+    last: str = ""
+    head: str = ""
+    tail: str = ""
+    loop: bool = False
+    connect: str = ""
+    edit: str = ""
+    strength: float = 1.0
+    mask: str = ""
+    reference: str = ""
+    stagger: float = 0.0
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        for name, others in {
+            "image": ("head", "connect", "edit"),
+            "last": ("tail", "loop", "connect", "edit"),
+            "loop": ("head", "tail", "connect", "edit"),
+            "connect": ("head", "tail", "edit"),
+            "edit": ("head", "tail"),
+        }.items():
+            clash = [other for other in others if getattr(self, other)]
+            if getattr(self, name) and clash:
+                raise UserError(f"--{name} and --{clash[0]} say different things about the same frames; leave one out")
+        if self.mask and not self.edit:
+            raise UserError("--mask says what to make anew of a clip; name the clip with --edit")
+        if self.strength != 1 and not self.edit:
+            raise UserError("--strength says how much of a clip to change; name the clip with --edit")
+        if self.frames == 1 and (self.loop or self.last or self.tail or self.connect):
+            raise UserError("--frames=1 is an image, which has one frame only; ask for more frames")
+
+    @property
+    def mode(self) -> str:
+        """What this way of prompting is called."""
+        ends = (
+            "image" if self.image else "head" if self.head else "",
+            "last" if self.last else "tail" * bool(self.tail),
+        )
+        names = {
+            ("", ""): "text" if self.frames > 1 else "image",
+            ("image", ""): "first_frame",
+            ("", "last"): "last_frame",
+            ("image", "last"): "first_last",
+        }
+        mode = names.get(ends, "_".join(filter(None, ends)))
+        for name in ("loop", "connect", "edit"):
+            if getattr(self, name):
+                mode = "inpaint" if name == "edit" and self.mask else name
+        return mode + "+reference" * bool(self.reference)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What an ask's files hold, of one size.
+
+    Attributes:
+      height, width, frames: of the video.
+      head, tail: frames given at its start and its end, each may have none.
+      edited: video to start from, of `frames` frames, if any.
+      mask_TYX: True where `edited` is given exactly.
+      references: images.
+    """
+
+    height: int
+    width: int
+    frames: int
+    head: np.ndarray
+    tail: np.ndarray
+    edited: np.ndarray | None = None
+    mask_TYX: np.ndarray | None = None
+    references: tuple[np.ndarray, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a `Request` that say what is given."""
+        fields: dict[str, Any] = {"references": self.references, "edited_TYXC": self.edited}
+        if self.mask_TYX is not None:
+            return fields | {"given_TYXC": self.edited, "mask_TYX": self.mask_TYX}
+        if not len(self.head) and not len(self.tail):
+            return fields
+        channels = self.head.shape[-1]
+        video_TYXC = np.zeros((self.frames, self.height, self.width, channels), np.uint8)
+        mask_TYX = np.zeros(video_TYXC.shape[:3], bool)
+        for place, clip in ((slice(len(self.head)), self.head), (slice(self.frames - len(self.tail), None), self.tail)):
+            if len(clip):
+                video_TYXC[place], mask_TYX[place] = clip, True
+        return fields | {"given_TYXC": video_TYXC, "mask_TYX": mask_TYX}
+
+
+def parse_size(text: str, patch: Patch) -> tuple[int, int]:
+    """(height, width) of "WxH".
+
+    Raises:
+      UserError: if it is malformed or not on the patch grid; the message names the nearest size that is.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise UserError(f"--size={text} is not of the form WIDTHxHEIGHT, such as 40x32")
+    height, width = int(match[2]), int(match[1])
+    if (height, width) != (near := _nearest(height, width, patch)):
+        raise UserError(
+            f"--size={text} is not a multiple of the {patch.width}x{patch.height} patch; take {near[1]}x{near[0]}"
+        )
+    return height, width
+
+
+def check_frames(frames: int, patch: Patch) -> None:
+    """Raises UserError unless frames is 1 + k * patch.time, naming the nearest that is."""
+    if frames < 1 or (frames - 1) % patch.time:
+        nearest = 1 + max(0, round((frames - 1) / patch.time)) * patch.time
+        raise UserError(f"--frames={frames} is not 1 + k*{patch.time}; take {nearest}")
+
+
+def read(ask: Ask, patch: Patch, fps: float) -> Given:
+    """Reads the files of an ask and brings them to one size.
+
+    Args:
+      ask: what is asked for.
+      patch: of the model.
+      fps: frame rate of the video; clips of other rates are resampled.
+
+    Raises:
+      UserError: for a size or length off the grid, a file that cannot be read, or files that do not go together.
+    """
+    check_frames(ask.frames, patch)
+    clips = {
+        name: video_io.read_image(getattr(ask, name), f"--{name}")[None]
+        for name in ("image", "last")
+        if getattr(ask, name)
+    }
+    clips |= {
+        name: video_io.read_clip(getattr(ask, name), fps, f"--{name}")
+        for name in ("head", "tail", "edit")
+        if getattr(ask, name)
+    }
+    if ask.connect:
+        parts = ask.connect.split(",")
+        if len(parts) != 2 or not all(parts):
+            raise UserError(
+                f"--connect={ask.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
+            )
+        clips |= {
+            name: video_io.read_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)
+        }
+    height, width = _size(ask, clips, patch)
+    mask_TYX = _mask(ask, clips["edit"].shape, (height, width), fps) if ask.mask else None
+    for name, clip in clips.items():
+        _check_aspect(clip.shape[1:3], (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
+        clips[name] = video_io.resize_clip(clip, height, width)
+    references = tuple(_reference(path, patch) for path in ask.reference.split(",") if path)
+    none = np.zeros((0, height, width, 3), np.uint8)
+    if ask.edit:
+        frames = patch.floor_frames(len(clips["edit"]))
+        if mask_TYX is not None:
+            mask_TYX = ~np.resize(mask_TYX, (frames, height, width)) if len(mask_TYX) == 1 else ~mask_TYX[:frames]
+            if len(mask_TYX) < frames:
+                raise UserError(f"--mask={ask.mask} has {len(mask_TYX)} frames, --edit {frames}; make it as long")
+        return Given(height, width, frames, none, none, clips["edit"][:frames], mask_TYX, references)
+    head, tail = clips.get("image", none), none
+    if ask.head:
+        head = clips["head"][: patch.floor_frames(len(clips["head"]))]
+    if ask.last:
+        tail = np.repeat(clips["last"], patch.time, axis=0)
+    if ask.tail:
+        tail = _whole_groups(clips["tail"], patch, from_start=False)
+    if ask.connect:
+        most = max(1, (ask.frames - 1) // patch.time // CONTEXT)
+        head = clips["from"][-min(patch.floor_frames(len(clips["from"])), patch.frames(most)) :]
+        tail = _whole_groups(clips["to"], patch, from_start=True)[: most * patch.time]
+    if len(head) + len(tail) >= ask.frames:
+        given = " and ".join(f"--{name}" for name in ("image", "head", "last", "tail", "connect") if getattr(ask, name))
+        raise UserError(f"{given} have {len(head) + len(tail)} frames, the video has {ask.frames}; raise --frames")
+    return Given(height, width, ask.frames, head, tail, references=references)
+
+
+def _nearest(height: int, width: int, patch: Patch) -> tuple[int, int]:
+    """The nearest size on the patch grid."""
+    return tuple(max(1, round(side / step)) * step for side, step in ((height, patch.height), (width, patch.width)))  # type: ignore[return-value]
+
+
+def _size(ask: Ask, clips: dict[str, np.ndarray], patch: Patch) -> tuple[int, int]:
+    """(height, width): as asked for, else that of what is given, else 32x32, on the patch grid."""
+    if ask.size:
+        return parse_size(ask.size, patch)
+    height, width = next((clip.shape[1:3] for clip in clips.values()), (32, 32))
+    return _nearest(height, width, patch)
+
+
+def _check_aspect(own: tuple[int, ...], wanted: tuple[int, int], flag: str) -> None:
+    stretch = (wanted[1] / wanted[0]) / (own[1] / own[0])
+    if not 0.8 < stretch < 1.25:
+        raise UserError(
+            f"--size={wanted[1]}x{wanted[0]} would stretch {flag} of {own[1]}x{own[0]} by {stretch:.2f}; "
+            "take its aspect ratio"
+        )
+
+
+def _whole_groups(clip: np.ndarray, patch: Patch, from_start: bool) -> np.ndarray:
+    """Whole groups of a clip's start or end; a clip shorter than one repeats its frame at the other side."""
+    if len(clip) < patch.time:
+        missing = patch.time - len(clip)
+        return np.concatenate(
+            [clip, clip[-1:].repeat(missing, 0)] if from_start else [clip[:1].repeat(missing, 0), clip]
+        )
+    kept = len(clip) // patch.time * patch.time
+    return clip[:kept] if from_start else clip[-kept:]
+
+
+def _mask(ask: Ask, shape: tuple[int, ...], size: tuple[int, int], fps: float) -> np.ndarray:
+    """True where the clip is to be made anew, mask_TYX of the wanted size; one frame stands for all."""
+    height, width = shape[1:3]
+    box = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", ask.mask)
+    if not box:
+        clip = video_io.read_clip(ask.mask, fps, "--mask")
+        _check_aspect(clip.shape[1:3], size, "--mask")
+        return video_io.resize_clip(clip, *size).mean(-1) > 127
+    left, top, right, bottom = map(int, box.groups())
+    if not (left < right <= width and top < bottom <= height):
+        raise UserError(f"--mask={ask.mask} is not a box X0,Y0,X1,Y1 within --edit of {width}x{height}")
+    mask_1YX = np.zeros((1, *size), bool)
+    rows, columns = (
+        slice(int(low * new / old), -int(-high * new // old))
+        for low, high, old, new in ((top, bottom, height, size[0]), (left, right, width, size[1]))
+    )
+    mask_1YX[:, rows, columns] = True
+    return mask_1YX
+
+
+def _reference(path: str, patch: Patch) -> np.ndarray:
+    """A reference image at the nearest size on the patch grid."""
+    image = video_io.read_image(path, "--reference")
+    return video_io.resize(image, *_nearest(image.shape[0], image.shape[1], patch))

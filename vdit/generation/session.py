@@ -1,0 +1,205 @@
+"""From asks to files: everything that `python -m vdit.sample` does once a run is open."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdit import video_io
+from vdit.config import UserError
+from vdit.generation import outputs
+from vdit.generation.generator import Generator, Progress
+from vdit.generation.long import OVERLAP_GROUPS, check_window, extend, window_count
+from vdit.generation.prompts import Ask, Given, read
+from vdit.generation.request import Request, Settings
+from vdit.models.text_encoders import load_text_encoder
+
+STRIP = 8
+"""Frames of a strip."""
+
+
+class Session:
+    """Makes videos with one model and one way of denoising.
+
+    Args:
+      generator: of the run.
+      meta: description of the data set it was trained on.
+      run: see `outputs.run_about`.
+      settings: how to denoise.
+      fps: frames per second; None takes the data's.
+      scale: side of the square that shows one pixel.
+
+    Raises:
+      UserError: if the model's text encoder is not to be had.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        meta: dict[str, Any],
+        run: dict[str, Any],
+        settings: Settings,
+        fps: float | None,
+        scale: int,
+    ):
+        self._generator, self._run, self._settings, self._scale = generator, run, settings, scale
+        self.fps = fps or meta["fps"]
+        about = meta["text_encoder"]
+        self._encoder = load_text_encoder(about["name"])
+        if self._encoder.hash != about["hash"]:
+            raise UserError(
+                f"{run['checkpoint']} was trained with other weights of {about['name']}; "
+                "use the version of vdit that did"
+            )
+
+    def make(self, asks: Sequence[Ask], window: int | None, progress: Progress, preview: int = 0) -> Iterator[str]:
+        """Makes and writes the videos, all that fit at once in one go; yields a line about each.
+
+        Args:
+          asks: what to make; each has an `out`.
+          window: frames denoised at once; None is the run's longest window, or no limit if it has none.
+          progress: called with (evaluations done, evaluations in all) of the part under way.
+          preview: a preview is written every so many evaluations; 0 is never.
+
+        Raises:
+          UserError: if an ask cannot be fulfilled. All are checked before anything is generated.
+        """
+        patch = self._generator.patch
+        given = [read(ask, patch, self.fps) for ask in asks]
+        texts = self._encode(asks)
+        limit = window or self._generator.config.data.max_frames or None
+        requests = [self._request(ask, found, texts) for ask, found in zip(asks, given, strict=True)]
+        long = [
+            i
+            for i, request in enumerate(requests)
+            if limit and request.frames > limit and _extendable(asks[i], given[i])
+        ]
+        first = self._first_images(asks, requests, progress)
+        requests = [
+            self._loop(r, first.get(i)) if ask.loop else r
+            for i, (ask, r) in enumerate(zip(asks, requests, strict=True))
+        ]
+        whole = [i for i in range(len(asks)) if i not in long]
+        if whole:
+            watch = self._previews([asks[i] for i in whole], preview) if preview else None
+            settings = dataclasses.asdict(self._settings)
+            videos = self._generator.generate(
+                [requests[i] for i in whole], progress=progress, preview=watch, **settings
+            )
+            for i, video_TYXC in zip(whole, videos, strict=True):
+                if asks[i].loop:
+                    video_TYXC = video_TYXC[: -patch.time]  # the last group is the first frame again
+                path = Path(asks[i].out)
+                values = self._about(asks[i], video_TYXC.shape)
+                files = outputs.write_video(path, video_TYXC, self.fps, self._scale, values)
+                path.with_suffix(".preview.png").unlink(missing_ok=True)
+                yield self._line(files, video_TYXC.shape)
+        for i in long:
+            assert limit is not None
+            yield self._write_long(asks[i], requests[i], limit, progress)
+
+    def _encode(self, asks: Sequence[Ask]) -> dict[str, np.ndarray]:
+        """Features of all captions by caption."""
+        texts = list(dict.fromkeys(text for ask in asks for text in (ask.prompt, ask.negative)))
+        if any(texts) and self._encoder.name == "none":
+            raise UserError(
+                f"--prompt is of no use: {self._run['checkpoint']} was trained without captions; leave it out"
+            )
+        return {text: np.asarray(e, np.float32) for text, e in zip(texts, self._encoder.encode(texts), strict=True)}
+
+    def _request(self, ask: Ask, given: Given, texts: dict[str, np.ndarray]) -> Request:
+        return Request(
+            texts[ask.prompt],
+            given.frames,
+            given.height,
+            given.width,
+            self.fps,
+            ask.seed,
+            negative_ME=texts[ask.negative] if ask.negative else None,
+            strength=ask.strength,
+            stagger=ask.stagger,
+            **given.fields(),
+        )
+
+    def _first_images(
+        self, asks: Sequence[Ask], requests: Sequence[Request], progress: Progress
+    ) -> dict[int, np.ndarray]:
+        """An image for each loop that has none, by number of the ask."""
+        wanted = [i for i, ask in enumerate(asks) if ask.loop and not ask.image]
+        if not wanted:
+            return {}
+        alone = [dataclasses.replace(requests[i], frames=1, stagger=0.0) for i in wanted]
+        settings = dataclasses.asdict(self._settings)
+        images = self._generator.generate(alone, progress=progress, **settings)
+        return dict(zip(wanted, images, strict=True))
+
+    def _loop(self, request: Request, image_1YXC: np.ndarray | None) -> Request:
+        """The request with its first frame at both ends, one group longer: the group at the end is not shown."""
+        step = self._generator.patch.time
+        frames = request.frames + step
+        video_TYXC = np.zeros((frames, request.height, request.width, self._generator.channels), np.uint8)
+        first = request.given_TYXC if image_1YXC is None else image_1YXC
+        assert first is not None  # a loop has an image, or one was made
+        video_TYXC[:] = first[:1]
+        mask_TYX = np.zeros(video_TYXC.shape[:3], bool)
+        mask_TYX[:1] = mask_TYX[-step:] = True
+        return dataclasses.replace(request, frames=frames, given_TYXC=video_TYXC, mask_TYX=mask_TYX)
+
+    def _write_long(self, ask: Ask, request: Request, window: int, progress: Progress) -> str:
+        """Makes a video window by window; an mp4 is written as it grows, its strip shows frames of all of it."""
+        path = Path(ask.out)
+        if request.mask_TYX is not None:
+            assert request.given_TYXC is not None
+            head = int(request.mask_TYX.all((1, 2)).sum())
+            request = dataclasses.replace(request, given_TYXC=request.given_TYXC[:head], mask_TYX=None)
+        shape = (request.frames, request.height, request.width, self._generator.channels)
+        values = self._about(ask, shape) | {"window": window}
+        given = 0 if request.given_TYXC is None else len(request.given_TYXC)
+        overlap = self._generator.patch.frames(OVERLAP_GROUPS)
+        check_window(window, overlap, self._generator.patch)
+        windows, done = window_count(request.frames, given, window, overlap), 0
+
+        def part(evaluations: int, total: int) -> None:
+            nonlocal done
+            done += 1
+            progress(done, windows * total)
+
+        parts = extend(self._generator, request, window, progress=part, **dataclasses.asdict(self._settings))
+        if path.suffix != ".mp4":
+            video_TYXC = np.concatenate(list(parts))
+            return self._line(outputs.write_video(path, video_TYXC, self.fps, self._scale, values), shape)
+        shown = set(np.linspace(0, request.frames - 1, STRIP).round().astype(int).tolist())
+        kept: list[np.ndarray] = []
+        number = 0
+        with video_io.mp4_writer(path, shape[1:3], self.fps, self._scale, outputs.tags(values)) as writer:  # type: ignore[arg-type]
+            for frames_TYXC in parts:
+                writer.add(frames_TYXC)
+                kept += [frame for i, frame in enumerate(frames_TYXC, number) if i in shown]
+                number += len(frames_TYXC)
+        return self._line([path, *outputs.write_beside(path, np.stack(kept), self._scale, values)], shape)
+
+    def _previews(self, asks: Sequence[Ask], every: int) -> Callable[[int, dict[int, np.ndarray]], None]:
+        def write(done: int, videos: dict[int, np.ndarray]) -> None:
+            if done % every == 0:
+                for i, video_TYXC in videos.items():
+                    strip = video_io.strip(video_TYXC, STRIP, self._scale)
+                    video_io.write_png(Path(asks[i].out).with_suffix(".preview.png"), strip)
+
+        return write
+
+    def _about(self, ask: Ask, shape: tuple[int, ...]) -> dict[str, Any]:
+        return outputs.about(ask, shape[:3], self.fps, self._settings, self._run)  # type: ignore[arg-type]
+
+    def _line(self, files: Sequence[Path], shape: tuple[int, ...]) -> str:
+        frames, height, width = shape[:3]
+        names = " and ".join(filter(None, [", ".join(map(str, files[:-1])), str(files[-1])]))
+        return f"{names}: {frames} frame{'s' * (frames > 1)} of {width}x{height} at {self.fps:g} frames/s"
+
+
+def _extendable(ask: Ask, given: Given) -> bool:
+    """Whether nothing but frames at the start is given, so that it can be made window by window."""
+    return not ask.loop and not len(given.tail) and given.edited is None
