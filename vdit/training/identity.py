@@ -39,7 +39,7 @@ def run_id(config: Config) -> str:
     """
     values, default = (flat(_lasting(plain(c))) for c in (config, Config()))
     named = {name: value for name, value in values.items() if value != default[name]}
-    named["data"] = [PurePosixPath(path).name for path in config.data.path.split(",")]
+    named["data"] = [PurePosixPath(path).name for path in config.data.paths]
     text = json.dumps(named, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

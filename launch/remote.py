@@ -1,0 +1,32 @@
+"""Runs on the machine that trains: `python -m launch.remote RUN.json` becomes the command that the file describes.
+
+The file is {"module": ..., "arguments": [...], "environment": {...}}. Names, values and prompts of a sweep reach the
+trainer in it, as data that no shell ever reads. RUN.json may be in a bucket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from etils import epath
+
+from vdit.config import UserError, run_main
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError("give one file: python -m launch.remote RUN.json")
+    try:
+        values = json.loads(epath.Path(argv[1]).read_text())
+        command = [sys.executable, "-m", values["module"], *values["arguments"]]
+        environment = {**os.environ, **values["environment"]}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{argv[1]} is not the file of a run ({type(error).__name__}: {error})") from error
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)  # so that SIGTERM reaches the trainer itself
+
+
+if __name__ == "__main__":
+    run_main(main)

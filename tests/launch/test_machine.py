@@ -1,0 +1,182 @@
+"""The startup script for real, in a temporary root: stand-ins for gcloud, pip and the metadata server, all else real."""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sweeping
+import tiny
+
+from launch import cloud, queued_resources
+from launch.grid import over
+from launch.settings import QueuedResources
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.metrics import read_metrics
+
+MACHINE = Path(queued_resources.MACHINE)
+
+GCLOUD = """#!/usr/bin/env bash
+# Buckets are folders; everything asked is written down.
+printf '%s\\n' "$*" >>"$STANDIN/gcloud.log"
+case "$1 $2" in
+  "storage cp") mkdir -p "$(dirname "$4")" && cp "$3" "$4" ;;
+  "storage rsync") mkdir -p "$5" && cp -r "$4/." "$5" ;;
+  "storage ls") ls -d "$3"* ;;
+esac
+"""
+
+PYTHON = """#!/usr/bin/env bash
+# Makes virtual environments whose pip installs nothing and whose Python is the one of the tests.
+if [[ "$1" == -m && "$2" == venv ]]; then
+  mkdir -p "$3/bin"
+  cp "$0" "$3/bin/python"
+elif [[ "$1" == -m && "$2" == pip ]]; then
+  printf '%s\\n' "$*" >>"$STANDIN/pip.log"
+  [[ -e "$STANDIN/no-network" ]] && rm "$STANDIN/no-network" && exit 1
+  exit 0
+else
+  exec "$REAL_PYTHON" "$@"
+fi
+"""
+
+
+class Machine:
+    """A TPU host, seen from outside."""
+
+    def __init__(self, root: Path, workers: int, steps: int):
+        self.root, self.standin, self.bucket = root / "opt" / "it's a $(root)", root / "standin", root / "bucket"
+        self.standin.mkdir()
+        for name, text in (("gcloud", GCLOUD), ("python3.13", PYTHON), ("hostname", "#!/bin/sh\necho host-a\n")):
+            (self.standin / name).write_text(text)
+            (self.standin / name).chmod(0o755)
+        made = sweeping.sweep(over("seed", 5), root, train={"steps": steps, "checkpoint_every": 1000, "log_every": 1})
+        self.run = made.runs[0]
+        settings = QueuedResources(project="p", zone="z", topology="v5e:2x2", bucket=str(self.bucket))
+        staged = cloud.data_sets(self.run, settings)
+        shutil.copytree(tiny.dataset(), staged[0].source)
+        code, head = cloud.git("rev-parse", "--show-toplevel"), cloud.git("rev-parse", "HEAD")
+        self.attributes = queued_resources.metadata(made, self.run, settings, head, code, "1-now")
+        self.attributes["vdit-workers"] = str(workers)
+        self.folder = Path(self.attributes["vdit-folder"])
+        self.metadata = _metadata_server(self.attributes)
+
+    def environment(self) -> dict[str, str]:
+        host = f"127.0.0.1:{self.metadata.server_address[1]}"
+        path = f"{self.standin}:{os.environ['PATH']}"
+        more = {"VDIT_ROOT": str(self.root), "GCE_METADATA_HOST": host, "STANDIN": str(self.standin), "PATH": path}
+        return tiny.environment(REAL_PYTHON=sys.executable, VDIT_PAUSE="0.1", **more)
+
+    def boot(self) -> subprocess.Popen:
+        return subprocess.Popen(["bash", str(MACHINE / "startup.sh")], env=self.environment())
+
+    def log(self) -> str:
+        return (self.root / "log").read_text() if (self.root / "log").exists() else ""
+
+    def asked(self, what: str) -> list[str]:
+        path = self.standin / "gcloud.log"
+        return [line for line in path.read_text().splitlines() if what in line] if path.exists() else []
+
+    def step(self) -> int:
+        beat = self.folder / "heartbeat.json"
+        return json.loads(beat.read_text())["step"] if beat.exists() else 0
+
+    def wait(self, condition, seconds: float = 120) -> None:
+        for _ in range(int(seconds / 0.05)):
+            if condition():
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.log())
+
+
+def _metadata_server(attributes: dict[str, str]) -> http.server.ThreadingHTTPServer:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.rsplit("/", 1)[-1]
+            known = self.headers["Metadata-Flavor"] == "Google" and name in attributes
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(attributes.get(name, "").encode())
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def machine(tmp_path):
+    if not (Path(__file__).parents[2] / ".git").exists():
+        pytest.skip("this is not a git checkout: the startup script is NOT tested")
+    made = Machine(tmp_path, workers=2, steps=20)
+    yield made
+    made.metadata.shutdown()
+    made.metadata.server_close()
+
+
+def test_clones_installs_trains_is_preempted_and_goes_on(machine):
+    (machine.standin / "no-network").touch()  # pip fails once
+    other = machine.folder / "workers" / "1-now" / "host-b"
+    first = machine.boot()
+    try:
+        machine.wait(lambda: (machine.folder / "workers" / "1-now" / "host-a").exists())
+        time.sleep(0.5)
+        assert machine.step() == 0 and "step" not in machine.log()  # it waits for the other host
+        other.write_text("ready\n")
+        machine.wait(lambda: machine.step() >= 2)
+        subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=60, check=True)
+        assert first.wait(30) == 75, machine.log()
+    finally:
+        first.kill()
+    assert "try 1 of 5 failed" in machine.log() and "stopped as asked, after step" in machine.log()
+    (saved,) = checkpoint_steps(machine.folder)
+    assert 2 <= saved < 20 and not machine.asked("delete") and not (machine.folder / "exit").exists()
+    assert (machine.folder / "logs" / "host-a.log").read_text().endswith("ends with status 75\n")
+    installs = (machine.standin / "pip.log").read_text().splitlines()
+    assert len(installs) == 2 and f"--editable {machine.root}/src[tpu,cloud]" in installs[1]
+    assert cloud.git("rev-parse", "HEAD") in (machine.root / "installed").read_text()
+
+    again = machine.boot()
+    try:
+        machine.wait(lambda: (machine.folder / "workers" / "1-now" / "host-a.exit").exists())
+        time.sleep(0.3)
+        assert again.poll() is None and not machine.asked("delete")  # it waits for the other host's end
+        other.with_suffix(".exit").write_text("0\n")
+        assert again.wait(60) == 0, machine.log()
+    finally:
+        again.kill()
+    assert len((machine.standin / "pip.log").read_text().splitlines()) == 2  # installed already
+    assert [row["step"] for row in read_metrics(machine.folder) if "validation" not in row] == list(range(1, 21))
+    assert json.loads((machine.folder / "result.json").read_text())["steps"] == 20
+    assert (machine.folder / "exit").read_text().split() == ["1-now", "0"]
+    name = queued_resources.name_of(machine.run.id)
+    (deleted,) = machine.asked("delete")
+    assert deleted == f"compute tpus queued-resources delete {name} --zone=z --force --async --quiet"
+    assert not (machine.root / "pid").exists()
+
+
+def test_a_mistake_ends_the_machine_with_its_reason(machine):
+    machine.attributes["vdit-workers"] = "1"
+    told = json.loads(machine.attributes["vdit-run"])
+    told["arguments"].append("--config.model.widht=3")
+    machine.attributes["vdit-run"] = json.dumps(told)
+    process = machine.boot()
+    assert process.wait(120) == 2, machine.log()
+    said = (machine.folder / "exit").read_text()
+    assert said.startswith("1-now 2 error: unknown config field model.widht; did you mean model.width?")
+    assert len(machine.asked("delete")) == 1 and machine.log().count("unknown config field") == 1
+
+
+def test_the_scripts_pass_shellcheck():
+    scripts = [str(path) for path in MACHINE.glob("*.sh")]
+    assert len(scripts) == 2
+    done = subprocess.run([Path(sys.executable).with_name("shellcheck"), *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
