@@ -27,7 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
-    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"], "vdit": ["scaling/*.html"]},
+    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"], "vdit": ["scaling/*.html"], "launch": ["machine/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",

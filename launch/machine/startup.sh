@@ -19,6 +19,12 @@ stopping=0
 
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
 
+# Sleeps some times the pause.
+rest() {
+  local i
+  for ((i = 0; i < $1; i++)); do sleep "${VDIT_PAUSE:-5}"; done
+}
+
 attribute() {
   curl --silent --show-error --fail --retry 10 --retry-all-errors --retry-delay 3 \
     --header 'Metadata-Flavor: Google' "$metadata/$1"
@@ -30,7 +36,7 @@ again() {
   for try in 1 2 3 4 5; do
     "$@" && return 0
     say "try $try of 5 failed: $1 $2"
-    sleep $((try * ${VDIT_PAUSE:-5}))
+    rest "$try"
   done
   return 1
 }
@@ -96,7 +102,7 @@ wait_for_workers() {
       say "only $found of $workers hosts are ready after 30 minutes"
       return 1
     fi
-    sleep "${VDIT_PAUSE:-5}"
+    rest 1
   done
   # Every host finds the same first one; it is the one that speaks for all at the end.
   leader="$(gcloud storage ls "$folder/workers/$attempt/" | grep -v '\.exit$' | sort | head -n 1)"
@@ -139,7 +145,7 @@ train_with_restarts() {
     train || status=$?
     if ((status == 0 || status == 2 || status == 75 || stopping || try == 4)); then break; fi
     say "training ended with status $status; starting again"
-    sleep $((try * ${VDIT_PAUSE:-5}))
+    rest "$try"
   done
   return "$status"
 }
@@ -155,7 +161,7 @@ finish() {
   while ((SECONDS < deadline)); do
     found="$(gcloud storage ls "$folder/workers/$attempt/" 2>/dev/null | grep -c '\.exit$' || true)"
     ((found >= workers)) && break
-    sleep "${VDIT_PAUSE:-5}"
+    rest 1
   done
   again gcloud storage cp "$root/exit" "$folder/exit"
   again gcloud compute tpus queued-resources delete "$name" --zone="$zone" --force --async --quiet

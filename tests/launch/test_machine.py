@@ -1,4 +1,4 @@
-"""The startup script for real, in a temporary root: stand-ins for gcloud, pip and the metadata server, all else real."""
+"""The startup script in a temporary root, with stand-ins for gcloud, pip and the metadata server; all else is real."""
 
 import http.server
 import json
@@ -56,7 +56,7 @@ class Machine:
         for name, text in (("gcloud", GCLOUD), ("python3.13", PYTHON), ("hostname", "#!/bin/sh\necho host-a\n")):
             (self.standin / name).write_text(text)
             (self.standin / name).chmod(0o755)
-        made = sweeping.sweep(over("seed", 5), root, train={"steps": steps, "checkpoint_every": 1000, "log_every": 1})
+        made = sweeping.sweep(over("seed", 5), root, train={"steps": steps, "checkpoint_every": 1000, "log_every": 10})
         self.run = made.runs[0]
         settings = QueuedResources(project="p", zone="z", topology="v5e:2x2", bucket=str(self.bucket))
         staged = cloud.data_sets(self.run, settings)
@@ -84,8 +84,8 @@ class Machine:
         return [line for line in path.read_text().splitlines() if what in line] if path.exists() else []
 
     def step(self) -> int:
-        beat = self.folder / "heartbeat.json"
-        return json.loads(beat.read_text())["step"] if beat.exists() else 0
+        """The newest step that is written down."""
+        return max((row["step"] for row in read_metrics(self.folder)), default=0)
 
     def wait(self, condition, seconds: float = 120) -> None:
         for _ in range(int(seconds / 0.05)):
@@ -116,7 +116,7 @@ def _metadata_server(attributes: dict[str, str]) -> http.server.ThreadingHTTPSer
 def machine(tmp_path):
     if not (Path(__file__).parents[2] / ".git").exists():
         pytest.skip("this is not a git checkout: the startup script is NOT tested")
-    made = Machine(tmp_path, workers=2, steps=20)
+    made = Machine(tmp_path, workers=2, steps=300)
     yield made
     made.metadata.shutdown()
     made.metadata.server_close()
@@ -131,14 +131,14 @@ def test_clones_installs_trains_is_preempted_and_goes_on(machine):
         time.sleep(0.5)
         assert machine.step() == 0 and "step" not in machine.log()  # it waits for the other host
         other.write_text("ready\n")
-        machine.wait(lambda: machine.step() >= 2)
+        machine.wait(lambda: machine.step() >= 20)
         subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=60, check=True)
         assert first.wait(30) == 75, machine.log()
     finally:
         first.kill()
     assert "try 1 of 5 failed" in machine.log() and "stopped as asked, after step" in machine.log()
     (saved,) = checkpoint_steps(machine.folder)
-    assert 2 <= saved < 20 and not machine.asked("delete") and not (machine.folder / "exit").exists()
+    assert 20 <= saved < 300 and not machine.asked("delete") and not (machine.folder / "exit").exists()
     assert (machine.folder / "logs" / "host-a.log").read_text().endswith("ends with status 75\n")
     installs = (machine.standin / "pip.log").read_text().splitlines()
     assert len(installs) == 2 and f"--editable {machine.root}/src[tpu,cloud]" in installs[1]
@@ -154,8 +154,9 @@ def test_clones_installs_trains_is_preempted_and_goes_on(machine):
     finally:
         again.kill()
     assert len((machine.standin / "pip.log").read_text().splitlines()) == 2  # installed already
-    assert [row["step"] for row in read_metrics(machine.folder) if "validation" not in row] == list(range(1, 21))
-    assert json.loads((machine.folder / "result.json").read_text())["steps"] == 20
+    rows = read_metrics(machine.folder)
+    assert [row["step"] for row in rows if "validation" not in row] == list(range(10, 301, 10))
+    assert json.loads((machine.folder / "result.json").read_text())["steps"] == 300
     assert (machine.folder / "exit").read_text().split() == ["1-now", "0"]
     name = queued_resources.name_of(machine.run.id)
     (deleted,) = machine.asked("delete")
