@@ -51,9 +51,9 @@ class PartWriter:
 
     def closed(self) -> dict[str, int]:
         """Examples in closed shards, by split. As many must be passed over with `skip`."""
-        for path in self._directory.glob("*-00000.npz"):
-            self._split(path.name.removesuffix("-00000.npz"))
-        return {split: writer.written for split, writer in self._splits.items()}
+        # The writers themselves are made as examples come: the data set lists its splits in that order.
+        splits = [path.name.removesuffix("-00000.npz") for path in self._directory.glob("*-00000.npz")]
+        return {split: _SplitWriter(self._directory, split, self._shard_bytes).written for split in splits}
 
     def written(self, split: str) -> int:
         """Examples of a split that lie in closed shards."""

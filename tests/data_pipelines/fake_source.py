@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_pipelines.clip import Clip, Cut, Input, Options, Outcome, Rejection, stable_id
-from data_pipelines.sources import Source
 
 
 class FakeEncoder:
@@ -77,12 +76,9 @@ def bad_clips(options: Options, source: Input) -> Iterator[Outcome]:
     yield Clip(source.item, stable_id("bad", source.item), "train", video, 8.0, {"short": "fine"})
 
 
-def source(name: str, inputs, clips) -> Source:
-    return Source(name, "free", 1, ("limit",), inputs, clips, listed=False)
+def sources():
+    """The fake sources by name."""
+    from data_pipelines.sources import Source  # which takes long to import, and workers do not need
 
-
-SOURCES = {
-    "some": source("some", some_inputs, some_clips),
-    "none": source("none", no_inputs, no_clips),
-    "noisy": source("noisy", some_inputs, noisy_clips),
-}
+    clips = {"some": (some_inputs, some_clips), "none": (no_inputs, no_clips), "noisy": (some_inputs, noisy_clips)}
+    return {name: Source(name, "free", 1, ("limit",), *both, listed=False) for name, both in clips.items()}

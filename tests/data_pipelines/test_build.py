@@ -24,7 +24,7 @@ from vdit.patches import Patch
 
 @pytest.fixture(autouse=True)
 def fake_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, source in fake_source.SOURCES.items():
+    for name, source in fake_source.sources().items():
         monkeypatch.setitem(SOURCES, name, source)
 
 

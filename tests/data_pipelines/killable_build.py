@@ -1,0 +1,39 @@
+"""A build with small shards and jobs, for a process of its own: python -m killable_build OUT WORKERS."""
+
+import functools
+import sys
+import time
+
+import fake_source
+
+from data_pipelines import build as build_module
+from data_pipelines import jobs
+from data_pipelines.build_args import BuildArgs
+from data_pipelines.clip import Options
+from data_pipelines.sources import SOURCES
+from data_pipelines.writer import PartWriter
+
+INPUTS, SHARD_BYTES, JOB_INPUTS = 40, 60_000, 3
+
+
+def prepare() -> None:
+    """Makes everything so small that a build takes many steps."""
+    SOURCES.update(fake_source.sources())
+    build_module.PartWriter = functools.partial(PartWriter, shard_bytes=SHARD_BYTES)
+    jobs.JOB_INPUTS = JOB_INPUTS
+
+
+def args(out: str, workers: int = 1, **more) -> BuildArgs:
+    return BuildArgs("noisy", out, Options(limit=INPUTS), workers=workers, **more)
+
+
+if __name__ == "__main__":
+    prepare()
+    take = build_module.Assembler.take
+
+    def slow_take(self, job) -> None:
+        time.sleep(0.03)
+        take(self, job)
+
+    build_module.Assembler.take = slow_take
+    build_module.build(args(sys.argv[1], int(sys.argv[2])), fake_source.FakeEncoder())
