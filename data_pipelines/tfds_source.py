@@ -68,12 +68,13 @@ def clips(options: Options, source: Input) -> Iterator[Outcome]:
 def find_features(features: Any, options: Options) -> tuple[str, dict[str, str]]:
     """(name of the picture feature, names of the text features by caption kind).
 
-    Without flags: the first feature that is an image, or a tensor of at least three axes of which the last has 1, 3
+    Without flags: by name, the first feature that is an image, or a tensor of at least three axes of which the last has 1, 3
     or 4 entries; texts named like captions, else the first text, else the first class label.
 
     Raises:
       UserError: if a named feature does not exist, or no picture is found.
     """
+    features = dict(sorted(features.items()))  # TFDS's own order varies
     for flag in ("video_feature", "text_feature"):
         if (wanted := getattr(options, flag)) and wanted not in features:
             raise UserError(f"--{flag}={wanted} is no feature; there are {', '.join(features)}")
@@ -92,7 +93,7 @@ def _is_picture(feature: Any) -> bool:
     if isinstance(feature, tfds.features.Image):
         return True
     shape = getattr(feature, "shape", None)
-    is_tensor = isinstance(feature, tfds.features.Tensor) and np.dtype(feature.dtype) == np.uint8
+    is_tensor = isinstance(feature, tfds.features.Tensor) and np.dtype(feature.np_dtype) == np.uint8
     return bool(is_tensor and shape and len(shape) in (3, 4) and shape[-1] in (1, 3, 4))
 
 

@@ -13,7 +13,7 @@ from data_pipelines.clip import Options
 from data_pipelines.sources import SOURCES
 from data_pipelines.writer import PartWriter
 
-INPUTS, SHARD_BYTES, JOB_INPUTS = 40, 60_000, 3
+INPUTS, SHARD_BYTES, JOB_INPUTS = 30, 150_000, 3
 
 
 def prepare() -> None:

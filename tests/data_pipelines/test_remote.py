@@ -1,0 +1,124 @@
+"""Inputs and outputs behind URLs, on file systems that live in this process's memory."""
+
+import pathlib
+from unittest import mock
+
+import fsspec
+import numpy as np
+import pytest
+from fake_source import FakeEncoder
+from make_files import quadrants, write_video
+from PIL import Image
+
+from data_pipelines import remote
+from data_pipelines.build import build
+from data_pipelines.build_args import BuildArgs
+from data_pipelines.clip import Options
+from data_pipelines.store import Dataset
+from vdit.config import UserError
+
+
+@pytest.fixture
+def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty memory:// file system; the cache is a folder of the test."""
+    monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()
+
+
+@pytest.fixture
+def tree(tmp_path: pathlib.Path) -> pathlib.Path:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for i in range(6):
+        write_video(root / f"{i}.mp4", [quadrants(24, 32, i + t) for t in range(5)])
+    Image.fromarray(quadrants(24, 32)).save(root / "a.png")
+    (root / "captions.csv").write_text("file,caption\n0.mp4,zero\na.png,a picture\n")
+    return root
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_from_a_bucket_to_a_bucket(bucket, tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The same bytes as from folder to folder; nothing is left over in the bucket or on this machine."""
+    options = Options(val=0.3)
+    build(BuildArgs(str(tree), str(tmp_path / "local"), options), FakeEncoder())
+    bucket.put(str(tree), "/clips", recursive=True)
+    build(BuildArgs("memory://clips", "memory://data/set", options), FakeEncoder())
+    found = {name.rsplit("/", 1)[-1]: bucket.cat(name) for name in bucket.find("/data")}
+    assert found == contents(tmp_path / "local")
+    assert {name.split("/")[1] for name in bucket.find("/")} == {"clips", "data"}
+    assert not list((tmp_path / "cache" / "builds").iterdir())
+
+
+def test_reading_stages_shards_on_this_machine(bucket, tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    build(BuildArgs(str(tree), str(tmp_path / "local")), FakeEncoder())
+    build(BuildArgs(str(tree), "memory://data"), FakeEncoder())
+    here, there = Dataset(tmp_path / "local"), Dataset("memory://data")
+    for i in range(here.size("train")):
+        np.testing.assert_array_equal(here.read_clip("train", i).video_TYXC, there.read_clip("train", i).video_TYXC)
+        assert here.example("train", i).keys() == there.example("train", i).keys()
+    np.testing.assert_array_equal(here.index("train").id, there.index("train").id)
+    bucket.store.clear()  # what was staged is still there
+    assert there.read_clip("train", 0).video_TYXC.shape == (5, 24, 32, 3)
+
+
+def test_machines_meet_in_a_bucket(bucket, tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch) -> None:
+    build(BuildArgs(str(tree), str(tmp_path / "local")), FakeEncoder())
+    for i in (1, 0):
+        monkeypatch.setenv("VDIT_CACHE", str(tmp_path / f"cache-{i}"))  # another machine
+        ledger = build(BuildArgs(str(tree), "memory://data", shard=(i, 2)), FakeEncoder())
+        assert (ledger is None) == (i == 1)
+    assert bucket.cat("/data/index-train.npz") == (tmp_path / "local" / "index-train.npz").read_bytes()
+    assert not bucket.exists("/data.partial")
+    assert build(BuildArgs(str(tree), "memory://data"), FakeEncoder()) is None  # it is there
+
+
+def test_a_part_that_was_copied_is_not_built_again(
+    bucket, tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
+) -> None:
+    args = BuildArgs(str(tree), "memory://data", shard=(0, 2))
+    build(args, FakeEncoder())
+    monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "a new machine"))
+    with mock.patch("data_pipelines.build.Pool", side_effect=AssertionError):
+        assert build(args, FakeEncoder()) is None
+
+
+def test_transfers_are_tried_again(bucket, tree: pathlib.Path) -> None:
+    bucket.put(str(tree), "/clips", recursive=True)
+    failures = {"get_file": 2, "put_file": 2}
+
+    def flaky(name):
+        real = getattr(type(bucket), name)
+
+        def call(self, *args, **kwargs):
+            if failures[name]:
+                failures[name] -= 1
+                raise ConnectionError("the network is down")
+            return real(self, *args, **kwargs)
+
+        return mock.patch.object(type(bucket), name, call)
+
+    with flaky("get_file"), flaky("put_file"):
+        build(BuildArgs("memory://clips", "memory://data"), FakeEncoder())
+        assert failures == {"get_file": 0, "put_file": 0}
+        failures["get_file"] = 1000
+        with pytest.raises(UserError, match="cannot be read .the network is down.; start again"):
+            build(BuildArgs("memory://clips", "memory://other"), FakeEncoder())
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/clips", "s3://bucket/clips"])
+def test_what_is_needed_for_a_bucket_is_said(url: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="cannot be opened: .*(gcsfs|s3fs)"):
+        build(BuildArgs(url, str(tmp_path / "out")), FakeEncoder())
+
+
+def test_an_empty_bucket(bucket, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="gives nothing to read: it is empty or does not exist"):
+        build(BuildArgs("memory://nowhere", str(tmp_path / "out")), FakeEncoder())
