@@ -130,7 +130,7 @@ def fetch(url: str, target: Path) -> Path:
     """
     system, place = _locate(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".fetching")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.fetching")
     for attempt in range(ATTEMPTS):
         try:
             system.get_file(place, str(partial))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import os
 import threading
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +15,12 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
 
-from data_pipelines.index import REBUILD, Index, load_index, load_meta
+from data_pipelines import remote
+from data_pipelines.index import META_FILE, REBUILD, Index, load_index, load_meta
 from data_pipelines.records import FastDecoder
 from vdit.batch import Example
 from vdit.config import UserError
+from vdit.packages import cache_dir
 from vdit.patches import Patch, patchify
 
 
@@ -37,13 +41,14 @@ class Window(NamedTuple):
 
 
 class Dataset:
-    """A data set on disk. It may be shared by threads and sent to processes.
+    """A data set. It may be shared by threads and sent to processes.
 
     Args:
-      path: the directory that `data_pipelines.build` wrote.
+      path: the directory that `data_pipelines.build` wrote, or its URL. What is read of a data set in a bucket is
+        copied to the cache of this machine, a shard when its first record is read.
 
     Attributes:
-      path: the directory.
+      path: the directory on this machine.
       meta: contents of `vdit.json`.
       patch: extent of a patch that every clip fits.
 
@@ -52,10 +57,13 @@ class Dataset:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        self.path = epath.Path(path)
-        self.meta = load_meta(path)
+        origin = os.fspath(path).rstrip("/") if remote.is_remote(path) else ""
+        self.path = epath.Path(_stage(origin) if origin else path)
+        self.meta = load_meta(self.path)
         self.patch = Patch(*self.meta["patch"])
-        self._shards = {split: _Shards(self.path, info["shards"]) for split, info in self.meta["splits"].items()}
+        sizes = dict(remote.walk(origin or self.path))
+        splits = self.meta["splits"].items()
+        self._shards = {split: _Shards(self.path, info["shards"], sizes, origin) for split, info in splits}
         self._decode = FastDecoder(self.meta["dtype"], self.meta["text_encoder"]["width"])
         self._features: tfds.features.FeaturesDict | None = None
 
@@ -128,18 +136,32 @@ class Dataset:
         return self._shards[split]
 
 
-class _Shards:
-    """Random access to the records of one split; files are opened when first needed."""
+def _stage(url: str) -> Path:
+    """Copies all of a data set but its shards to the cache; its folder there."""
+    try:
+        about = remote.read_bytes(f"{url}/{META_FILE}")
+    except FileNotFoundError as error:
+        raise UserError(f"{url}/{META_FILE} does not exist: not a data set of vdit, or an unfinished build") from error
+    folder = cache_dir() / "datasets" / hashlib.sha256(url.encode() + about).hexdigest()[:16]
+    for name, _ in remote.walk(url):
+        if ".array_record-" not in name and not (folder / name).exists():
+            remote.fetch(f"{url}/{name}", folder / name)
+    return folder
 
-    def __init__(self, directory: epath.Path, shards: list[dict[str, Any]]) -> None:
+
+class _Shards:
+    """Random access to the records of one split; files are opened, and staged, when first needed."""
+
+    def __init__(self, directory: epath.Path, shards: list[dict[str, Any]], sizes: dict[str, int], origin: str) -> None:
+        self._origin = origin
         self._paths = [directory / shard["file"] for shard in shards]
         self._lengths = [shard["examples"] for shard in shards]
         self._ends = list(itertools.accumulate(self._lengths))
         self.size = self._ends[-1]
         for path, shard in zip(self._paths, shards, strict=True):
-            if not path.is_file():
+            if (size := sizes.get(path.name)) is None:
                 raise UserError(f"{path} is missing; {REBUILD}")
-            if (size := path.stat().length) != shard["bytes"]:
+            if size != shard["bytes"]:
                 raise UserError(f"{path} has {size} bytes instead of {shard['bytes']}: damaged; {REBUILD}")
         self._open_all()
 
@@ -170,6 +192,8 @@ class _Shards:
         with self._lock:
             if self._readers[shard] is None:
                 path = self._paths[shard]
+                if self._origin and not path.exists():
+                    remote.fetch(f"{self._origin}/{path.name}", Path(path))
                 # Records are read one by one in any order: reading ahead would be wasted.
                 reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
                 if not reader.ok() or reader.num_records() != self._lengths[shard]:
