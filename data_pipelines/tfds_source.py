@@ -68,8 +68,8 @@ def clips(options: Options, source: Input) -> Iterator[Outcome]:
 def find_features(features: Any, options: Options) -> tuple[str, dict[str, str]]:
     """(name of the picture feature, names of the text features by caption kind).
 
-    Without flags: by name, the first feature that is an image, or a tensor of at least three axes of which the last has 1, 3
-    or 4 entries; texts named like captions, else the first text, else the first class label.
+    Without flags: by name, the first feature that is an image, or a tensor of at least three axes of which the last
+    has 1, 3 or 4 entries; texts named like captions, else the first text, else the first class label.
 
     Raises:
       UserError: if a named feature does not exist, or no picture is found.
