@@ -333,8 +333,48 @@ class PlanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AutoencoderConfig:
+    """The causal_vae and what it is trained on (a run with task="autoencoder").
+
+    Attributes:
+      strides: frames, rows and columns of one latent.
+      channels: of a latent.
+      width: channels of the convolutions.
+      encoder_blocks, decoder_blocks: residual blocks of either network.
+      kl: weight of the KL divergence from a normal distribution, per latent number, beside the squared error per pixel.
+      initial_noise: standard deviation of the latents' noise at the start.
+      crop: frames, rows and columns of a training crop; 1 + k strides[0] frames, sides multiples of the strides.
+      crops_per_step: over all devices.
+    """
+
+    strides: tuple[int, ...] = (4, 8, 8)
+    channels: int = 16
+    width: int = 96
+    encoder_blocks: int = 1
+    decoder_blocks: int = 4
+    kl: float = 1e-6
+    initial_noise: float = 0.03
+    crop: tuple[int, ...] = (9, 64, 64)
+    crops_per_step: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("strides", "crop"):
+            if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 1:
+                raise UserError(f"autoencoder.{name}={getattr(self, name)} is not three positive numbers (t, y, x)")
+        time, height, width = self.strides
+        if (self.crop[0] - 1) % time or self.crop[1] % height or self.crop[2] % width:
+            raise UserError(f"autoencoder.crop={self.crop} is not 1 + k*{time} frames of multiples of {height}x{width}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+      task: "diffusion", or "autoencoder", which trains the causal_vae and leaves model and diffusion aside.
+    """
+
+    task: str = "diffusion"
 
     seed: int = 0
     data: DataConfig = DataConfig()
@@ -344,6 +384,10 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
     plan: PlanConfig = PlanConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+
+    def __post_init__(self) -> None:
+        _one_of("task", self.task, ("diffusion", "autoencoder"))
 
 
 def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> Any:

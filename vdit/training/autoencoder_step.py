@@ -1,0 +1,79 @@
+"""The train step of the causal_vae: a pure function of (state, crops, rate)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from vdit.config import Config
+from vdit.models import causal_vae
+from vdit.parallel.mesh import ROWS, rows_spec
+from vdit.patches import Patch
+from vdit.training.step import TrainState
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Clipping and Adam; the step multiplies by the learning rate."""
+    adam = optax.scale_by_adam(config.optimizer.beta1, config.optimizer.beta2)
+    return optax.chain(optax.clip_by_global_norm(config.optimizer.clip), adam)
+
+
+def init_state(config: Config, weights: Mapping[str, jax.Array]) -> TrainState:
+    """The state at step 0 of a run that starts with these weights."""
+    params = dict(weights)
+    average = jax.tree.map(jnp.copy, params)  # donated buffers must not be shared
+    return TrainState(jnp.zeros((), jnp.int32), params, average, make_optimizer(config).init(params))
+
+
+def crop_loss(
+    weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, key: jax.Array, config: Config
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Squared error per pixel value plus the weighted KL divergence, both averaged over crops.
+
+    Args:
+      weights: of the autoencoder.
+      crops_BTYXC: pixels in [-1, 1].
+      key: of the latents' noise.
+      config: of the run.
+    """
+    patch = Patch(*config.autoencoder.strides)
+    patches = causal_vae.group_frames(crops_BTYXC, True, patch)
+    mean, log_variance, _ = causal_vae.moments(weights, patches, None, config.autoencoder)
+    latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    found, _ = causal_vae.reconstruct(weights, latents, None, config.autoencoder)
+    error = jnp.mean((causal_vae.ungroup_frames(found, True, patch) - crops_BTYXC) ** 2)
+    kl = jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance) / 2
+    return error + config.autoencoder.kl * kl, {"squared_error": error, "kl": kl}
+
+
+def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled step under the mesh in use: (state, crops_BTYXC uint8, rate) -> (state, metrics).
+
+    Weights are whole on every device, which works on its own crops; gradients are averaged.
+    """
+    optimizer = make_optimizer(config)
+
+    def step(state: TrainState, crops_BTYXC: jax.Array, rate: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        def local(weights: Any, crops: jax.Array, number: jax.Array) -> Any:
+            key = jax.random.fold_in(jax.random.key(config.seed), number)
+            key = jax.random.fold_in(key, jax.lax.axis_index(ROWS))
+            values = jax.value_and_grad(crop_loss, has_aux=True)(weights, crops, key, config)
+            return jax.lax.pmean(values, ROWS)
+
+        pixels = crops_BTYXC.astype(jnp.float32) / 127.5 - 1
+        specs = (P(), rows_spec(crops_BTYXC.ndim), P())
+        averaged = jax.shard_map(local, in_specs=specs, out_specs=P(), check_vma=False)
+        (loss, parts), grads = averaged(state.params, pixels, state.step)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda update: -rate * update, updates))
+        decay = jnp.minimum(config.optimizer.ema, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
+        return TrainState(state.step + 1, params, average, optimizer_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
