@@ -374,8 +374,6 @@ class Config:
       task: "diffusion", or "autoencoder", which trains the causal_vae and leaves model and diffusion aside.
     """
 
-    task: str = "diffusion"
-
     seed: int = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -385,6 +383,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     plan: PlanConfig = PlanConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    task: str = "diffusion"
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, ("diffusion", "autoencoder"))

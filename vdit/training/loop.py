@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
 from data_pipelines import pipeline
 from data_pipelines.mixture import Mixture, open_data
@@ -26,10 +23,7 @@ from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use
 from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.checkpoint import Checkpoints, Position
-from vdit.training.heartbeat import Heartbeat
-from vdit.training.metrics import MetricWriter
-from vdit.training.optimizer import learning_rate
-from vdit.training.preemption import Preempted, notice
+from vdit.training.drive import drive
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 _compiled: dict[Any, Any] = {}
@@ -161,101 +155,17 @@ def _train(
     progress: Callable[[dict[str, Any]], None] | None,
     cleanup: contextlib.ExitStack,
 ) -> dict[str, Any]:
-    config, steps = run.config, run.config.train.steps
+    config = run.config
     step_function, evaluate = _functions(run)
-    writer = None
-    if jax.process_index() == 0:
-        writer = cleanup.enter_context(contextlib.closing(MetricWriter(run.workdir, run.position.step)))
-    checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
     place = functools.partial(to_global, mesh=run.mesh)
     batches = pipeline.rows(
         dataset, config.data, dataset.patch, config.seed, run.position.step, *row_reader(run.mesh), place=place
     )
     cleanup.callback(batches.close)
-    clock = _Clock()
-    heart = Heartbeat(run.workdir, steps)
-    stop = cleanup.enter_context(notice())
-    quiet = not sys.stderr.isatty()
-    bar = cleanup.enter_context(
-        tqdm(total=steps, initial=run.position.step, unit="step", disable=quiet, desc=run.workdir.name)
-    )
-    final: dict[str, Any] = {}
-
-    def record(values: dict[str, Any]) -> None:
-        counts = {name: getattr(run.position, name) for name in ("patches", "text", "examples")}
-        values = {"step": run.position.step, **values, **counts, "flops": run.training_flops, **clock.report()}
-        if writer:
-            writer.write(values)
-        if progress:
-            progress(values)
-        if bar.disable and jax.process_index() == 0:
-            left = (steps - run.position.step) * clock.seconds_per_step
-            kind = "validation" if "validation" in values else "train"
-            loss = values["validation"]["loss"] if "validation" in values else values["loss"]
-            print(
-                f"{run.workdir.name} step {run.position.step}/{steps} {kind} loss {loss:.4f}, {left:.0f} s left",
-                flush=True,
-            )
-
-    def finish(pending: dict[str, jax.Array], rate: float) -> None:
-        """Accounts for a step that was dispatched; called after the next one is, so that fetching does not stall."""
-        values = {name: float(value) for name, value in pending.items()}
-        position = run.position
-        position.step += 1
-        position.next_row += config.data.rows_per_step
-        position.patches += int(values.pop("patches"))
-        position.text += int(values.pop("text"))
-        position.examples += int(values.pop("examples"))
-        position.squares += values.pop("squares")
-        clock.step()
-        bar.update()
-        heart.beat("training", position.step, values["loss"], steps_per_second=1 / clock.seconds_per_step)
-        if not np.isfinite(values["loss"] + values["grad_norm"]):
-            raise UserError(
-                f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm "
-                f"{values['grad_norm']}; it was not saved; lower optimizer.learning_rate"
-            )
-        if position.step % config.train.log_every == 0 or position.step == steps:
-            record({**values, "rate": rate})
-
-    pending: tuple[dict[str, jax.Array], float] | None = None
-    first = run.position.step
-    for number in range(first, steps):
-        _profile(run, number, first, cleanup)
-        batch = clock.wait(lambda: next(batches))
-        rate = learning_rate(number, steps, config.optimizer)
-        state, metrics = step_function(run.state, batch, np.float32(rate))
-        run.state = state
-        if pending:
-            finish(*pending)
-        pending = metrics, rate
-        done = number + 1
-        save = done % config.train.checkpoint_every == 0 or done in config.train.keep_steps or done == steps
-        every = config.train.evaluate_every
-        look = (done == steps and every >= 0) or (every > 0 and done % every == 0)
-        if save or look:
-            finish(*pending)
-            pending = None
-        if look:
-            heart.beat("evaluating", done)
-            final = {"validation": evaluate_run(run, dataset, evaluate)}
-            record(final)
-        if save:  # after all metrics of the step: a run that goes on from here does not write them again
-            checkpoints.save(run.state, run.position)
-        if done < steps and stop.reached(done):
-            if pending:
-                finish(*pending)
-            checkpoints.save(run.state, run.position)
-            checkpoints.wait()
-            heart.beat("preempted", done)
-            raise Preempted(done)
-    if not final and config.train.evaluate_every >= 0:  # the run had ended before; its evaluation is made again
-        final = {"validation": evaluate_run(run, dataset, evaluate)}
-    checkpoints.wait()
-    heart.beat("finished", run.position.step)
+    look = functools.partial(evaluate_run, run, dataset, evaluate)
+    final = drive(run, batches, step_function, look, config.data.rows_per_step, progress)
     body, total = parameter_counts(run.state.params)
-    counts = {name: getattr(run.position, name) for name in ("step", "patches", "text", "examples")}
-    return {**final, **counts, "flops": run.training_flops, "params": body, "params_total": total, **clock.report()}
+    return {**final, "params": body, "params_total": total}
 
 
 def _functions(run: Run) -> tuple[Any, Any]:
@@ -293,45 +203,3 @@ def split_losses(run: Run, dataset: Dataset | Mixture, split: str, evaluate: Any
     data = dataclasses.replace(run.config.data, split=split)
     batches: Iterator[PackedBatch] = pipeline.validation_rows(dataset, data, dataset.patch, *row_reader(run.mesh))
     return validate(evaluate, run.state.ema, batches, run.mesh)
-
-
-def _profile(run: Run, step: int, first: int, cleanup: contextlib.ExitStack) -> None:
-    """Starts and stops the trace of config.train.profile; a run that starts or ends inside it traces what it has."""
-    window = run.config.train.profile
-    if window and step == max(first, window[0]) < window[1]:
-        jax.profiler.start_trace(str(run.workdir / "profile"))
-        cleanup.callback(_stop_trace, run)
-    if window and step == window[1] > first:
-        _stop_trace(run)
-
-
-def _stop_trace(run: Run) -> None:
-    jax.block_until_ready(run.state)
-    with contextlib.suppress(RuntimeError):  # stopped already
-        jax.profiler.stop_trace()
-
-
-class _Clock:
-    """Seconds spent in training, and the share of them spent waiting for data."""
-
-    def __init__(self) -> None:
-        self._start = self._mark = time.perf_counter()
-        self._waited = 0.0
-        self._steps = 0
-
-    def wait(self, read: Callable[[], Any]) -> Any:
-        before = time.perf_counter()
-        value = read()
-        self._waited += time.perf_counter() - before
-        return value
-
-    def step(self) -> None:
-        self._steps += 1
-
-    @property
-    def seconds_per_step(self) -> float:
-        return (time.perf_counter() - self._start) / max(1, self._steps)
-
-    def report(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._start
-        return {"seconds": round(seconds, 3), "data_wait": round(self._waited / seconds, 5)}
