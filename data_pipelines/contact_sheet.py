@@ -7,17 +7,24 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.mixture import Mixture
 from data_pipelines.store import Dataset
 
 FRAMES, FRAME_HEIGHT, MAX_WIDTH = 5, 96, 176  # pictures of a clip, and the size they are drawn at
-CAPTION_CHARACTERS, LINE, GAP = 88, 15, 8
+CAPTION_CHARACTERS, LINE, GAP, BORDER = 88, 15, 8, 2
 
 
-def contact_sheet(dataset: Dataset, split: str, count: int = 12) -> Image.Image:
-    """Draws `count` clips spread evenly over a split: evenly spaced frames, the size, and every kind of caption."""
-    size = dataset.size(split)
-    chosen = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
-    strips = [_strip(dataset, split, int(i)) for i in chosen]
+def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image.Image:
+    """Draws about `count` clips: evenly spaced frames, the size, and every kind of caption.
+
+    They are spread evenly over the split, with at least two of each data set of a mixture.
+    """
+    strips = []
+    for dataset in data.datasets:
+        size = dataset.size(split) if split in dataset.splits else 0
+        share = max(2, round(count * size / data.size(split)))
+        for i in np.unique(np.linspace(0, size - 1, min(share, size)).astype(int)):
+            strips.append(_strip(dataset, split, int(i)))
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
     top = 0
     for strip in strips:
@@ -34,15 +41,17 @@ def _strip(dataset: Dataset, split: str, i: int) -> Image.Image:
     scale = min(FRAME_HEIGHT / height, MAX_WIDTH / width)
     drawn = (max(1, round(width * scale)), max(1, round(height * scale)))
     chosen = np.unique(np.linspace(0, frames - 1, min(FRAMES, frames)).astype(int))
-    lines = [f"{split} {i}: {frames} frames of {height}x{width}, {float(example['fps']):g}/s"]
+    length = "image" if frames == 1 else f"{frames} frames, {frames / example['fps']:.3g} s"
+    lines = [f"{dataset.path.name} {split} {i}: {width}x{height}, {length}"]
     for kind in dataset.meta["captions"]:
         lines += textwrap.wrap(f"{kind}: {example[f'caption_{kind}']}", CAPTION_CHARACTERS)
-    left = FRAMES * (MAX_WIDTH + 2) + GAP
+    left = FRAMES * (MAX_WIDTH + BORDER) + GAP
     strip = Image.new("RGB", (left + CAPTION_CHARACTERS * 7, max(FRAME_HEIGHT, LINE * len(lines))), "white")
-    strip.paste("lightgray", (0, 0, left - GAP, drawn[1]))
+    step = drawn[0] + BORDER
+    strip.paste("lightgray", (0, 0, len(chosen) * step - BORDER, drawn[1]))
     for n, frame in enumerate(chosen):
         picture = Image.fromarray(_as_rgb(video_TYXC[frame])).resize(drawn, Image.Resampling.NEAREST)
-        strip.paste(picture, (n * (MAX_WIDTH + 2), 0))
+        strip.paste(picture, (n * step, 0))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
     for n, line in enumerate(lines):
         draw.text((left, n * LINE), line, fill="black", font=font)

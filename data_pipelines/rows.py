@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.balance import row_costs
+from data_pipelines.index import Index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,12 @@ class EpochPlan:
         """Row k of the epoch."""
         part = slice(self.offsets[k], self.offsets[k + 1])
         return RowPlan(self.examples[part], self.starts[part], self.frames[part], self.captions[part])
+
+    def words(self, index: Index) -> np.ndarray:
+        """(N,) caption tokens among `tokens`; the others are patches."""
+        if not index.text_tokens.size:
+            return np.zeros_like(self.tokens)
+        return np.maximum(index.text_tokens[self.examples, self.captions], 0)  # -1 where there is no caption
 
     def fill(self, row_tokens: int) -> float:
         """Real tokens over slots."""

@@ -59,6 +59,7 @@ class StagePlan:
       seed: of all draws.
 
     Attributes:
+      weights: mean visits of an example in an epoch, for each data set.
       members: for each data set, its examples within the stage's limits, entries of the index.
       frames: (N,) int32 frames of each example that a row takes: all, or its window.
 
@@ -71,7 +72,7 @@ class StagePlan:
         self._shape = RowShape(config.row_tokens, config.row_examples, config.row_text)
         index, patch = source.index, source.patch
         weights = stage.weights or config.weights or (1.0,) * len(source.parts)
-        self._weights, self.members = weights, _members(source, stage.max_area, weights)
+        self.weights, self.members = weights, _members(source, stage.max_area, weights)
         self._columns = _columns(config, source)
         self.frames = _window_frames(index, stage.max_frames or config.max_frames, patch)
         self._grid_tokens = _grid_tokens(index, self.frames, patch)
@@ -89,7 +90,7 @@ class StagePlan:
     @property
     def least_rows(self) -> float:
         """Rows that the patches of an epoch would fill to the last slot."""
-        parts = zip(self.members, self._weights, strict=True)
+        parts = zip(self.members, self.weights, strict=True)
         return sum(weight * float(self._grid_tokens[part].sum()) for part, weight in parts) / self._shape.tokens
 
     def locate(self, number: int) -> tuple[int, int]:
@@ -129,10 +130,10 @@ class StagePlan:
 
     def once(self) -> EpochPlan:
         """Every example within the limits once, at its first window and first kind of caption: for validation."""
-        members = [part for part, weight in zip(self.members, self._weights, strict=True) if weight]
+        members = [part for part, weight in zip(self.members, self.weights, strict=True) if weight]
         columns = [
             np.full(len(part), kinds[0], np.int32)
-            for part, kinds, weight in zip(self.members, self._columns, self._weights, strict=True)
+            for part, kinds, weight in zip(self.members, self._columns, self.weights, strict=True)
             if weight
         ]
         examples = np.concatenate(members)
@@ -150,7 +151,7 @@ class StagePlan:
         key = np.array([self._seed % 2**64, self._number << 32 | epoch], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))
         drawn = []
-        for part, (members, columns, weight) in enumerate(zip(self.members, self._columns, self._weights, strict=True)):
+        for part, (members, columns, weight) in enumerate(zip(self.members, self._columns, self.weights, strict=True)):
             chosen, visit = visits(len(members), weight, epoch, self._seed, part)
             kinds = columns[rng.integers(len(columns), size=len(chosen), dtype=np.int32)]
             drawn.append((members[chosen], visit, kinds))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from data_pipelines import pipeline
+from data_pipelines.budget import StepSums, step_sums
 from data_pipelines.store import Dataset
 from launch.study_plan import Size, StudyPlan
 from vdit.config import Config
@@ -19,22 +19,12 @@ from vdit.training.loop import interface_of
 
 
 @functools.cache
-def _sums_per_step(config: Config, data: Path) -> tuple[float, float, float, float]:
-    """Mean patches, caption tokens, sum of n^2 and examples of one step, from the plan of the first epoch."""
+def _sums_per_step(config: Config, data: Path) -> StepSums:
+    """What one step holds on average, from the plan of the first epoch."""
     dataset = Dataset(data)
     index = dataset.index(config.data.split)
     epoch = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed).epoch(0)
-    rows = [epoch.row(k) for k in range(epoch.rows)]
-    examples = np.concatenate([row.examples for row in rows])
-    frames = np.concatenate([row.frames for row in rows])
-    captions = np.concatenate([row.captions for row in rows])
-    patch = dataset.patch
-    groups = 1 + (frames - 1) // patch.time
-    patches = groups * (index.height[examples] // patch.height) * (index.width[examples] // patch.width)
-    text = index.text_tokens[examples, captions]
-    steps = epoch.rows / config.data.rows_per_step
-    squares = ((patches + text).astype(np.float64) ** 2).sum()
-    return patches.sum() / steps, text.sum() / steps, squares / steps, len(examples) / steps
+    return step_sums(epoch, index, config.data.rows_per_step)
 
 
 def model_shape(config: Config, data: Path) -> flops.ModelShape:
@@ -45,9 +35,8 @@ def model_shape(config: Config, data: Path) -> flops.ModelShape:
 
 def steps_for(budget: float, config: Config, data: Path) -> int:
     """Steps that spend `budget` training FLOPs."""
-    patches, text, squares, examples = _sums_per_step(config, data)
-    per_step = flops.training_flops_of_sums(model_shape(config, data), patches, text, squares, examples)
-    return max(10, round(budget / per_step))
+    sums = dataclasses.astuple(_sums_per_step(config, data))
+    return max(10, round(budget / flops.training_flops_of_sums(model_shape(config, data), *sums)))
 
 
 def best_size(grid: Table, plan: StudyPlan, data: Path, config_of: Callable[[Size], Config]) -> tuple[Size, int, float]:
@@ -56,7 +45,7 @@ def best_size(grid: Table, plan: StudyPlan, data: Path, config_of: Callable[[Siz
     found = []
     for size in plan.sizes:
         config = config_of(size)
-        tokens = steps_for(plan.held_out, config, data) * _sums_per_step(config, data)[0]
+        tokens = steps_for(plan.held_out, config, data) * _sums_per_step(config, data).patches
         params = int(
             min(grid.params, key=lambda n: abs(n - flops.parameters(model_shape(config, data)).without_embeddings))
         )

@@ -15,7 +15,13 @@ SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if dataclass
 """Sections of a `Config`."""
 
 
-def define(name: str, description: str, example: str, sections: Iterable[str] = SECTIONS) -> flags.FlagHolder:
+def define(
+    name: str,
+    description: str,
+    example: str,
+    sections: Iterable[str] = SECTIONS,
+    values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder:
     """Defines --NAME=FILE and --NAME.a.b=value.
 
     Args:
@@ -23,9 +29,12 @@ def define(name: str, description: str, example: str, sections: Iterable[str] = 
       description: its help text.
       example: such a file, for errors.
       sections: those that a file may leave out and flags may still set fields in.
+      values: where it is defined.
     """
-    holder = config_flags.DEFINE_config_file(name, None, description, lock_config=False, accept_new_attributes=True)
-    flags.FLAGS[name].parser = _ConfigFile(flags.FLAGS[name].parser, f"--{name}", example, tuple(sections))
+    holder = config_flags.DEFINE_config_file(
+        name, None, description, flag_values=values, lock_config=False, accept_new_attributes=True
+    )
+    values[name].parser = _ConfigFile(values[name].parser, f"--{name}", example, tuple(sections))
     return holder
 
 

@@ -1,16 +1,22 @@
+import contextlib
+import io
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from small_dataset import write_dataset
+from small_dataset import PATCH, TEXT_WIDTH, write_dataset
 
 from data_pipelines import inspect
+from data_pipelines.mixture import open_data
 from data_pipelines.pipeline import make_plan
-from data_pipelines.store import Dataset
-from vdit.config import DataConfig, UserError
+from vdit.config import DataConfig, UserError, build
+from vdit.scaling import flops
 
 SIZES = ["--row_tokens=128", "--row_examples=8", "--row_text=48", "--max_frames=13", "--pack_window=16"]
 
@@ -29,24 +35,142 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_json_says_what_the_plan_says(paths):
+def figures_of(*arguments: str) -> dict:
+    """What --json prints, without another process."""
+    values = inspect.define_flags(flags.FlagValues())
+    rest = values(["inspect", *arguments, "--json"])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        inspect.main(rest, values)
+    return json.loads(printed.getvalue(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_json_says_what_the_plan_of_the_mixture_says(paths):
     done = run(*paths, *SIZES, "--rows_per_step=2", "--seed=3", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    config = DataConfig(row_tokens=128, row_examples=8, row_text=48, max_frames=13, pack_window=16)
-    epochs = []
-    for path in paths:
-        dataset = Dataset(path)
-        epochs.append(make_plan(dataset, config, dataset.patch, 3).epoch(0))
+    config = DataConfig(",".join(paths), "train", 128, 8, 48, max_frames=13, pack_window=16)
+    data = open_data(config)
+    epoch = make_plan(data, config, data.patch, 3).epoch(0)
     assert figures["examples"] == 24 + 40
-    assert figures["rows"] == sum(epoch.rows for epoch in epochs)
+    assert figures["rows"] == epoch.rows
     assert figures["slots"] == 128 * figures["rows"]
-    assert figures["fill"] == pytest.approx(sum(int(e.tokens.sum()) for e in epochs) / figures["slots"])
+    assert figures["fill"] == pytest.approx(int(epoch.tokens.sum()) / figures["slots"])
     assert figures["balance"] >= 1
-    first = figures["datasets"][0]
-    assert first["splits"] == {"train": 24, "val": 3}
+    assert figures["splits"] == {"train": 64, "val": 8}
+    assert "stages" not in figures and "budget" not in figures
+    first, second = figures["datasets"]
+    assert first["splits"] == {"train": 24, "val": 3} and second["examples"] == 40
+    assert first["share"] + second["share"] == pytest.approx(1)
+    assert first["tokens"] + second["tokens"] == figures["tokens"] == int(epoch.tokens.sum())
     assert sum(size["examples"] for size in first["shapes"]["sizes"]) <= 24
     assert sum(first["captions"]["detailed"]["histogram"]["counts"]) == 24
+    assert sum(figures["captions"]["detailed"]["histogram"]["counts"]) == 64
+    assert first["changes"] is None
+
+
+def test_one_data_set_is_described_as_itself(paths):
+    figures = figures_of(paths[0], *SIZES)
+    assert figures["path"] == paths[0] and len(figures["datasets"]) == 1
+    assert figures["shapes"] == figures["datasets"][0]["shapes"]
+    assert figures_of(f"{paths[0]},{paths[1]}", *SIZES) == figures_of(*paths, *SIZES)
+
+
+def test_weights_and_budget(paths):
+    figures = figures_of(*paths, *SIZES, "--weights=1,0.5", "--steps=30", "--rows_per_step=4")
+    assert [each["examples_an_epoch"] for each in figures["datasets"]] == [24, 20]
+    budget = figures["budget"]
+    assert budget["steps"] == 30 and budget["flops"] is None
+    assert budget["epochs"] == [pytest.approx(30 * 4 / figures["rows"])]
+    assert budget["visits"] == pytest.approx([budget["epochs"][0], budget["epochs"][0] / 2])
+    assert budget["patches"] + budget["text"] == pytest.approx(figures["tokens"] * budget["epochs"][0])
+    again = figures_of(*paths, *SIZES, "--weights=1,0.5", f"--tokens={budget['patches']}", "--rows_per_step=4")
+    assert again["budget"]["visits"] == pytest.approx(budget["visits"]) and again["budget"]["steps"] == 30
+
+
+@pytest.fixture
+def config_file(paths, tmp_path):
+    data = {
+        **{"path": ",".join(paths), "row_tokens": 128, "row_examples": 8, "row_text": 48, "rows_per_step": 2},
+        "stages": ({"step": 0, "max_area": 4, "max_frames": 5}, {"step": 10, "weights": (0, 2)}),
+    }
+    text = f"""from ml_collections import ConfigDict
+
+def get_config():
+    return ConfigDict({{"data": {data!r}, "model": {{"width": 32, "depth": 2}}, "seed": 3}})
+"""
+    (tmp_path / "config.py").write_text(text)
+    return tmp_path / "config.py"
+
+
+def test_stages_and_flops_of_a_config(paths, config_file):
+    figures = figures_of(f"--config={config_file}", "--flops=1e9")
+    first, second = figures["stages"]
+    assert (first["step"], first["max_frames"], second["weights"]) == (0, 5, [0, 2])
+    assert first["examples"] + first["left_out"] == 64
+    assert second["examples"] == 2 * 40 and second["left_out"] == 24
+    budget = figures["budget"]
+    assert budget["flops"] == pytest.approx(1e9) and len(budget["epochs"]) == 2
+    assert budget["epochs"][0] == pytest.approx(10 * 2 / first["rows"])
+    assert budget["visits"][1] == pytest.approx(budget["epochs"][0] + 2 * budget["epochs"][1])
+    # The same from the rows themselves: FLOPs of all but the last step are below the budget.
+    config = build(runpy.run_path(str(config_file))["get_config"]().to_dict())
+    data = open_data(config.data)
+    plan, index = make_plan(data, config.data, data.patch, 3), data.index("train")
+    shape = flops.ModelShape(32, 2, 4 * 8 * 8 * 3, TEXT_WIDTH)
+    spent = 0.0
+    for number in range(2 * budget["steps"]):
+        row = plan.row(number)
+        patches = np.prod(index.grid_N3(PATCH)[row.examples][:, 1:], axis=1)
+        patches = patches * (1 + (row.frames - 1) // 4)
+        text = index.text_tokens[row.examples, row.captions]
+        squares = ((patches + text) ** 2.0).sum()
+        spent += flops.training_flops_of_sums(shape, patches.sum(), text.sum(), squares, len(row))
+    assert spent == pytest.approx(1e9, rel=0.1)
+
+
+def test_changes_come_from_the_ledger(paths, tmp_path):
+    shutil.copytree(paths[0], tmp_path / "data")
+    lines = """item,split,status,reason,shape_before,shape_after
+a,train,accepted,,17x32x48,17x32x48
+b,train,scaled,,20x720x1280,17x72x128
+c,train,scaled,trimmed,9x144x256,9x72x128
+d,train,rejected,no video stream,,
+e,val,rejected,truncated,,
+"""
+    (tmp_path / "data" / "ledger.csv").write_text(lines)
+    changes = figures_of(str(tmp_path / "data"), *SIZES)["datasets"][0]["changes"]
+    assert changes["statuses"] == {"accepted": 1, "scaled": 2, "rejected": 1}
+    assert changes["reasons"] == {"scaled: trimmed": 1, "rejected: no video stream": 1}
+    assert changes["scale"] == pytest.approx({"min": 0.1, "mean": 0.3, "max": 0.5})
+    assert changes["resized"][0] == {"from": "720x1280", "to": "72x128", "clips": 1}
+    assert changes["frames_dropped"] == pytest.approx(3 / 46)
+    (tmp_path / "data" / "ledger.csv").write_text(lines.replace("17x32x48", "17xwide"))
+    with pytest.raises(UserError, match="ledger.csv is damaged"):
+        figures_of(str(tmp_path / "data"), *SIZES)
+
+
+def test_everything_is_printed(paths, config_file, tmp_path, capsys):
+    shutil.copytree(paths[0], tmp_path / "data")
+    (tmp_path / "data" / "ledger.csv").write_text(
+        "item,split,status,reason,shape_before,shape_after\nb,train,scaled,late,20x720x1280,17x72x128\n"
+    )
+    values = inspect.define_flags(flags.FlagValues())
+    rest = values(["inspect", str(tmp_path / "data"), paths[1], f"--config={config_file}", "--flops=1e9"])
+    inspect.main(rest, values)
+    printed = capsys.readouterr().out
+    for words in (
+        "inputs: 1 scaled",
+        "height stored / original where it changed: 0.1 to 0.1, mean 0.1",
+        "720x1280 to 72x128 (1)",
+        "scaled: late",
+        "no ledger.csv",
+        "weight  an epoch",
+        "patches of a frame",
+        "stage from step",
+        "1e+09 training FLOPs",
+        "every example",
+    ):
+        assert words in printed
 
 
 def test_report_and_contact_sheet(paths, tmp_path):
@@ -63,6 +187,9 @@ def test_report_and_contact_sheet(paths, tmp_path):
     ("arguments", "words"),
     [
         ([], "name a data set"),
+        (["{0}", "--weights=1,2"], "data.weights=(1.0, 2.0)"),
+        (["{0}", "--weights=much"], "--weights=much"),
+        (["{0}", "--flops=1e12"], "--flops needs a model"),
         (["no/such/folder"], "no/such/folder"),
         (["{0}", "--split=test"], "test"),
         (["{0}", "--row_tokens=8"], "data.row_tokens=8"),

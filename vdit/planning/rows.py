@@ -9,8 +9,8 @@ import numpy as np
 
 from data_pipelines import pipeline
 from data_pipelines.index import Index
+from data_pipelines.mixture import open_data
 from data_pipelines.packing import Plan
-from data_pipelines.store import Dataset
 from vdit.config import Config, DataConfig, PlanConfig, UserError
 from vdit.models.transformer import Interface
 from vdit.patches import Patch
@@ -57,7 +57,7 @@ def rows_of(config: Config) -> Rows:
     """
     if config.data.path:
         try:
-            dataset = Dataset(config.data.path)
+            dataset = open_data(config.data)
         except UserError:
             if not config.plan.clips:
                 raise
@@ -78,7 +78,7 @@ def rows_of(config: Config) -> Rows:
 
 def _rows(plan: Plan, index: Index, data: DataConfig, interface: Interface, pixels: bool) -> Rows:
     epoch = plan.epoch(0)
-    words = index.text_tokens[epoch.examples, epoch.captions] if index.text_tokens.size else np.zeros_like(epoch.tokens)
+    words = epoch.words(index)
     return Rows(interface, pixels, epoch.tokens - words, words, epoch.offsets)
 
 
