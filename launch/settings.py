@@ -99,6 +99,7 @@ class Gke:
     Attributes:
       context: of kubectl; empty = the current one.
       namespace, queue: where, and the Kueue LocalQueue; an empty queue starts at once.
+      quota: chips that the queue may use at a time; 0 leaves the cluster's queue as it is, else it is made or changed.
       image: of docker/tpu.Dockerfile or docker/gpu.Dockerfile.
       topology: of a TPU slice, such as "v5e:4x4"; or else
       gpu: value of the node label cloud.google.com/gke-accelerator, such as "nvidia-h100-80gb".
@@ -116,6 +117,7 @@ class Gke:
     context: str = ""
     namespace: str = "default"
     queue: str = ""
+    quota: int = 0
     image: str = ""
     topology: str = ""
     gpu: str = ""
@@ -145,21 +147,19 @@ class Gke:
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """Jobs of a SLURM cluster of GPUs with a shared file system.
+    """Jobs of a SLURM cluster of GPUs; --out must be on a file system that its nodes share.
 
     Attributes:
-      folder: shared folder for the sweep's runs; empty = the sweep's folder.
       python: the interpreter of the installed environment.
       partition, account: empty = the cluster's defaults.
-      nodes, gpus_per_node: of one run; one process a GPU.
-      cpus_per_gpu: cores of a process.
+      nodes, gpus_per_node: of one run; one process a node.
+      cpus_per_gpu: cores of a process, over its GPUs.
       time: limit of one job, as sbatch takes it; a run that needs longer is requeued and goes on.
       grace: seconds before the limit at which the run is asked to save.
       flags: name of a set of compiler flags in launch/flags.py.
       price_per_chip_hour: of a GPU; for the cost column.
     """
 
-    folder: str = ""
     python: str = ".venv/bin/python"
     partition: str = ""
     account: str = ""

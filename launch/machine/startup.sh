@@ -91,7 +91,7 @@ stage_data() {
 
 # Waits until every host of the run is installed, so that none waits in vain for a peer that is still booting.
 wait_for_workers() {
-  local found deadline
+  local found deadline hosts
   printf 'ready\n' >"$root/ready"
   again gcloud storage cp "$root/ready" "$folder/workers/$attempt/$host" || return
   deadline=$((SECONDS + 1800))
@@ -105,8 +105,8 @@ wait_for_workers() {
     rest 1
   done
   # Every host finds the same first one; it is the one that speaks for all at the end.
-  leader="$(gcloud storage ls "$folder/workers/$attempt/" | grep -v '\.exit$' | sort | head -n 1)"
-  leader="${leader##*/}"
+  mapfile -t hosts < <(gcloud storage ls "$folder/workers/$attempt/" | grep -v '\.exit$' | sort)
+  leader="${hosts[0]##*/}"
 }
 
 upload_log() { gcloud storage cp "$root/log" "$folder/logs/$host.log" >/dev/null 2>&1 || true; }

@@ -1,0 +1,125 @@
+"""SLURM with stand-ins for its commands: what is submitted, and the job script run for real."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sweeping
+
+from launch import local, slurm, status, stop
+from launch.folder import Folder
+from launch.grid import over, point
+from launch.settings import Slurm
+from vdit.config import UserError
+
+COMMANDS = {
+    "sbatch": 'printf "%s\\n" "$@" >>"$STANDIN/sbatch.log"; echo 42',
+    "squeue": 'cat "$STANDIN/queue"',
+    "scancel": 'printf "%s\\n" "$@" >>"$STANDIN/scancel.log"',
+    "scontrol": 'if [ "$1" = show ]; then printf "node-1\\nnode-2\\n"; else echo "$@" >>"$STANDIN/requeue"; fi',
+    "srun": 'shift 2; export SLURM_PROCID=1; exec "$@"',
+}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    for name, body in COMMANDS.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "queue").write_text("")
+    monkeypatch.setenv("STANDIN", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+HOSTILE = 'it\'s "here" $(touch trap) `touch trap`; x'
+
+
+def test_submitted_once_followed_and_cancelled(cluster, tmp_path):
+    sweep = sweeping.sweep(over("seed", 1, 2), tmp_path)
+    settings = Slurm(partition="gpu", nodes=2, gpus_per_node=4, time="01:00:00", price_per_chip_hour=2.0)
+    folder = Folder(tmp_path / "sweeps" / "tiny")
+    first, second = (slurm.name_of(run.id) for run in sweep.runs)
+    (cluster / "queue").write_text(f"other job RUNNING\n{first} RUNNING\n")
+    assert slurm.start(sweep, folder, settings) == 0
+    told = (cluster / "sbatch.log").read_text().splitlines()
+    assert f"--job-name={second}" in told and f"--job-name={first}" not in told
+    for flag in ("--nodes=2", "--gpus-per-node=4", "--signal=B:TERM@120", "--requeue", "--partition=gpu"):
+        assert flag in told
+
+    def states() -> list[str]:
+        slurm.synchronise(folder, settings)
+        return [row.state for row in status.statuses(folder)]
+
+    (cluster / "queue").write_text(f"{second} RUNNING\n")
+    assert states() == ["planned", "running"]
+    assert status.statuses(folder)[1].cost is not None
+    (cluster / "queue").write_text(f"{second} PENDING\n")
+    assert states() == ["planned", "waiting"]
+    assert stop.stop(folder, []) == f"cancelled: {second}" and states() == ["planned", "stopped"]
+    assert f"--name={second}" in (cluster / "scancel.log").read_text()
+
+
+def test_values_stay_data(cluster, tmp_path):
+    sweep = sweeping.sweep(point({"data.split": HOSTILE}), tmp_path, name="it's a $(name)")
+    folder = Folder(tmp_path / "sweeps" / sweep.name)
+    slurm.start(sweep, folder, Slurm())
+    run = folder.run(sweep.runs[0].id)
+    told = json.loads((run / "run.json").read_text())
+    assert f"--config.data.split={HOSTILE}" in told["arguments"] and f"--workdir={run}" in told["arguments"]
+    assert (cluster / "sbatch.log").read_text().splitlines()[-1] == str(run / "run.json")
+    text = slurm.describe(sweep, sweep.runs[0], folder, Slurm())
+    subprocess.run(["bash", "-c", text], check=True, cwd=tmp_path)
+    assert not (tmp_path / "trap").exists()
+
+
+TRAINER = """
+import json, os, signal, sys, time
+names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+def stopped(*_):
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stopped)
+json.dump({name: os.environ[name] for name in names}, open(sys.argv[1], "w"))
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
+    where = tmp_path / "a run"
+    where.mkdir()
+    (tmp_path / "stand_in_trainer.py").write_text(TRAINER)
+
+    def job(seconds: float, signal_it: bool) -> int:
+        arguments = [str(where / "environment"), str(seconds)]
+        told = {"module": "stand_in_trainer", "arguments": arguments, "environment": {}}
+        (where / "run.json").write_text(json.dumps(told))
+        (where / "environment").unlink(missing_ok=True)
+        more = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2"}
+        path = f"{Path(local.__file__).parents[1]}:{tmp_path}"
+        command = ["bash", str(slurm.SCRIPT), sys.executable, str(where / "run.json")]
+        process = subprocess.Popen(command, env={**os.environ, **more, "PYTHONPATH": path})
+        if signal_it:
+            for _ in range(400):
+                if (where / "environment").exists():
+                    break
+                time.sleep(0.05)
+            process.terminate()
+        return process.wait(30)
+
+    assert job(30, True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"
+    told = json.loads((where / "environment").read_text())
+    assert told == {"JAX_COORDINATOR_ADDRESS": "node-1:20042", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    assert job(0, False) == 0
+    (where / "stop").touch()
+    assert job(30, True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"  # launch.stop meant it
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep = sweeping.sweep(over("seed", 1), tmp_path)
+    with pytest.raises(UserError, match="squeue is not on PATH; start the sweep on a login node"):
+        slurm.start(sweep, Folder(tmp_path / "sweeps"), Slurm())
