@@ -111,3 +111,52 @@ def test_an_unwritable_cache_is_named(index, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"cannot write the cache .*set VDIT_CACHE"):
         fetch_package("toyweights==1.0", MEMBERS, cache=tmp_path / "file")
+
+
+@pytest.fixture
+def apt(tmp_path, monkeypatch):
+    """A PATH with an apt-get that serves one package, toy 1.0, and a dpkg-deb that unpacks it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    serve = '[ "$2" = toy=1.0 ] && printf deb > toy_1.0_all.deb && echo >> "$0.calls" && exit'
+    serve += '\necho "E: no $2" >&2\nexit 100'
+    unpack = '[ "$1 $2" = "-x toy_1.0_all.deb" ] && mkdir -p "$3/usr" && echo hello > "$3/usr/file"'
+    for name, script in (("apt-get", serve), ("dpkg-deb", unpack)):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+DEB = hashlib.sha256(b"deb").hexdigest()
+
+
+def test_a_debian_package_is_fetched_once(apt, tmp_path):
+    for _ in range(2):
+        tree = packages.fetch_debian_package("toy", "1.0", DEB, "or do without")
+        assert (tree / "usr" / "file").read_text() == "hello\n"
+    assert (apt / "apt-get.calls").read_text().count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "cache" / "toy-1.0").iterdir()) == [".lock", "tree"]
+
+
+@pytest.mark.parametrize(
+    ("version", "sha256", "missing", "message"),
+    [
+        (
+            "2.0",
+            DEB,
+            "",
+            r"apt-get download toy=2.0 failed \(E: no toy=2.0\): run `apt-get update` first, or do without",
+        ),
+        ("1.0", "0" * 64, "", "toy_1.0_all.deb has sha256 .*, expected 000.*; or do without"),
+        ("1.0", DEB, "apt-get", "apt-get is not there: this is no Debian or Ubuntu machine; or do without"),
+    ],
+)
+def test_a_debian_package_that_cannot_be_had(apt, tmp_path, monkeypatch, version, sha256, missing, message):
+    if missing:
+        (apt / missing).unlink()
+        monkeypatch.setenv("PATH", str(apt))
+    with pytest.raises(UserError, match=message):
+        packages.fetch_debian_package("toy", version, sha256, "or do without")
+    assert not (tmp_path / "cache" / f"toy-{version}" / "tree").exists()

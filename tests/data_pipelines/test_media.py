@@ -1,6 +1,7 @@
 """What files of every kind look like once they are read; all files are made here."""
 
 import pathlib
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -339,6 +340,23 @@ def test_damage_costs_the_clip_it_is_in(tmp_path: pathlib.Path) -> None:
     assert nearest[:25] == list(range(25)) and nearest == sorted(nearest) and len(set(nearest)) > 45
     error = [np.abs(frame - pictures[i]).mean() for i, frame in zip(nearest, stored, strict=True)]
     assert max(error) < 1.2 * max(error[:25])  # as the undamaged ones
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: pathlib.Path) -> None:
+    """37 MB of pixels, in pieces of 0.9 MB."""
+    pictures = [quadrants(48, 64, i) for i in range(64)]
+    path = write_video(tmp_path / "a.mp4", [pictures[i % 64] for i in range(4000)], 24, pix_fmt="yuv420p")
+    source, options, clips = (
+        Input("a.mp4", "train", str(path), captions={"caption": "a test"}),
+        Options(max_frames=97),
+        0,
+    )
+    tracemalloc.start()
+    for outcome in file_clips("test", source, options):
+        clips += isinstance(outcome, Clip)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert clips == 42 and peak < 5_000_000
 
 
 def test_media_tells_times_before_decoding(tmp_path: pathlib.Path) -> None:
