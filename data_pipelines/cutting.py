@@ -12,7 +12,7 @@ from data_pipelines.filters import reject_reason
 from data_pipelines.media import Frame, Media, Unreadable, open_media
 from data_pipelines.shots import ShotDetector
 from data_pipelines.sizes import aspect_change, fit_size
-from data_pipelines.timing import Timing, choose, plan_timing
+from data_pipelines.timing import Timing, evened, plan_timing
 
 RECORD_BYTES = 1 << 30
 """A record, and so a clip, must stay well below the 2 GiB of a protocol buffer."""
@@ -98,16 +98,26 @@ class _Cutter:
         return len(self.timing.times), self.media.height, self.media.width
 
     def _pieces(self, capacity: int) -> Iterator[_Piece]:
-        detector = ShotDetector(self.timing.fps) if self.options.shots else None
+        """Cuts where a shot begins and where a clip is long enough. Cuts are looked for in frames left out, too."""
+        step = self.timing.step if self.timing.even else 1
+        detector = ShotDetector(self.timing.fps * step) if self.options.shots else None
         piece: _Piece | None = None
+        beginning = 0  # of the shot
         for number, frame, broken in self._frames():
             if broken:
                 piece = piece or _Piece(number, np.empty((0, *self.size, 3), np.uint8))
                 piece.problems.append(broken)
                 break
-            rgb = frame.rgb(*self.size)
-            cut = detector.begins(rgb) if detector else False
-            if piece and piece.length and (cut or piece.length == self.most):
+            kept = (number - beginning) % step == 0 if self.timing.even else True
+            rgb = frame.rgb(*self.size) if kept or detector else None
+            cut = detector.begins(rgb) if detector and rgb is not None else False
+            if cut:
+                beginning = number
+            if rgb is None or not (kept or cut):
+                if piece:
+                    piece.pass_over(number, frame.problem)
+                continue
+            if piece and (cut or piece.length == self.most):
                 yield piece
                 piece = None
             piece = piece or _Piece(number, np.empty((capacity, *self.size, 3), np.uint8))
@@ -119,7 +129,7 @@ class _Cutter:
         """The chosen frames; where the file breaks off a last entry says how."""
         number, frame = 0, Frame(0.0, lambda *_: np.zeros(0))
         try:
-            for number, frame in choose(self.media, self.timing):
+            for number, frame in evened(self.media, self.timing):
                 yield number, frame, ""
         except Unreadable as error:
             yield number, frame, str(error)
@@ -167,14 +177,19 @@ class _Piece:
         self.problems: list[str] = []
         self._room = room_TYXC  # untouched pages of it cost no memory
 
+    def pass_over(self, number: int, problem: str) -> None:
+        """Takes note of a frame without keeping it."""
+        self.end = number + 1
+        if problem:
+            self.problems.append(f"frame {number} {problem}")
+
     def add(self, number: int, rgb_YXC: np.ndarray, problem: str) -> None:
+        """Appends a frame."""
         if self.length == len(self._room):  # of uneven videos the number of frames is not known before
             self._room = np.concatenate([self._room, np.empty_like(self._room)])
         self._room[self.length] = rgb_YXC
         self.length += 1
-        self.end = number + 1
-        if problem:
-            self.problems.append(f"frame {number} {problem}")
+        self.pass_over(number, problem)
 
     @property
     def video_TYXC(self) -> np.ndarray:

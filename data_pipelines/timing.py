@@ -27,9 +27,9 @@ class Timing:
     Attributes:
       fps_before: frames per second of the file.
       fps: of what is kept.
-      step: of an even video every step-th frame is kept.
-      even: whether its frames are evenly spaced. The frames of others are put on an even grid: at each point the one
-        that is seen then.
+      step: every step-th frame of an even video is kept, counted from where a shot begins.
+      even: whether its frames are evenly spaced. The frames of others are put on an even grid of rate `fps`: at each
+        point the one that is seen then.
       times: seconds at which frames are shown, ascending and distinct.
       notes: what was changed, for the ledger.
     """
@@ -73,14 +73,14 @@ def plan_timing(media: Media, wanted: float) -> Timing:
     return Timing(rate, rate / step, step, even, times, tuple(notes))
 
 
-def choose(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
-    """Decodes the file and yields (number in the file, frame) of those kept.
+def evened(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
+    """Decodes the file and yields (number in the file, frame): every frame of an even video, else those of its grid.
 
     A frame that the file has and the decoder left out makes the next one a problem.
     """
     checked = _checked(media, timing.times)
     if timing.even:
-        yield from (pair for pair in checked if pair[0] % timing.step == 0 or pair[1].problem)
+        yield from checked
         return
     start, count, previous = float(timing.times[0]), 0, None
     slack = min(ROUNDING, 0.25 / timing.fps)
