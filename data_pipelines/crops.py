@@ -58,16 +58,21 @@ class Crops:
 
 
 def crop_batches(
-    crops: Crops, config: AutoencoderConfig, start_step: int, process_index: int, process_count: int
+    crops: Crops, per_step: int, start_step: int, part: int = 0, parts: int = 1
 ) -> grain.IterDataset[np.ndarray]:
-    """Batches crops_BTYXC of steps start_step, start_step + 1, ..., without end: this process's part of each step."""
-    if config.crops_per_step % process_count:
-        raise UserError(f"autoencoder.crops_per_step={config.crops_per_step} is not shared evenly by {process_count}")
-    local = config.crops_per_step // process_count
+    """Batches crops_BTYXC of steps start_step, start_step + 1, ..., without end.
+
+    Args:
+      crops: to draw from.
+      per_step: crops of a step, over all processes.
+      start_step: first step.
+      part, parts: this process reads part `part` of `parts` equal, contiguous parts of every step; they divide it.
+    """
+    local = per_step // parts
 
     def read(number: int) -> np.ndarray:
         step, i = divmod(number, local)
-        return crops(step, process_index * local + i)
+        return crops(step, part * local + i)
 
     numbers = grain.MapDataset.range(start_step * local, sys.maxsize)
     return numbers.map(read).to_iter_dataset().batch(local, batch_fn=np.stack)

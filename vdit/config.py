@@ -343,8 +343,8 @@ class AutoencoderConfig:
       encoder_blocks, decoder_blocks: residual blocks of either network.
       kl: weight of the KL divergence from a normal distribution, per latent number, beside the squared error per pixel.
       initial_noise: standard deviation of the latents' noise at the start.
-      crop: frames, rows and columns of a training crop; 1 + k strides[0] frames, sides multiples of the strides.
-      crops_per_step: over all devices.
+      crop: frames, rows and columns of a training crop; 1 + k strides[0] frames, sides multiples of the strides. A step
+        takes data.rows_per_step of them.
     """
 
     strides: tuple[int, ...] = (4, 8, 8)
@@ -355,7 +355,6 @@ class AutoencoderConfig:
     kl: float = 1e-6
     initial_noise: float = 0.03
     crop: tuple[int, ...] = (9, 64, 64)
-    crops_per_step: int = 8
 
     def __post_init__(self) -> None:
         for name in ("strides", "crop"):

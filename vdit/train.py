@@ -30,13 +30,14 @@ def main(argv: list[str]) -> None:
     import jax
 
     from vdit.scaling.runs import result_row
+    from vdit.training.autoencoder import train_autoencoder
     from vdit.training.exit_status import PREEMPTED
     from vdit.training.loop import train
     from vdit.training.preemption import Preempted
     from vdit.training.workdir import write_json
 
     try:
-        result = train(config, WORKDIR.value)
+        result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
     except Preempted as stopped:
         print(f"{WORKDIR.value}: {stopped}", flush=True)
         sys.exit(PREEMPTED)

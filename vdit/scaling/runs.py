@@ -137,11 +137,9 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     """
     validation = result.get("validation", {})
     return {
-        "kind": "grid",
+        "kind": "grid" if config.task == "diffusion" else config.task,
         "seed": config.seed,
-        "width": config.model.width,
-        "depth": config.model.depth,
-        "heads": config.model.heads,
+        **_shape(config),
         "params": result["params"],
         "params_total": result["params_total"],
         "tokens": result["patches"],
@@ -156,6 +154,12 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "train_seconds": result["seconds"],
         "data_wait": result["data_wait"],
     }
+
+
+def _shape(config: Config) -> dict[str, int]:
+    if config.task == "autoencoder":
+        return {"width": config.autoencoder.width}
+    return {"width": config.model.width, "depth": config.model.depth, "heads": config.model.heads}
 
 
 def flatten(result: Mapping[str, Any]) -> Run:

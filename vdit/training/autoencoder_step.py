@@ -31,20 +31,21 @@ def init_state(config: Config, weights: Mapping[str, jax.Array]) -> TrainState:
 
 
 def crop_loss(
-    weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, key: jax.Array, config: Config
+    weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, keys_B: jax.Array, config: Config
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Squared error per pixel value plus the weighted KL divergence, both averaged over crops.
 
     Args:
       weights: of the autoencoder.
       crops_BTYXC: pixels in [-1, 1].
-      key: of the latents' noise.
+      keys_B: of the noise of each crop's latents.
       config: of the run.
     """
     patch = Patch(*config.autoencoder.strides)
     patches = causal_vae.group_frames(crops_BTYXC, True, patch)
     mean, log_variance, _ = causal_vae.moments(weights, patches, None, config.autoencoder)
-    latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys_B)
+    latents = mean + jnp.exp(log_variance / 2) * noise
     found, _ = causal_vae.reconstruct(weights, latents, None, config.autoencoder)
     error = jnp.mean((causal_vae.ungroup_frames(found, True, patch) - crops_BTYXC) ** 2)
     kl = jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance) / 2
@@ -61,8 +62,9 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
     def step(state: TrainState, crops_BTYXC: jax.Array, rate: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         def local(weights: Any, crops: jax.Array, number: jax.Array) -> Any:
             key = jax.random.fold_in(jax.random.key(config.seed), number)
-            key = jax.random.fold_in(key, jax.lax.axis_index(ROWS))
-            values = jax.value_and_grad(crop_loss, has_aux=True)(weights, crops, key, config)
+            first = jax.lax.axis_index(ROWS) * len(crops)  # noise belongs to the crop, not to the device
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(len(crops)))
+            values = jax.value_and_grad(crop_loss, has_aux=True)(weights, crops, keys, config)
             return jax.lax.pmean(values, ROWS)
 
         pixels = crops_BTYXC.astype(jnp.float32) / 127.5 - 1

@@ -1,0 +1,144 @@
+"""Training the causal_vae: better than it starts, resumed exactly, the same on any number of devices, loadable."""
+
+from __future__ import annotations
+
+import dataclasses
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from data_pipelines.components import principal_components
+from data_pipelines.crops import Crops
+from data_pipelines.store import Dataset
+from vdit.config import AutoencoderConfig, MeshConfig, UserError
+from vdit.models import causal_vae
+from vdit.models.autoencoders import load_autoencoder
+from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+from vdit.patches import patchify
+from vdit.training import autoencoder, autoencoder_step
+from vdit.training.metrics import read_metrics
+
+VAE = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1, crop=(5, 8, 16))
+
+
+def config_of(steps, **train):
+    base = tiny.tiny_config(steps=steps, rows=4, **train)
+    optimizer = dataclasses.replace(base.optimizer, learning_rate=5e-3)
+    return dataclasses.replace(base, task="autoencoder", autoencoder=VAE, optimizer=optimizer)
+
+
+def train(config, workdir):
+    with mock.patch.object(autoencoder, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:2])):
+        return autoencoder.train_autoencoder(config, workdir)
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("vae") / "run"
+    return workdir, train(config_of(12), workdir)
+
+
+def test_components_are_those_of_the_data():
+    dataset = Dataset(tiny.dataset())
+    found = principal_components(dataset, "train", tiny.PATCH, 5)
+    clips = [dataset.read_clip("train", i).video_TYXC for i in range(dataset.size("train"))]
+    patches = np.concatenate([patchify(np.asarray(clip), tiny.PATCH) for clip in clips]).astype(np.float64) / 127.5 - 1
+    np.testing.assert_allclose(found.mean_P, patches.mean(0), atol=1e-5)
+    centred = patches - patches.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False) / np.sqrt(len(patches))
+    np.testing.assert_allclose(found.deviation_C, values[:5], rtol=1e-4)
+    np.testing.assert_allclose(found.components_PC.T @ found.components_PC, np.eye(5), atol=1e-5)
+
+
+def test_crops_are_pieces_of_clips_large_enough():
+    dataset = Dataset(tiny.dataset())
+    crops = Crops(dataset, "train", VAE, seed=3)
+    clips = [np.asarray(dataset.read_clip("train", i).video_TYXC) for i in range(dataset.size("train"))]
+
+    def occurs(crop, clip):
+        places = [have - want + 1 for have, want in zip(clip.shape[:3], crop.shape[:3], strict=True)]
+        return min(places) > 0 and any(
+            np.array_equal(clip[t : t + crop.shape[0], y : y + crop.shape[1], x : x + crop.shape[2]], crop)
+            for t in range(places[0])
+            for y in range(places[1])
+            for x in range(places[2])
+        )
+
+    seen = set()
+    for number in range(8):
+        crop = crops(2, number)
+        assert crop.shape == (5, 8, 16, 3)
+        np.testing.assert_array_equal(crop, Crops(dataset, "train", VAE, seed=3)(2, number))
+        matches = [i for i, clip in enumerate(clips) if occurs(crop, clip) or occurs(crop[:, :, ::-1], clip)]
+        assert matches
+        seen.update(matches)
+    assert len(seen) > 2
+    with pytest.raises(UserError, match="no clip of split 'train' .* has 65 frames of 16x8; lower autoencoder.crop"):
+        Crops(dataset, "train", dataclasses.replace(VAE, crop=(65, 8, 16)), seed=3)
+
+
+def test_it_learns_and_is_left_in_the_workdir(trained):
+    workdir, result = trained
+    seen = losses(workdir)
+    assert len(seen) == 12 and np.mean(seen[-3:]) < 0.9 * np.mean(seen[:3])
+    assert result["examples"] == 48 and result["patches"] == 48 * 4
+    validation = result["validation"]
+    assert validation["loss"] == validation["val"]["squared_error"] and validation["val"]["clips"] == 8
+    assert sum(size["clips"] for size in validation["val"]["by_size"].values()) == 8
+    vae = load_autoencoder(f"causal_vae:{workdir}")
+    latents = np.concatenate(
+        [vae.encode(Crops(Dataset(tiny.dataset()), "train", VAE, 5)(0, i)).reshape(-1, 4) for i in range(64)]
+    )
+    np.testing.assert_allclose(latents.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(latents.std(0), 1, atol=0.05)
+
+
+def test_resumed_is_uninterrupted(trained, tmp_path):
+    """A longer run of constant rate goes on from the shorter one's checkpoint."""
+    train(config_of(5), tmp_path / "run")
+    train(config_of(12), tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(trained[0])
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "run/autoencoder" / name).read_bytes() == (trained[0] / "autoencoder" / name).read_bytes()
+
+
+def test_gradients_do_not_depend_on_devices():
+    config = config_of(1)
+    rng = np.random.default_rng(0)
+    basis = causal_vae.PrincipalComponents(
+        np.zeros(768, np.float32), np.eye(768, 4, dtype=np.float32), np.ones(4, np.float32)
+    )
+    crops = rng.integers(0, 256, (4, 5, 8, 16, 3), np.uint8)
+    found = []
+    for devices in (1, 4):
+        mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+        with use_mesh(mesh):
+            weights = causal_vae.initial_weights(VAE, 0, basis)
+            state = autoencoder_step.init_state(config, weights)
+            state, metrics = autoencoder_step.make_train_step(config)(state, to_global(crops, mesh), np.float32(0))
+            moments = jax.tree.map(np.asarray, state.optimizer[1].mu)
+        found.append((float(metrics["loss"]), float(metrics["grad_norm"]), moments))
+    (loss_a, norm_a, mu_a), (loss_b, norm_b, mu_b) = found
+    np.testing.assert_allclose([loss_a, norm_a], [loss_b, norm_b], rtol=1e-5)
+    for name in mu_a:
+        np.testing.assert_allclose(mu_a[name], mu_b[name], rtol=1e-3, atol=1e-7, err_msg=name)
+
+
+def test_latents_are_not_trained_on(tmp_path):
+    data = tiny.write_dataset(tmp_path / "latents", 6, autoencoder={"name": "causal_vae:x"})
+    config = tiny.change(config_of(2), data={"path": str(data)})
+    with pytest.raises(UserError, match="holds latents; an autoencoder is trained on a data set of pixels"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_must_be_shared_evenly(tmp_path):
+    with pytest.raises(UserError, match="data.rows_per_step=3 is not a multiple of the 2 row shards"):
+        train(tiny.change(config_of(2), data={"rows_per_step": 3}), tmp_path)
