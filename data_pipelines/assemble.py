@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from data_pipelines import staged
@@ -14,10 +15,17 @@ from data_pipelines.records import Record
 from data_pipelines.staged import Staged
 from data_pipelines.worker import Job
 from data_pipelines.writer import PartWriter
+from vdit.models.autoencoder import Autoencoder
 from vdit.models.token_encoder import TextEncoder
+
+LATENTS = np.dtype(ml_dtypes.bfloat16)
+"""How latents are stored."""
 
 CHUNK_CLIPS, CHUNK_BYTES = 4096, 256 << 20
 """Clips that wait on disk until their captions are encoded in large batches."""
+
+LATENT_CHUNK = 1
+"""Latent frames encoded at once: with one, every size of frame takes two programs, for the first frame and the rest."""
 
 CACHE_BYTES = 256 << 20
 """Caption features that are kept, so that a text that comes again is not encoded again."""
@@ -29,10 +37,11 @@ class Assembler:
     Args:
       writer: of the part.
       encoder: of captions.
+      autoencoder: what turns pixels into the latents that are stored; None keeps pixels.
     """
 
-    def __init__(self, writer: PartWriter, encoder: TextEncoder) -> None:
-        self._writer, self._encoder = writer, encoder
+    def __init__(self, writer: PartWriter, encoder: TextEncoder, autoencoder: Autoencoder | None = None) -> None:
+        self._writer, self._encoder, self._autoencoder = writer, encoder, autoencoder
         self._waiting: list[Staged] = []
         self._bytes = 0
         self._features: dict[str, np.ndarray] = {}
@@ -74,7 +83,14 @@ class Assembler:
         assert isinstance(clip, Clip)
         none = np.zeros((0, self._encoder.width), np.float16)
         text = {kind: none if features is None else features[caption] for kind, caption in clip.captions.items()}
-        return Record(clip.id, clip.video_TYXC, clip.fps, clip.captions, text, clip.extra)
+        if self._autoencoder is None:
+            return Record(clip.id, clip.video_TYXC, clip.fps, clip.captions, text, clip.extra)
+        if clip.video_TYXC.size:
+            latents_TYXC = self._autoencoder.encode(clip.video_TYXC, LATENT_CHUNK).astype(LATENTS)
+        else:  # only what the examples are like is asked for
+            latents_TYXC = np.zeros((0, 0, 0, self._autoencoder.channels), LATENTS)
+        fps = clip.fps / self._autoencoder.strides[0]
+        return Record(clip.id, latents_TYXC, fps, clip.captions, text, clip.extra)
 
     def _release(self) -> None:
         """Removes arrays of which every clip lies in a closed shard."""

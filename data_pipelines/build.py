@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from data_pipelines import jobs, remote, staged
 from data_pipelines.assemble import Assembler, ledger_entry
-from data_pipelines.build_args import BuildArgs, define_flags, parse_flags
+from data_pipelines.build_args import PIXELS, BuildArgs, define_flags, parse_flags
 from data_pipelines.clip import Input, digest
 from data_pipelines.index import META_FILE
 from data_pipelines.ledger import Ledger
@@ -38,6 +38,8 @@ from data_pipelines.worker import Job
 from data_pipelines.workspace import Workspace, differences
 from data_pipelines.writer import PartWriter
 from vdit.config import UserError, no_arguments, run_main
+from vdit.models.autoencoder import Autoencoder
+from vdit.models.autoencoders import load_autoencoder
 from vdit.models.text_encoders import load_text_encoder
 from vdit.models.token_encoder import TextEncoder
 
@@ -62,7 +64,8 @@ def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
     started = time.monotonic()
     source = find_source(args.source)
     args.check(source)
-    identity = args.identity(source)
+    autoencoder = load_autoencoder(args.autoencoder) if args.autoencoder != PIXELS else None
+    identity = args.identity(source) | ({"autoencoder_hash": autoencoder.hash} if autoencoder else {})
     if not source.listed and _is_built(args.out, identity):
         return None
     inputs = source.inputs(args.options)
@@ -75,7 +78,8 @@ def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
         with space.locked():
             space.check_plan(identity)
             if not (args.merge or space.built()):
-                _build_part(args, source, inputs, space.part, encoder or load_text_encoder(args.text_encoder), identity)
+                encoder = encoder or load_text_encoder(args.text_encoder)
+                _build_part(args, source, inputs, space.part, encoder, autoencoder, identity)
             space.upload()
     ledger = None
     with space.merging():
@@ -115,14 +119,15 @@ def _build_part(
     inputs: Sequence[Input],
     part: Path,
     encoder: TextEncoder,
+    autoencoder: Autoencoder | None,
     identity: dict[str, Any],
 ) -> None:
     """Decodes this machine's share of the inputs and writes its shards."""
     groups = jobs.group(inputs)
     numbers = jobs.share(groups, *args.shard)
     folder = staged.make_folder(part)
-    writer = PartWriter(epath.Path(part), args.options.patch)
-    assembler = Assembler(writer, encoder)
+    writer = PartWriter(epath.Path(part), args.stored_patch)
+    assembler = Assembler(writer, encoder, autoencoder)
     finished = jobs.Finished(writer.closed())
     todo = jobs.make_jobs(source, args.options, groups, numbers, folder)
     total = sum(len(groups[number]) for number in numbers)
@@ -140,7 +145,7 @@ def _build_part(
         {
             "source": source.name,
             "licence": source.licence,
-            "autoencoder": {"name": args.autoencoder},
+            "autoencoder": {"name": PIXELS} if autoencoder is None else autoencoder.identity,
             "text_encoder": {"name": encoder.name, "width": encoder.width, "hash": encoder.hash},
             "build": identity,
         }

@@ -14,9 +14,10 @@ from data_pipelines.filters import FILTERS, parse_filters
 from data_pipelines.shots import require_detector
 from data_pipelines.sources import SOURCES, Source, find_source
 from vdit.config import UserError
+from vdit.models.autoencoders import strides_of
 from vdit.patches import Patch
 
-AUTOENCODERS = ("pixels",)
+PIXELS = "pixels"
 TIME_LIMIT = 120.0
 
 _ALWAYS = ("limit", "max_tokens", "fps", "patch", "seed")
@@ -32,7 +33,9 @@ class BuildArgs:
       source: as `sources.find_source` knows it.
       out: directory or URL to be made.
       options: for the source, with its defaults filled in.
-      autoencoder: what turns pixels into what is stored; "pixels" keeps them.
+      autoencoder: what turns pixels into what is stored, as `autoencoders.load_autoencoder` knows it; "pixels" keeps
+        them.
+      strides: pixels of one stored element; options.patch is a multiple of them.
       text_encoder: name in `text_encoders.TEXT_ENCODERS`.
       workers: processes that decode; the result depends on nothing from here on.
       time_limit: seconds an input may go without giving a frame.
@@ -44,13 +47,20 @@ class BuildArgs:
     source: str
     out: str
     options: Options = Options()
-    autoencoder: str = "pixels"
+    autoencoder: str = PIXELS
+    strides: tuple[int, int, int] = (1, 1, 1)
     text_encoder: str = "minilm"
     workers: int = 1
     time_limit: float = TIME_LIMIT
     reject_timeouts: bool = False
     shard: tuple[int, int] = (0, 1)
     merge: bool = False
+
+    @property
+    def stored_patch(self) -> Patch:
+        """Extent of a patch in what is stored."""
+        pixels = dataclasses.astuple(self.options.patch)
+        return Patch(*(size // stride for size, stride in zip(pixels, self.strides, strict=True)))
 
     def identity(self, source: Source) -> dict[str, Any]:
         """All that the stored bytes depend on; options that are off are left out."""
@@ -72,8 +82,6 @@ class BuildArgs:
 
     def check(self, source: Source) -> None:
         """Raises UserError if an argument is wrong, or means nothing to the source."""
-        if self.autoencoder not in AUTOENCODERS:
-            raise UserError(f"--autoencoder={self.autoencoder!r} is unknown; choose one of {', '.join(AUTOENCODERS)}")
         if not self.out:
             raise UserError("--out is missing: name the directory to build")
         options, default = self.options, Options()
@@ -139,7 +147,10 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         if isinstance(value, int | float) and value < 0:
             raise UserError(f"--{field.name}={value} is negative; leave it out for the default")
         chosen[field.name] = value
-    chosen["patch"] = parse_patch(chosen["patch"])
+    autoencoder = values("autoencoder")
+    strides = (1, 1, 1) if autoencoder == PIXELS else strides_of(autoencoder)
+    patch = parse_patch(chosen["patch"] or ("4,8,8" if autoencoder == PIXELS else "1,2,2"))
+    chosen["patch"] = Patch(*(size * stride for size, stride in zip(dataclasses.astuple(patch), strides, strict=True)))
     chosen["reject"] = parse_filters(chosen["reject"])
     for default in ("max_tokens", "fps"):
         if chosen[default] is None:
@@ -148,7 +159,8 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         source=name,
         out=values("out"),
         options=Options(**chosen),
-        autoencoder=values("autoencoder"),
+        autoencoder=autoencoder,
+        strides=strides,
         text_encoder=values("text_encoder"),
         workers=values("workers"),
         time_limit=values("time_limit"),
@@ -169,7 +181,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_tokens", None, about)
     about = "most frames kept per second, 0 = all; every n-th frame is kept (film: 12, exactly)"
     flags.DEFINE_float("fps", None, about)
-    flags.DEFINE_string("patch", "4,8,8", "frames, rows and columns of a patch")
+    about = "frames, rows and columns of a patch of pixels or latents (pixels: 4,8,8; latents: 1,2,2)"
+    flags.DEFINE_string("patch", None, about)
     flags.DEFINE_float(
         "val", defaults.val, "share of the inputs that makes up the split val, by the hash of their names"
     )
@@ -178,8 +191,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_frames", 1, "reject clips of fewer kept frames")
     flags.DEFINE_integer("max_frames", 0, "split clips of more kept frames; 0 = those of more than 256 MiB of pixels")
     flags.DEFINE_list("reject", [], f"kinds of clip to leave out: {', '.join(FILTERS)}")
-    flags.DEFINE_string("autoencoder", "pixels", "what encodes pixels: " + ", ".join(AUTOENCODERS))
-    flags.DEFINE_string("text_encoder", "minilm", "what encodes captions: minilm or none")
+    about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"
+    flags.DEFINE_string("autoencoder", PIXELS, about)
+    about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id), or none"
+    flags.DEFINE_string("text_encoder", "minilm", about)
     flags.DEFINE_integer("seed", 0, "seed of generated clips")
     flags.DEFINE_string("film", "", "the film's file, if it is not to be fetched")
     flags.DEFINE_string("stamps", "", "folder of the stamps, if they are not to be fetched")

@@ -98,6 +98,7 @@ class DataConfig:
       pack_window: examples among which the plan packs best-fit.
       weights: how often an epoch holds each example, by data set, such as (1, 0.25); empty = once.
       stages: limits and weights by step, the first from step 0; empty = the same throughout.
+      autoencoder, text_encoder: names of what must have made the data set; empty = any.
     """
 
     path: str = ""
@@ -111,6 +112,8 @@ class DataConfig:
     pack_window: int = 4096
     weights: tuple[float, ...] = ()
     stages: tuple[StageConfig, ...] = ()
+    autoencoder: str = ""
+    text_encoder: str = ""
 
     def __post_init__(self) -> None:
         for weights in (self.weights, *(stage.weights for stage in self.stages)):

@@ -190,7 +190,7 @@ def test_bad_flags(flags: dict[str, object], message: str) -> None:
 
 def test_patch_and_unknown_autoencoder(tmp_path: pathlib.Path) -> None:
     assert parse_patch("1,16,8") == Patch(1, 16, 8) and parse_shard("3/8") == (3, 8)
-    with pytest.raises(UserError, match="--autoencoder='vae' is unknown"):
+    with pytest.raises(UserError, match="no autoencoder is called 'vae'; choose one of causal_vae:WEIGHTS"):
         build(BuildArgs("some", str(tmp_path / "out"), autoencoder="vae"), FakeEncoder())
     with pytest.raises(UserError, match="--out is missing"):
         build(BuildArgs("some", ""), FakeEncoder())

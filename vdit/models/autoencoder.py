@@ -39,6 +39,11 @@ class Autoencoder:
     decoder: Network
     halo: int
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a data set of its latents says of it."""
+        return {"name": self.name, "hash": self.hash, "strides": list(self.strides)}
+
     def encode(self, video_TYXC: np.ndarray, chunk: int = 4, tile: int = 0) -> np.ndarray:
         """Latents of a clip.
 

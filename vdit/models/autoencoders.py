@@ -16,7 +16,7 @@ from vdit.config import AutoencoderConfig, UserError, build
 from vdit.hub import find_weights, weights_hash
 from vdit.models import causal_vae
 from vdit.models.autoencoder import Autoencoder
-from vdit.models.wan_vae import load_wan_vae
+from vdit.models.wan_vae import load_wan_vae, wan_config
 from vdit.patches import Patch
 from vdit.safetensors_io import read_tensors
 
@@ -36,10 +36,22 @@ def load_autoencoder(name: str) -> Autoencoder:
     Raises:
       UserError: the name is unknown, or the weights cannot be had or are of another kind.
     """
+    kind, where = _parts(name)
+    return load_wan_vae(where) if kind == "wan" else load_causal_vae(where)
+
+
+def strides_of(name: str) -> tuple[int, int, int]:
+    """Frames, rows and columns of pixels in one latent of the autoencoder of that name, without loading its weights."""
+    kind, where = _parts(name)
+    time, height, width = wan_config(where)[1].strides if kind == "wan" else _read_config(where)[1].strides
+    return time, height, width
+
+
+def _parts(name: str) -> tuple[str, str]:
     kind, _, where = name.partition(":")
     if kind not in KINDS or not where:
         raise UserError(f"no autoencoder is called {name!r}; choose one of {', '.join(f'{k}:WEIGHTS' for k in KINDS)}")
-    return load_wan_vae(where) if kind == "wan" else load_causal_vae(where)
+    return kind, where
 
 
 def save_causal_vae(
@@ -65,19 +77,8 @@ def load_causal_vae(where: str) -> Autoencoder:
     Raises:
       UserError: if it is not there, or its files do not fit each other.
     """
-    root = find_weights(where, ("config.json", "*.safetensors"))
-    folder = root / EXPORT if (root / EXPORT).is_dir() else root
+    folder, config, mean, std = _read_config(where)
     file = folder / "model.safetensors"
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if values.pop("kind") != "causal_vae":
-            raise ValueError("its kind is another")
-        mean, std = (np.array(values.pop(name), np.float32) for name in ("mean", "std"))
-        config = build(values, AutoencoderConfig)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder}/config.json is not that of a causal_vae ({error!r}); train one, or name its workdir"
-        ) from error
     weights = jax.tree.map(jax.numpy.asarray, read_tensors(file, causal_vae.shapes(config)))
     patch = Patch(*config.strides)
 
@@ -101,3 +102,19 @@ def load_causal_vae(where: str) -> Autoencoder:
         decoder=lambda x, past: decode(weights, x, past),
         halo=causal_vae.halo(config),
     )
+
+
+def _read_config(where: str) -> tuple[Path, AutoencoderConfig, np.ndarray, np.ndarray]:
+    """(folder, config, mean and deviation of the latents) of a saved causal_vae."""
+    root = find_weights(where, ("config.json", "*.safetensors"))
+    folder = root / EXPORT if (root / EXPORT).is_dir() else root
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if values.pop("kind") != "causal_vae":
+            raise ValueError("its kind is another")
+        mean_C, std_C = (np.array(values.pop(name), np.float32) for name in ("mean", "std"))
+        return folder, build(values, AutoencoderConfig), mean_C, std_C
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder}/config.json is not that of a causal_vae ({error!r}); train one, or name its workdir"
+        ) from error

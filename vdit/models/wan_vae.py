@@ -47,6 +47,11 @@ class WanVaeConfig:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of one latent."""
+        return 2 ** sum(self.halve_time), 2 ** len(self.halve_time), 2 ** len(self.halve_time)
+
     @classmethod
     def read(cls, path: Path) -> WanVaeConfig:
         """From a published config.json.
@@ -276,6 +281,13 @@ _LAYERS = {
 }
 
 
+def wan_config(where: str) -> tuple[Path, WanVaeConfig]:
+    """(folder, config) of published weights; see `load_wan_vae`."""
+    root = find_weights(where, ("config.json", "*.safetensors", "vae/*"))
+    folder = root / "vae" if (root / "vae").is_dir() else root
+    return folder, WanVaeConfig.read(folder / "config.json")
+
+
 def load_wan_vae(where: str, dtype: Any = None) -> Autoencoder:
     """The autoencoder with published weights.
 
@@ -286,9 +298,7 @@ def load_wan_vae(where: str, dtype: Any = None) -> Autoencoder:
     Raises:
       UserError: if files are missing or do not fit each other.
     """
-    root = find_weights(where, ("config.json", "*.safetensors", "vae/*"))
-    folder = root / "vae" if (root / "vae").is_dir() else root
-    config = WanVaeConfig.read(folder / "config.json")
+    folder, config = wan_config(where)
     dtype = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     weights = read_weights(folder, config, dtype)
 
@@ -296,11 +306,10 @@ def load_wan_vae(where: str, dtype: Any = None) -> Autoencoder:
         program = jax.jit(lambda weights, x, past: function(weights, x.astype(dtype), past, config))
         return lambda x, past: program(weights, x, past)
 
-    strides = (2 ** sum(config.halve_time), 2 ** len(config.halve_time), 2 ** len(config.halve_time))
     return Autoencoder(
         name=f"wan:{where}",
         hash=weights_hash(weight_files(folder)),
-        strides=strides,
+        strides=config.strides,
         channels=config.channels,
         encoder=compiled(encode),
         decoder=compiled(decode),

@@ -143,6 +143,13 @@ def _check(config: Config, dataset: Dataset | Mixture) -> None:
         raise UserError(
             f"{dataset.path} has no split but {config.data.split} to validate on; set train.evaluate_every=-1"
         )
+    for kind in ("autoencoder", "text_encoder"):
+        wanted, made = getattr(config.data, kind), dataset.meta[kind]["name"]
+        if wanted and wanted != made:
+            raise UserError(
+                f"{dataset.path} was made with the {kind.replace('_', ' ')} {made}, not {wanted}; "
+                f"build it again or set data.{kind}"
+            )
     pipeline.make_plan(dataset, config.data, dataset.patch, config.seed).require_step()
     if config.train.evaluate_every >= 0:
         for split in set(dataset.splits) - {config.data.split}:
