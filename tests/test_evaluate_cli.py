@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from vdit.evaluation import efficientnet
 from vdit.training.metrics import read_metrics
 
 
@@ -40,6 +41,33 @@ def test_data_that_has_moved(run, tmp_path):
     assert values["loss"] == read_metrics(workdir)[-1]["validation"]["loss"]
 
 
+def test_likeness_and_distances_of_generated_clips(run, monkeypatch):
+    """On clips without known motion, with features that cost nothing; physics measures are left out."""
+    features = lambda frames: frames.reshape(len(frames), -1)[:, :6].astype(np.float32) / 255  # noqa: E731
+    monkeypatch.setattr(efficientnet, "load_features", lambda: features)
+    _, workdir = tiny.long_run()
+    done = run(
+        "vdit.evaluate",
+        f"--workdir={workdir}",
+        "--measures=velocity,adherence,likeness,distance",
+        "--clips=4",
+        "--json",
+    )
+    assert done.status == 0, done.err
+    values = json.loads(done.out)
+    assert set(values) == {"step", "likeness", "distance"}
+    likeness, distance = values["likeness"], values["distance"]
+    assert all(likeness[mode]["given_error"] == 0 for mode in ("first_frame", "two_groups", "last_frame", "first_last"))
+    low, high = likeness["first_frame"]["psnr"]["interval"]
+    assert 0 < low <= likeness["first_frame"]["psnr"]["value"] <= high < 100
+    for kind in ("kernel", "frechet"):
+        assert np.isfinite([distance[which][kind]["value"] for which in ("generated", "floor")]).all()
+    assert distance["features"].startswith("EfficientNet-Lite0 ")
+    assert distance["protocol"].items() >= {
+        "split": "val", "clips": 4, "frame_interval": 4, "seed": 0, "codec": "none", "steps": 20
+    }.items()  # fmt: skip
+
+
 def test_mistakes(run, tmp_path):
     _, workdir = tiny.long_run()
     other = tiny.write_dataset(tmp_path / "other", 12, text_encoder={"name": "none", "width": 6, "hash": ""})
@@ -53,6 +81,10 @@ def test_mistakes(run, tmp_path):
         ([f"--workdir={workdir}", "--data=/nowhere"], "data set /nowhere does not exist"),
         ([f"--workdir={workdir}", f"--data={other}"], f"{other} has text_encoder="),
         ([f"--workdir={workdir}", "last"], "'last' is not a flag"),
+        (
+            [f"--workdir={workdir}", "--measures=loss,beauty"],
+            "--measures=beauty is not one of loss, velocity, adherence,",
+        ),
     ):
         assert message in run("vdit.evaluate", *arguments).error
 

@@ -1,4 +1,4 @@
-"""Evaluates a run: `python -m vdit.evaluate --workdir=W [--json]`."""
+"""Evaluates a run: `python -m vdit.evaluate --workdir=W [--measures=...] [--json]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from vdit.config import UserError, no_arguments, run_main
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA = flags.DEFINE_string("data", None, "Data set, if it has moved since training.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default: the newest.")
-CLIPS = flags.DEFINE_integer("clips", 64, "Clips a split that are generated for the physics error.")
+MEASURES = flags.DEFINE_list(
+    "measures",
+    ["loss", "velocity"],
+    "loss: validation loss. velocity: error of continued physics clips, in and out of distribution. adherence: whether "
+    "physics clips show what their captions say. likeness: PSNR and SSIM of clips of which frames are given. distance: "
+    "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips.",
+)
+CLIPS = flags.DEFINE_integer("clips", 64, "Clips a split that are generated for each measure.", lower_bound=2)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
@@ -20,6 +27,10 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     if WORKDIR.value is None:
         raise UserError("--workdir=W is needed: the folder of a run")
+    known = ("loss", "velocity", "adherence", "likeness", "distance")
+    for name in MEASURES.value:
+        if name not in known:
+            raise UserError(f"--measures={name} is not one of {', '.join(known)}")
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.training.workdir import check_dataset, read_config
 
@@ -34,14 +45,17 @@ def main(argv: list[str]) -> None:
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
     dataset = open_data(run.config.data)
     check_dataset(run.workdir, run.config.data.path, dataset.meta)
-    with use_mesh(run.mesh):
-        result: dict[str, Any] = {"step": run.position.step, **evaluate_run(run, dataset)}
-    from vdit.evaluation.physics_task import has_truth, physics_errors
+    result: dict[str, Any] = {"step": run.position.step}
+    if "loss" in MEASURES.value:
+        with use_mesh(run.mesh):
+            result |= evaluate_run(run, dataset)
+    if set(MEASURES.value) - {"loss"}:
+        from vdit.evaluation.generated import measure
 
-    for part in filter(has_truth, dataset.datasets):
-        generator = generator_of(run)
-        splits = [split for split in part.splits if split != run.config.data.split]
-        result["physics_error"] = {split: physics_errors(generator, part, split, CLIPS.value) for split in splits}
+        generator, split = generator_of(run), run.config.data.split
+        for part in dataset.datasets:
+            found = measure(generator, part, split, MEASURES.value, CLIPS.value)
+            result |= found if len(dataset.datasets) == 1 else {part.meta["source"]: found}
     if jax.process_index() == 0:
         print(json.dumps(result) if JSON.value else table(result))
 

@@ -20,8 +20,8 @@ FIRST = 3
 """Frames looked at, from the first on."""
 INK = 64
 """Length of a pixel's difference from white, of 255 a channel, from which on it has a colour."""
-NEAR = 0.92
-"""Least cosine between a pixel's difference from white and a colour's."""
+NEAR = 0.95
+"""Least cosine between a pixel's difference from white and a colour's; that of grey and green is 0.94."""
 AREA = 6
 """Pixels of a colour that make a ball: a third less than the smallest ball in distribution."""
 ANGLE = math.radians(60)

@@ -1,0 +1,115 @@
+"""State dicts read without PyTorch, and what is refused."""
+
+import collections
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from vdit.config import UserError
+from vdit.torch_io import MAGIC, read_legacy_pth
+
+
+class _Named:
+    """Pickles as a global of another module."""
+
+    def __init__(self, module: str, name: str):
+        self.path = module, name
+
+
+class _Writer(pickle._Pickler):
+    """Writes what PyTorch would: globals by name and storages by persistent id (in pure Python, for `save`)."""
+
+    def persistent_id(self, obj):
+        return obj if isinstance(obj, tuple) and obj and isinstance(obj[0], str) and obj[0] == "storage" else None
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, _Named):
+            self.write(pickle.GLOBAL + "\n".join(obj.path).encode() + b"\n")
+            return
+        super().save(obj, save_persistent_id)
+
+
+class _Tensor:
+    def __init__(self, key: str, offset: int, shape: tuple, stride: tuple, count: int, kind: str = "FloatStorage"):
+        self.arguments = (("storage", _Named("torch", kind), key, "cpu", count, None), offset, shape, stride, False, {})
+
+
+def _save_tensor(writer, tensor):
+    writer.save(_Named("torch._utils", "_rebuild_tensor_v2"))
+    writer.save(tensor.arguments)
+    writer.write(pickle.REDUCE)
+
+
+_Writer.dispatch = {**pickle._Pickler.dispatch, _Tensor: _save_tensor}
+
+
+def write(path, tensors: dict, storages: dict[str, np.ndarray], magic: int = MAGIC):
+    with open(path, "wb") as file:
+        for part in (magic, 1001, {"little_endian": True}, tensors, sorted(storages)):
+            _Writer(file, 2).dump(part)
+        for key in sorted(storages):
+            file.write(struct.pack("<q", storages[key].size) + storages[key].tobytes())
+    return path
+
+
+VALUES = np.arange(12, dtype=np.float32)
+
+
+def test_strides_and_offsets_are_honoured(tmp_path):
+    tensors = collections.OrderedDict(
+        plain=_Tensor("a", 0, (3, 4), (4, 1), 12),
+        turned=_Tensor("a", 0, (4, 3), (1, 4), 12),
+        part=_Tensor("a", 2, (2, 2), (4, 1), 12),
+        scalar=_Tensor("b", 0, (), (), 1, "LongStorage"),
+    )
+    found = read_legacy_pth(write(tmp_path / "x.pth", tensors, {"a": VALUES, "b": np.array([7])}))
+    assert list(found) == list(tensors)
+    np.testing.assert_array_equal(found["plain"], VALUES.reshape(3, 4))
+    np.testing.assert_array_equal(found["turned"], VALUES.reshape(3, 4).T)
+    np.testing.assert_array_equal(found["part"], [[2, 3], [6, 7]])
+    assert found["scalar"] == 7 and found["scalar"].dtype == np.int64
+    assert all(array.flags.owndata for array in found.values())
+
+
+class _Harm:
+    def __reduce__(self):
+        return eval, ("open('/tmp/harm', 'w')",)
+
+
+def test_nothing_that_a_file_says_is_run(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(pickle.dumps(_Harm(), 2))
+    with pytest.raises(UserError, match=r"x.pth is not a readable .pth .*names (__builtin__|builtins).eval"):
+        read_legacy_pth(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (_Tensor("a", 9, (4,), (1,), 12), "a tensor reaches past its storage"),
+        (_Tensor("a", 0, (4, 4), (4, 1), 12), "a tensor reaches past its storage"),
+        (_Tensor("a", -1, (2,), (1,), 12), "a tensor reaches past its storage"),
+    ],
+)
+def test_tensors_outside_their_storage(tmp_path, tensor, message):
+    with pytest.raises(UserError, match=message):
+        read_legacy_pth(write(tmp_path / "x.pth", {"t": tensor}, {"a": VALUES}))
+
+
+def test_files_that_are_something_else(tmp_path):
+    good = write(tmp_path / "x.pth", {"t": _Tensor("a", 0, (12,), (1,), 12)}, {"a": VALUES})
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(good.read_bytes()[:-4])
+    other = write(tmp_path / "other.pth", {}, {}, magic=5)
+    zipped = tmp_path / "new.pth"
+    zipped.write_bytes(b"PK\x03\x04 of a newer version")
+    for path, message in (
+        (cut, "it ends too early"),
+        (other, "does not begin with"),
+        (zipped, "is not a readable"),
+        (tmp_path / "none.pth", "No such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_legacy_pth(path)

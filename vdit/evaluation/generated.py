@@ -1,0 +1,172 @@
+"""Measures of generated clips under one protocol, which is part of the results.
+
+Captions, sizes, lengths and frame rates are those of the first clips of a split. Noise follows from a fixed seed and
+the clip's id. Pixels are compared as generated, before any codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.store import Dataset
+from vdit.evaluation import efficientnet
+from vdit.evaluation.adherence import Adherence, adherence
+from vdit.evaluation.distances import clip_features, distances
+from vdit.evaluation.intervals import bootstrap_mean
+from vdit.evaluation.likeness import psnr, ssim
+from vdit.evaluation.physics_task import has_truth, physics_errors
+from vdit.generation import Generator, Request, Settings
+
+SEED = 0
+FRAME_INTERVAL = 4
+"""Every so many frames of a clip are compared by the distances."""
+TEXT = Settings(steps=20, sampler="dpm++", guidance=3.0)
+"""How text to video is sampled. Euler with 12 steps, without guidance, samples what continues given frames."""
+GIVEN = Settings(steps=12, sampler="euler")
+
+MODES = ("first_frame", "two_groups", "last_frame", "first_last")
+"""Ways of giving frames whose likeness to the true clip is measured."""
+
+
+def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> dict[str, Any]:
+    """What a result depends on besides the model."""
+    return {
+        "data": {"source": dataset.meta["source"], "build": dataset.meta["build"]},
+        "split": split,
+        "clips": count,
+        "seed": SEED,
+        "codec": "none",
+        "steps": settings.steps,
+        "sampler": settings.sampler,
+        "schedule": settings.schedule,
+        "guidance": settings.guidance,
+    }
+
+
+def text_to_video(generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int]) -> list[np.ndarray]:
+    """Videos from the captions of clips, of their sizes and lengths."""
+    requests = []
+    for i in numbers:
+        clip = dataset.read_clip(split, i, caption=dataset.meta["captions"][0])
+        frames, height, width, _ = clip.video_TYXC.shape
+        requests.append(Request(clip.text_ME, frames, height, width, clip.fps, SEED ^ clip.id))
+    return generator.generate(requests, **vars(TEXT))
+
+
+def adherence_of(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
+    """Shares of videos that show what their captions say, with 95% intervals, beside those of the true clips."""
+    examples = [dataset.example(split, i) for i in numbers]
+    captions = [example["caption_" + dataset.meta["captions"][0]] for example in examples]
+    out: dict[str, Any] = {}
+    for name, clips in (("generated", videos), ("true", [example["video"] for example in examples])):
+        found = np.array([adherence(video, caption) for video, caption in zip(clips, captions, strict=True)], float)
+        out[name] = {field: _share(found[:, i]) for i, field in enumerate(Adherence._fields)}
+    return {**out, "protocol": protocol(dataset, split, len(numbers), TEXT)}
+
+
+def _share(values_E: np.ndarray) -> dict[str, Any]:
+    mean = bootstrap_mean(values_E)
+    return {"value": mean.mean, "interval": list(mean.interval)}
+
+
+def distances_of(
+    videos: Sequence[np.ndarray],
+    dataset: Dataset,
+    split: str,
+    numbers: Sequence[int],
+    features: Callable[[np.ndarray], np.ndarray],
+    name: str,
+) -> dict[str, Any]:
+    """Distances of generated clips from true ones, and of true ones from others: the floor.
+
+    Args:
+      videos: generated from the captions of the clips `numbers`.
+      dataset, split: where the true clips are; as many others of the split are what both are compared with.
+      numbers: the clips.
+      features: see `efficientnet.load_features`.
+      name: what the features are, for the protocol.
+
+    Raises:
+      ValueError: if the split has fewer than twice as many clips.
+    """
+    size = len(dataset.index(split))
+    others = [i for i in range(size) if i not in set(numbers)][: len(numbers)]
+    if len(others) < len(numbers):
+        raise ValueError(f"distances of {len(numbers)} clips need {2 * len(numbers)} of split {split}, it has {size}")
+    read = lambda chosen: [dataset.example(split, i)["video"] for i in chosen]  # noqa: E731
+    of = {
+        kind: clip_features(clips, FRAME_INTERVAL, features)
+        for kind, clips in (("generated", videos), ("true", read(numbers)), ("others", read(others)))
+    }
+    return {
+        "features": name,
+        "generated": distances(of["generated"], of["others"]),
+        "floor": distances(of["true"], of["others"]),
+        "protocol": protocol(dataset, split, len(numbers), TEXT) | {"frame_interval": FRAME_INTERVAL},
+    }
+
+
+def likeness_of(generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
+    """PSNR and SSIM of the generated frames of clips, by which frames are given, and the error of the given ones."""
+    clips = [dataset.read_clip(split, i, caption=dataset.meta["captions"][0]) for i in numbers]
+    step = dataset.patch.time
+    ends = {"first_frame": (1, 0), "two_groups": (1 + step, 0), "last_frame": (0, step), "first_last": (1, step)}
+    wanted = [(mode, clip) for mode in MODES for clip in clips if len(clip.video_TYXC) > sum(ends[mode])]
+    requests, masks = [], []
+    for mode, clip in wanted:
+        mask_TYX = np.zeros(clip.video_TYXC.shape[:3], bool)
+        head, tail = ends[mode]
+        mask_TYX[:head] = True
+        mask_TYX[len(mask_TYX) - tail :] = True
+        masks.append(mask_TYX[:, 0, 0])
+        frames, height, width, _ = clip.video_TYXC.shape
+        seed = SEED ^ clip.id
+        requests.append(Request(clip.text_ME, frames, height, width, clip.fps, seed, clip.video_TYXC, mask_TYX))
+    videos = generator.generate(requests, **vars(GIVEN))
+    out: dict[str, Any] = {}
+    for mode in MODES:
+        of_mode = [
+            (video, clip.video_TYXC, given_T)
+            for (own, clip), video, given_T in zip(wanted, videos, masks, strict=True)
+            if own == mode
+        ]
+        errors = [np.abs(a[given].astype(float) - b[given]).max() for a, b, given in of_mode]
+        out[mode] = {"given_error": float(max(errors))}
+        for name, measure in (("psnr", psnr), ("ssim", ssim)):
+            values = [measure(a[~given], b[~given]).mean() for a, b, given in of_mode]
+            out[mode][name] = _share(np.array(values))
+    return {**out, "protocol": protocol(dataset, split, len(numbers), GIVEN)}
+
+
+def measure(generator: Generator, dataset: Dataset, trained: str, names: Sequence[str], count: int) -> dict[str, Any]:
+    """The measures of `vdit.evaluate` that generate clips.
+
+    Args:
+      generator: of the run.
+      dataset: with the splits to measure on.
+      trained: split that was trained on, which is left out.
+      names: of "velocity", "adherence", "likeness" and "distance". The first two need physics clips, and are left out
+        without them.
+      count: clips of each split, or half of a smaller one.
+    """
+    held_out = [split for split in dataset.splits if split != trained]
+    out: dict[str, Any] = {}
+    if "velocity" in names and has_truth(dataset):
+        out["physics_error"] = {split: physics_errors(generator, dataset, split, count) for split in held_out}
+    split = held_out[0]
+    numbers = list(range(min(count, len(dataset.index(split)) // 2)))
+    adheres = "adherence" in names and has_truth(dataset)
+    if adheres or "distance" in names:
+        videos = text_to_video(generator, dataset, split, numbers)
+        if adheres:
+            out["adherence"] = adherence_of(videos, dataset, split, numbers)
+        if "distance" in names:
+            name = f"EfficientNet-Lite0 {efficientnet.SHA256[:16]}"
+            features = efficientnet.load_features()
+            out["distance"] = distances_of(videos, dataset, split, numbers, features, name)
+    if "likeness" in names:
+        out["likeness"] = likeness_of(generator, dataset, split, numbers)
+    return out
