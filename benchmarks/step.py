@@ -79,7 +79,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
         batch = to_global(local, mesh)
         graph, state = init_state(config, interface)
         body, total = parameter_counts(state.params)
-        shape = flops.ModelShape(width, depth, interface.patch, interface.text, config.model.feed_forward)
+        shape = flops.shape_of(config.model, interface.patch, interface.text)
         work = flops.batch_training_flops(shape, local.segments_BL, local.text_index_BL)
         step = make_train_step(graph, config)
         key = jax.random.key(0)

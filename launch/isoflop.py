@@ -30,7 +30,7 @@ def _sums_per_step(config: Config, data: Path) -> StepSums:
 def model_shape(config: Config, data: Path) -> flops.ModelShape:
     """Sizes that decide the FLOPs of a config's model on a data set."""
     model, interface = config.model, interface_of(Dataset(data).meta)
-    return flops.ModelShape(model.width, model.depth, interface.patch, interface.text, model.feed_forward)
+    return flops.shape_of(model, interface.patch, interface.text)
 
 
 def steps_for(budget: float, config: Config, data: Path) -> int:

@@ -59,7 +59,7 @@ def one_device() -> jax.sharding.Mesh:
 @functools.cache
 def initial(config: Config) -> tuple[Any, Any]:
     """(graph, parameters as NumPy arrays) of a fresh model."""
-    fields = {name: getattr(config.model, name) for name in ("width", "depth", "head_width", "feed_forward")}
+    fields = {name: getattr(config.model, name) for name in ("family", "width", "depth", "head_width", "feed_forward")}
     plain = Config(seed=config.seed, model=ModelConfig(**fields))  # what the values depend on
     with use_mesh(one_device()):
         if config == plain:

@@ -14,6 +14,9 @@ from typing import Any
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
 
+WAN_TIME_FEATURES = 256
+"""The same of Wan's transformer."""
+
 
 ATTENTION_BACKENDS = ("chunked", "splash", "gpu", "reference")
 REMAT_POLICIES = ("none", "blocks", "attention", "offload")
@@ -133,9 +136,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Shape and numerics of the SpacetimeTransformer.
+    """Shape and numerics of the network.
 
     Attributes:
+      family: "spacetime" is the SpacetimeTransformer; "wan" that of Wan 2.1, whose published weights init_from takes.
       width, depth: model width D and number of blocks.
       head_width: width K of one attention head; width / head_width heads.
       feed_forward: feed-forward width over model width; 2.7 at width 5120 is 13,824.
@@ -150,6 +154,7 @@ class ModelConfig:
       context: how rows over mesh.context attend: "all_to_all", "ring" or "auto", see models.attention.
     """
 
+    family: str = "spacetime"
     width: int = 64
     depth: int = 4
     head_width: int = 32
@@ -165,6 +170,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width % self.head_width:
             raise UserError(f"model.width={self.width} is not a multiple of model.head_width={self.head_width}")
+        _one_of("model.family", self.family, ("spacetime", "wan"))
         _one_of("model.prediction", self.prediction, ("x", "v"))
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
         _one_of("model.remat", self.remat, REMAT_POLICIES)
@@ -373,10 +379,14 @@ class Config:
     """A whole run.
 
     Attributes:
+      seed: of initial weights, noise and the order of the data.
+      init_from: where parameters come from instead: the workdir of a run, a folder or file that vdit.export wrote, or,
+        for model.family "wan", published weights (a folder or hub id), which decide the sizes of the model.
       task: "diffusion", or "autoencoder", which trains the causal_vae and leaves model and diffusion aside.
     """
 
     seed: int = 0
+    init_from: str = ""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -389,6 +399,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, ("diffusion", "autoencoder"))
+        if self.init_from and self.train.branch_from:
+            raise UserError("init_from and train.branch_from both say where parameters come from; give one")
 
 
 def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> Any:

@@ -68,7 +68,7 @@ def open_tensors(
                 reader = stack.enter_context(safe_open(file, "np"))
                 for name in reader.keys():  # noqa: SIM118
                     held[name] = file, reader, tuple(reader.get_slice(name).get_shape())
-        _check(path, {name: shape for name, (_, _, shape) in held.items()}, shapes, unused)
+        check_tensors(path, {name: shape for name, (_, _, shape) in held.items()}, shapes, unused)
 
         def get(name: str) -> np.ndarray:
             file, reader, _ = held[name]
@@ -99,12 +99,13 @@ def _reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
 
 
-def _check(
+def check_tensors(
     path: str | os.PathLike[str],
     held: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
-    unused: Collection[str],
+    unused: Collection[str] = (),
 ) -> None:
+    """Raises UserError, naming the first tensor that is missing, of another shape, or unexpected."""
     for name, shape in shapes.items():
         if name not in held:
             raise UserError(f"{path} has no tensor {name} {list(shape)}; {MEND}")

@@ -13,7 +13,7 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.evaluation.intervals import bootstrap_mean
-from vdit.parallel.mesh import to_global
+from vdit.parallel.mesh import to_global, whole
 from vdit.parallel.rowwise import sum_of_segments
 from vdit.training.step import question_loss
 
@@ -97,9 +97,9 @@ def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[Packed
     for local in batches:
         batch = to_global(local, mesh)
         results = [[evaluate(params, batch, t, g) for t in QUANTILES] for g in GIVEN_GROUPS]
-        sums_GTBN = np.array([[_whole(error) for error, _ in row] for row in results])
-        counts_GBN = np.array([_whole(row[0][1]) for row in results])
-        grid_BN3 = _whole(batch.grid_BN3)
+        sums_GTBN = np.array([[whole(error) for error, _ in row] for row in results])
+        counts_GBN = np.array([whole(row[0][1]) for row in results])
+        grid_BN3 = whole(batch.grid_BN3)
         real_BN = grid_BN3[..., 0] > 0
         errors.append((sums_GTBN / np.maximum(counts_GBN, 1)[:, None])[:, :, real_BN])
         counts.append(counts_GBN[:, real_BN])
@@ -107,12 +107,3 @@ def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[Packed
     return ExampleLosses(
         np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
     )
-
-
-def _whole(array: jax.Array) -> np.ndarray:
-    """A global array on this host, gathered from other processes where there are any."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    return np.asarray(array)

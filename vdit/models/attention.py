@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vdit.config import ATTENTION_BACKENDS, UserError
 from vdit.models.chunked_attention import chunked
-from vdit.models.context_attention import exchange_heads, ring, within
+from vdit.models.context_attention import Kernel, exchange_heads, ring, within
 from vdit.models.gpu_attention import gpu_attention
 from vdit.models.splash_attention import splash
 
@@ -67,25 +67,28 @@ def attention(
     return local(q_BHLK, k_BHLK, v_BHLK, segments_BL)
 
 
+def kernel_of(backend: str, block: int) -> Kernel | None:
+    """The kernel of a backend; None for one that has none."""
+    if backend == "chunked":
+        return chunked(block or 64)
+    return splash(block or 512) if backend == "splash" else None
+
+
 def _local(backend: str, block: int) -> Attend:
     """Attention of whole rows on one device; queries come scaled."""
     if backend == "reference":
         return reference_attention
-    if backend == "chunked":
-        return within(chunked(block or 64))
-    if backend == "splash":
-        return within(splash(block or 512))
     if backend == "gpu":
         return gpu_attention
+    if kernel := kernel_of(backend, block):
+        return within(kernel)
     raise UserError(f"model.attention={backend!r} is not one of {', '.join(ATTENTION_BACKENDS)}")
 
 
 def _ring(backend: str, block: int) -> Attend:
     """Attention of rows that are spread over the `context` axis."""
-    if backend == "chunked":
-        return ring(chunked(block or 64))
-    if backend == "splash":
-        return ring(splash(block or 512))
+    if kernel := kernel_of(backend, block):
+        return ring(kernel)
     raise UserError(f"model.attention={backend} has no ring over mesh.context; take chunked, splash or all_to_all")
 
 

@@ -35,12 +35,14 @@ class Kernel:
     backward: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def _delta(grad_BHLK: jax.Array, out_BHLK: jax.Array) -> jax.Array:
+def delta_of(grad_BHLK: jax.Array, out_BHLK: jax.Array) -> jax.Array:
+    """The sum of grad * out over K, delta_BHL."""
     wide = jnp.promote_types(out_BHLK.dtype, jnp.float32)
     return (grad_BHLK.astype(wide) * out_BHLK.astype(wide)).sum(-1)
 
 
-def _saved(out_BHLK: jax.Array, lse_BHL: jax.Array) -> tuple[jax.Array, jax.Array]:
+def saved(out_BHLK: jax.Array, lse_BHL: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The two under their name for remat policies."""
     return checkpoint_name(out_BHLK, SAVED), checkpoint_name(lse_BHL, SAVED)
 
 
@@ -57,13 +59,13 @@ def _within(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_B
 def _within_forward(
     kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
 ) -> tuple[jax.Array, Any]:
-    out, lse = _saved(*kernel.forward(q, k, v, segments_BL, segments_BL))
+    out, lse = saved(*kernel.forward(q, k, v, segments_BL, segments_BL))
     return out, (q, k, v, segments_BL, out, lse)
 
 
-def _within_backward(kernel: Kernel, saved: Any, grad: jax.Array) -> tuple[Any, ...]:
-    q, k, v, segments_BL, out, lse = saved
-    return *kernel.backward(q, k, v, segments_BL, segments_BL, lse, _delta(grad, out), grad), None
+def _within_backward(kernel: Kernel, held: Any, grad: jax.Array) -> tuple[Any, ...]:
+    q, k, v, segments_BL, out, lse = held
+    return *kernel.backward(q, k, v, segments_BL, segments_BL, lse, delta_of(grad, out), grad), None
 
 
 _within.defvjp(_within_forward, _within_backward)
@@ -124,13 +126,13 @@ def _ring_forward(
     carry = out.astype(jnp.promote_types(out.dtype, jnp.float32)), lse, _next(keys)
     (out, lse, keys), _ = jax.lax.scan(step, carry, length=jax.lax.axis_size("context") - 2)
     out, lse = attend(out, lse, keys)
-    out, lse = _saved(out.astype(q.dtype), lse)
+    out, lse = saved(out.astype(q.dtype), lse)
     return out, (q, k, v, segments_BL, out, lse)
 
 
-def _ring_backward(kernel: Kernel, saved: Any, grad: jax.Array) -> tuple[Any, ...]:
-    q, k, v, segments_BL, out, lse = saved
-    delta, wide = _delta(grad, out), jnp.promote_types(q.dtype, jnp.float32)
+def _ring_backward(kernel: Kernel, held: Any, grad: jax.Array) -> tuple[Any, ...]:
+    q, k, v, segments_BL, out, lse = held
+    delta, wide = delta_of(grad, out), jnp.promote_types(q.dtype, jnp.float32)
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         dq, dk, dv, keys = carry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +36,15 @@ def rotary_table(positions_BL3: jax.Array, head_width: int) -> tuple[jax.Array, 
     Returns:
       cos_BLK, sin_BLK with K = head_width / 2, float32.
     """
-    columns = []
-    for axis, pairs in enumerate(split_pairs(head_width)):
-        frequency_K = FASTEST * THETA ** -(np.arange(pairs, dtype=np.float32) / max(pairs, 1))
-        columns.append(positions_BL3[..., axis : axis + 1] * frequency_K)
-    angle_BLK = jnp.concatenate(columns, axis=-1)
+    pairs = split_pairs(head_width)
+    return angle_table(positions_BL3, [FASTEST * THETA ** -(np.arange(n, dtype=np.float32) / max(n, 1)) for n in pairs])
+
+
+def angle_table(positions_BL3: jax.Array, frequencies: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+    """As `rotary_table`, for given radians per position of the pairs of each axis."""
+    angle_BLK = jnp.concatenate(
+        [positions_BL3[..., axis : axis + 1] * frequency_K for axis, frequency_K in enumerate(frequencies)], axis=-1
+    )
     return jnp.cos(angle_BLK), jnp.sin(angle_BLK)
 
 

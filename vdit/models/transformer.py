@@ -57,9 +57,9 @@ def remat(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
     return jax.checkpoint(block, policy=policies.save_only_these_names(*[SAVED] * (policy == "attention")))
 
 
-def time_features(times_BK: jax.Array) -> jax.Array:
-    """Sinusoidal features of times in [0, 1] (DiT), features_BKE with E = TIME_FEATURES."""
-    half = TIME_FEATURES // 2
+def time_features(times_BK: jax.Array, width: int = TIME_FEATURES) -> jax.Array:
+    """Sinusoidal features of times in [0, 1] (DiT), features_BKE with E = width."""
+    half = width // 2
     frequency = 1000.0 * np.exp(-np.log(10_000.0) * np.arange(half, dtype=np.float32) / half)
     angle = times_BK[..., None] * frequency
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
@@ -200,18 +200,16 @@ def _of_segment(value_BN: jax.Array, segments_BL: jax.Array) -> jax.Array:
     return jnp.take_along_axis(value_BN, jnp.maximum(segments_BL - 1, 0), axis=1)
 
 
+EMBEDDINGS = ("patch_in", "text_in", "text_mid", "null_text", "position_in", "out", "out_bias")
+"""Parameters outside the blocks that N leaves out."""
+
+
 def parameter_counts(params: Any) -> tuple[int, int]:
     """(N, all): N leaves out the input, text and output projections."""
     total = body = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = int(np.prod(leaf.shape))
         total += size
-        if not any(
-            getattr(part, "key", None) in ("patch_in", "text_in", "null_text", "out_bias", "position_in")
-            for part in path
-        ):
+        if path[0].key not in EMBEDDINGS:
             body += size
-        # `out` names the output projection at the top and the attention output inside a block.
-        if [getattr(part, "key", None) for part in path][0] == "out":
-            body -= size
     return body, total

@@ -124,6 +124,15 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, batch, specs_of(batch))
 
 
+def whole(array: jax.Array) -> np.ndarray:
+    """A global array on this host, gathered from other processes where there are any."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
 def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
     """Context in which `mesh` is the one all specs refer to."""
     return jax.set_mesh(mesh)

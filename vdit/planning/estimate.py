@@ -90,7 +90,7 @@ class Seconds:
 def work_of(config: Config, rows: Rows, cost: Cost, chips: int, shards: int) -> Work:
     """Counts a step of average rows; `shards` row shards wait for the slowest."""
     data, model = config.data, config.model
-    shape = flops.ModelShape(model.width, model.depth, rows.interface.patch, rows.interface.text, model.feed_forward)
+    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
     steps = len(rows) / data.rows_per_step  # of the epoch
     squares = float(np.square(rows.patches + rows.words, dtype=np.float64).sum())
     patches, words = (float(x.sum(dtype=np.int64)) for x in (rows.patches, rows.words))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import TIME_FEATURES
+from vdit.config import TIME_FEATURES, WAN_TIME_FEATURES, ModelConfig
 
 POSITION_FEATURES = 24  # sines and cosines of a patch's place, added at the input, as in models.rotary
 FLOPS_PER_TRAINING_MULTIPLY_ADD = 6  # 2 per multiply-add, 3 for forward and backward
@@ -33,6 +33,7 @@ class ModelShape:
       gated: True for SwiGLU, which has a third matrix.
       time_features: sinusoidal features of a diffusion time.
       position_features: sinusoidal features of a patch's place.
+      cross: captions are not in the stream; patches attend to them and to one padding token (models.wan_dit).
     """
 
     width: int
@@ -43,6 +44,7 @@ class ModelShape:
     gated: bool = False
     time_features: int = TIME_FEATURES
     position_features: int = POSITION_FEATURES
+    cross: bool = False
 
     @property
     def block_weights(self) -> float:
@@ -51,8 +53,19 @@ class ModelShape:
 
     @property
     def time_weights(self) -> int:
-        """Weights that run once per distinct time: features -> d, d -> 6 d for all layers, d -> 2 d for the output."""
-        return self.time_features * self.width + 8 * self.width**2
+        """Weights that run once per distinct time: features -> d, d -> 6 d for all layers, d -> 2 d for the output.
+
+        With `cross` features -> d -> d and d -> 6 d.
+        """
+        return self.time_features * self.width + (7 if self.cross else 8) * self.width**2
+
+
+def shape_of(model: ModelConfig, patch_size: int, text_width: int) -> ModelShape:
+    """The sizes of a configured model on data with such patches and captions."""
+    shape = ModelShape(model.width, model.depth, patch_size, text_width, model.feed_forward)
+    if model.family == "wan":
+        return dataclasses.replace(shape, cross=True, time_features=WAN_TIME_FEATURES, position_features=0)
+    return shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +116,26 @@ def forward_multiply_adds(shape: ModelShape, patches: Number, text_tokens: Numbe
       float64, broadcast over the arguments.
     """
     patches, text = np.asarray(patches, np.float64), np.asarray(text_tokens, np.float64)
-    return _multiply_adds(shape, patches, text, (patches + text) ** 2, np.asarray(times, np.float64))
+    pairs = attending_pairs(shape.cross, patches, text)
+    return _multiply_adds(shape, patches, text, pairs, np.asarray(times, np.float64))
 
 
-def _multiply_adds(shape: ModelShape, patches: Number, text: Number, squares: Number, times: Number) -> Number:
-    """Linear in patches, caption tokens, n_i^2 and distinct times, so it holds for one example and for sums of many."""
-    blocks = shape.depth * (shape.block_weights * (patches + text) + 2 * shape.width * squares)
-    inputs = 2 * shape.patch_size + shape.position_features
-    projections = inputs * shape.width * patches + shape.text_width * shape.width * text
-    return blocks + projections + shape.time_weights * times
+def attending_pairs(cross: bool, patches: Number, text: Number) -> Number:
+    """Pairs of query and key of one segment: n^2, or with `cross` patches to patches, captions and a padding token."""
+    return patches**2 + patches * (text + 1) if cross else (patches + text) ** 2
+
+
+def _multiply_adds(shape: ModelShape, patches: Number, text: Number, pairs: Number, times: Number) -> Number:
+    """Linear in patches, caption tokens, pairs and distinct times, so it holds for one example and for sums of many."""
+    d = shape.width
+    of_patch = of_text = shape.depth * shape.block_weights
+    text_projection = shape.text_width * d
+    if shape.cross:  # patches: queries and output of the second attention; captions: keys and values
+        of_patch, of_text = of_patch + shape.depth * 2 * d**2, shape.depth * 2 * d**2
+        text_projection += d**2
+    patch_projections = (2 * shape.patch_size + shape.position_features) * d
+    blocks = of_patch * patches + of_text * text + shape.depth * 2 * d * pairs
+    return blocks + patch_projections * patches + text_projection * text + shape.time_weights * times
 
 
 def forward_flops(
@@ -136,16 +160,16 @@ def training_flops(shape: ModelShape, patches: Number, text_tokens: Number = 0, 
     return FLOPS_PER_TRAINING_MULTIPLY_ADD * forward_multiply_adds(shape, patches, text_tokens, times)
 
 
-def training_flops_of_sums(shape: ModelShape, patches: float, text: float, squares: float, examples: float) -> float:
+def training_flops_of_sums(shape: ModelShape, patches: float, text: float, pairs: float, examples: float) -> float:
     """Training FLOPs of many examples from sums over them, which a run keeps as its account.
 
     Args:
       shape: sizes of the model.
       patches, text: real patches and caption tokens.
-      squares: sum of n^2 over the segments, n = patches + caption tokens of one.
+      pairs: sum of `attending_pairs` over the segments.
       examples: number of segments; each has one distinct time.
     """
-    return FLOPS_PER_TRAINING_MULTIPLY_ADD * _multiply_adds(shape, patches, text, squares, examples)
+    return FLOPS_PER_TRAINING_MULTIPLY_ADD * _multiply_adds(shape, patches, text, pairs, examples)
 
 
 def batch_training_flops(shape: ModelShape, segments_BL: Any, text_index_BL: Any, times: Number = 1) -> float:
@@ -215,10 +239,10 @@ def parameters(shape: ModelShape) -> Parameters:
     64) are left to `models.transformer.parameter_counts`, which counts a real model.
     """
     tables = shape.depth * 6 * shape.width
-    without = round(shape.depth * shape.block_weights + shape.time_weights + tables)
-    return Parameters(
-        without, without + (2 * shape.patch_size + shape.position_features + shape.text_width) * shape.width
-    )
+    second = 4 * shape.width**2 if shape.cross else 0  # its second attention
+    without = round(shape.depth * (shape.block_weights + second) + shape.time_weights + tables)
+    inputs = 2 * shape.patch_size + shape.position_features + shape.text_width + shape.cross * shape.width
+    return Parameters(without, without + inputs * shape.width)
 
 
 def dit_multiply_adds(width: int, depth: int, patch: int, *, latent: int = 32, channels: int = 4) -> float:

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vdit.config import TrainConfig, UserError
+from vdit.safetensors_io import check_tensors
 from vdit.training.step import TrainState
 
 FORMAT = 1
@@ -28,7 +29,7 @@ class Position:
       step: steps taken.
       next_row: next row of the plan's endless stream.
       patches, text, examples: real patches, caption tokens and examples seen.
-      squares: sum of n^2 over the segments seen, for the FLOPs of attention.
+      squares: pairs of tokens that attended (n^2 of a segment, see scaling.flops), for the FLOPs of attention.
       skipped: ranges of rows that were passed over.
     """
 
@@ -41,7 +42,7 @@ class Position:
     skipped: list[list[int]] = dataclasses.field(default_factory=list)
 
 
-def _named(state: TrainState) -> dict[str, Any]:
+def _named(state: Any) -> dict[str, Any]:
     """The state as a flat dictionary path -> array, so that a checkpoint does not depend on our classes."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -113,6 +114,32 @@ class Checkpoints:
         restore_output()
         leaves = [read["state"][name] for name in _named(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(**values)
+
+    def restore_average(self, like: Any, step: int) -> Any:
+        """The averaged parameters of one checkpoint in the shapes and shardings of `like`; reads nothing else.
+
+        Raises:
+          UserError: naming a tensor that is missing or of another shape; or if the checkpoint is damaged.
+        """
+        prefix, where = "ema/", self.path / str(step)
+        abstract = {
+            prefix + name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in _named(like).items()
+        }
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                stored = reader.metadata(where / "state").item_metadata.tree
+                shapes = {name: tuple(stored[name].shape) for name in stored if name.startswith(prefix)}
+                check_tensors(where, shapes, {name: x.shape for name, x in abstract.items()})
+                restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+                args = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
+                read = reader.restore(where / "state", args=args)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax raises bare Exceptions too
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise UserError(f"checkpoint {where} cannot be read: it is damaged ({reason})") from error
+        return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in abstract])
 
     def wait(self) -> None:
         """Waits until what was started is on disk."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -24,6 +25,7 @@ from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.checkpoint import Checkpoints, Position
 from vdit.training.drive import drive
+from vdit.training.initial import load_params, of_weights
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 _compiled: dict[Any, Any] = {}
@@ -62,8 +64,10 @@ class Run:
 def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step: int | None = None) -> Run:
     """Makes the model and restores the newest checkpoint (or that of `step`), the trunk's, or starts afresh.
 
+    A fresh start takes the parameters of config.init_from, if given, with a fresh optimiser.
+
     Raises:
-      UserError: if a checkpoint cannot be restored, or `step` has none.
+      UserError: if a checkpoint cannot be restored, `step` has none, or init_from does not fit the model.
     """
     mesh = make_mesh(config.mesh)
     workdir = epath.Path(workdir)
@@ -79,9 +83,11 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
         else:
             graph, state = init_state(config, interface)
             position = Position()
-    shape = flops.ModelShape(
-        config.model.width, config.model.depth, interface.patch, interface.text, config.model.feed_forward
-    )
+            if config.init_from:
+                params = load_params(config.init_from, config, interface, state.params)
+                # The step donates its state, so no two parts of it may share memory.
+                state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+    shape = flops.shape_of(config.model, interface.patch, interface.text)
     return Run(config, workdir, meta, mesh, graph, state, position, shape)
 
 
@@ -121,6 +127,7 @@ def train(
     dataset = open_data(config.data)
     workdir = epath.Path(workdir)
     meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
+    config = of_weights(config, workdir)
     if not config.diffusion.mean:
         mean = pipeline.channel_mean(dataset, config.data.split)
         config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))

@@ -11,11 +11,12 @@ from vdit.generation import Generator
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.loop import Run, open_run
-from vdit.training.workdir import read_config, read_json
+from vdit.training.weights_folder import open_weights
+from vdit.training.workdir import is_export, read_config, read_json
 
 
 def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:
-    """The run of a workdir at its newest checkpoint, or at `step`.
+    """The run of a workdir at its newest checkpoint, or at `step`, or of a folder that vdit.export wrote.
 
     Args:
       workdir: its folder.
@@ -29,6 +30,10 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     config = read_config(path)
     if data:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
+    if is_export(path):
+        if step is not None:
+            raise UserError(f"{workdir} is an export, of one step; leave --step out")
+        return open_weights(config, path, read_json(path / "dataset.json"))
     if not checkpoint_steps(path):
         raise UserError(f"{workdir} has no checkpoint yet; train it with python -m vdit.train --workdir={workdir}")
     return open_run(config, path, read_json(path / "dataset.json"), step)

@@ -17,8 +17,12 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow
 from vdit.models.transformer import Interface, SpacetimeTransformer
+from vdit.models.wan_dit import WanTransformer
 from vdit.parallel.rowwise import sum_of_segments
+from vdit.scaling import flops
 from vdit.training.optimizer import make_optimizer, rate_multipliers
+
+NETWORKS = {"spacetime": SpacetimeTransformer, "wan": WanTransformer}
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +45,7 @@ class TrainState:
 
 def split_model(config: Config, interface: Interface) -> tuple[Any, Any]:
     """(graph definition, parameters) of a fresh model; the parameters are born sharded over the mesh in use."""
-    return nnx.split(SpacetimeTransformer(config.model, interface, nnx.Rngs(params=config.seed)))
+    return nnx.split(NETWORKS[config.model.family](config.model, interface, nnx.Rngs(params=config.seed)))
 
 
 def init_state(config: Config, interface: Interface) -> tuple[Any, TrainState]:
@@ -126,20 +130,23 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
-            **consumed(batch),
+            **consumed(batch, config),
         }
         return TrainState(state.step + 1, params, average, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
 
 
-def consumed(batch: PackedBatch) -> dict[str, jax.Array]:
-    """What a batch holds: patches, caption tokens, examples, and the sum of n^2 over its segments."""
-    ones = jnp.ones_like(batch.segments_BL, jnp.float32)
-    lengths_BN = sum_of_segments(ones, batch.segments_BL, batch.grid_BN3.shape[1])
+def consumed(batch: PackedBatch, config: Config) -> dict[str, jax.Array]:
+    """What a batch holds: patches, caption tokens, examples, and the pairs of tokens that attend to each other."""
+
+    def per_example(slots_BL: jax.Array) -> jax.Array:
+        return sum_of_segments(slots_BL.astype(jnp.float32), batch.segments_BL, batch.grid_BN3.shape[1])
+
+    patches_BN, text_BN = per_example(batch.is_patch_BL), per_example(batch.text_index_BL >= 0)
     return {
         "patches": batch.is_patch_BL.sum(),
         "text": (batch.text_index_BL >= 0).sum(),
         "examples": (batch.grid_BN3[..., 0] > 0).sum(),
-        "squares": (lengths_BN**2).sum(),
+        "squares": flops.attending_pairs(config.model.family == "wan", patches_BN, text_BN).sum(),
     }

@@ -16,6 +16,9 @@ from vdit.training.identity import flat, identity, plain
 
 PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
+EXPORT = "export.json"
+"""What vdit.export says of the weights in a folder."""
+
 
 def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
     """Checks that a workdir is new or of the same run.
@@ -24,6 +27,8 @@ def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
       UserError: if it holds a run of another config, or was trained on another kind of data set.
     """
     path = workdir / "config.json"
+    if is_export(workdir):
+        raise UserError(f"{workdir} is an export; take another --workdir, and start from it with --config.init_from")
     if path.exists():
         # Read as a config: a run from before a field was added counts as one with the field's default.
         ours, theirs = (flat(identity(plain(each))) for each in (config, read_config(workdir)))
@@ -48,6 +53,11 @@ def check_dataset(workdir: epath.Path, path: str, meta: dict[str, Any]) -> None:
     for key in ("patch", "channels", "autoencoder", "text_encoder"):
         if stored[key] != meta[key]:
             raise UserError(f"{path} has {key}={meta[key]}, but {workdir} was trained with {stored[key]}")
+
+
+def is_export(folder: epath.Path) -> bool:
+    """Whether vdit.export wrote the folder."""
+    return (folder / EXPORT).exists()
 
 
 def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:

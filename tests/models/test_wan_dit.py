@@ -1,0 +1,173 @@
+"""The Wan transformer on packed rows; tests/parity/test_wan_dit.py compares it with the published implementation."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_and_gradients, one_device, pack
+
+from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig, UserError
+from vdit.models.transformer import Interface
+from vdit.models.wan_dit import rotary_frequencies
+from vdit.models.wan_weights import published_shapes, read_config
+from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+from vdit.scaling import flops
+from vdit.training.initial import load_params, named
+from vdit.training.step import abstract_state, consumed
+
+MODEL = ModelConfig(
+    family="wan", width=32, depth=2, head_width=16, base_width=32, feed_forward=2.5, prediction="v", attention_block=8
+)
+CONFIG = Config(model=MODEL, diffusion=DiffusionConfig(caption_dropout=0.3))
+CLIPS = clips()
+
+
+def config_of(**changes):
+    return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **changes))
+
+
+@functools.cache
+def packed():
+    return loss_and_gradients(pack([CLIPS]), CONFIG)
+
+
+def test_packed_rows_equal_rows_of_one_clip():
+    loss, gradients = packed()
+    alone, alone_gradients = loss_and_gradients(pack([[clip] for clip in CLIPS]), CONFIG)
+    assert loss == pytest.approx(alone, rel=1e-6)
+    assert_same_gradients(gradients, alone_gradients, 1e-4)
+
+
+def test_backends_agree():
+    loss, gradients = packed()
+    plain, plain_gradients = loss_and_gradients(pack([CLIPS]), config_of(attention="reference"))
+    assert loss == pytest.approx(plain, rel=1e-6)
+    assert_same_gradients(gradients, plain_gradients, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "layout", [MeshConfig(1, 2, 2, 2), pytest.param(MeshConfig(2, 2, 2, 1), marks=pytest.mark.nightly)], ids=str
+)
+def test_sharded_equals_one_device(layout):
+    rows = pack([CLIPS, CLIPS[1:3], CLIPS[2:], CLIPS[:2]])
+    loss, gradients = loss_and_gradients(rows, CONFIG)
+    sharded, sharded_gradients = loss_and_gradients(rows, config_of(remat="blocks"), make_mesh(layout))
+    assert sharded == pytest.approx(loss, rel=1e-6)
+    assert_same_gradients(sharded_gradients, gradients, 1e-4)
+
+
+def test_a_head_turns_with_time_row_and_column():
+    assert [len(part) for part in rotary_frequencies(128)] == [22, 21, 21]  # 44, 42 and 42 of 128 columns
+
+
+def test_the_arithmetic_is_that_of_the_matrices():
+    shape = flops.shape_of(MODEL, *dataclasses.astuple(INTERFACE))
+    planned = flops.parameters(shape)
+    params = jax.tree.leaves(initial(CONFIG)[1], is_leaf=lambda node: isinstance(node, nnx.Variable))
+    matrices = sum(param.get_value().size for param in params if param.get_metadata()["role"] != "vector")
+    assert planned.total == matrices + MODEL.depth * 6 * MODEL.width
+    # Two patches, a caption of three tokens, one time: multiply-adds by hand.
+    d, f, p, e, n, m = 32, 80, INTERFACE.patch, INTERFACE.text, 2, 3
+    block = n * (6 * d * d + 2 * d * f) + m * 2 * d * d + 2 * d * (n * n + n * (m + 1))
+    by_hand = 2 * block + n * 2 * p * d + m * (e * d + d * d) + 256 * d + 7 * d * d
+    assert flops.forward_multiply_adds(shape, n, m) == by_hand
+    with use_mesh(one_device()):
+        counted = consumed(to_global(pack([CLIPS]), one_device()), CONFIG)
+    sizes = [(clip.grid.tokens, len(clip.text_ME)) for clip in CLIPS]
+    assert counted["squares"] == sum(n * n + n * (m + 1) for n, m in sizes)
+
+
+CHANNELS, PATCH, TEXT = 3, (1, 2, 4), 5
+
+
+def write_published(folder, dtype=np.float32, drop="", add="", config=MODEL, **values):
+    """Random weights in the published layout: of the model, on patches and captions as in `small_model`."""
+    rng = np.random.default_rng(0)
+    shapes = published_shapes(config, CHANNELS, PATCH, TEXT)
+    tensors = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items() if name != drop}
+    if add:
+        tensors[add] = np.zeros(3, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    about = {
+        "_class_name": "WanTransformer3DModel",
+        "patch_size": PATCH,
+        "num_attention_heads": config.heads,
+        "attention_head_dim": config.head_width,
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        "text_dim": TEXT,
+        "freq_dim": 256,
+        "ffn_dim": config.feed_forward_width,
+        "num_layers": config.depth,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": 1e-6,
+    }
+    (folder / "config.json").write_text(json.dumps({**about, **values}))
+    return folder
+
+
+OURS = Interface(CHANNELS * int(np.prod(PATCH)), TEXT)
+
+
+def load(folder, interface=OURS):
+    """The parameters of a model that starts from a folder."""
+    model = read_config(folder / "config.json", ModelConfig(family="wan")).model
+    config = Config(model=model)
+    with use_mesh(one_device()):
+        _, like = abstract_state(config, interface, one_device())
+        return named(load_params(str(folder), config, interface, like.params))
+
+
+def test_published_weights_in_bfloat16_and_in_several_files(tmp_path):
+    whole = load(write_published(tmp_path / "whole"))
+    folder = write_published(tmp_path / "parts" / "transformer", ml_dtypes.bfloat16)
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    files = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(files.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if files[name] == file}, folder / file)
+    index = {"weight_map": files}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    for name, array in load(folder).items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, whole[name].astype(ml_dtypes.bfloat16).astype(np.float32), name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drop": "blocks.1.attn2.norm_k.weight"}, r"has no tensor blocks.1.attn2.norm_k.weight \[32\]"),
+        ({"add": "blocks.0.attn2.add_k_proj.weight"}, "add_k_proj.weight .* that the model does not have"),
+        ({"ffn_dim": 96}, r"tensor blocks.0.ffn.net.0.proj.weight is \[80, 32\], the model's is \[96, 32\]"),
+        ({"image_dim": 1280}, "config.json is not the config of a Wan 2.1 text-to-video transformer.*image_dim"),
+        ({"_class_name": "WanVACETransformer3DModel"}, "WanVACETransformer3DModel"),
+        ({"patch_size": (2, 2, 4)}, "patch_size"),
+        ({"num_layers": None}, "config.json is not the config of a Wan"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(write_published(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    file = write_published(tmp_path) / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="diffusion_pytorch_model.safetensors is not a readable"):
+        load(tmp_path)
+
+
+def test_a_data_set_of_other_latents_or_captions_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match="takes patches of 2x4 latents of 3 channels and captions of 5 features.*has 48"
+    ):
+        load(write_published(tmp_path), Interface(48, 5))

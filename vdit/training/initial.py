@@ -1,0 +1,103 @@
+"""Parameters that a run starts from (config.init_from), and the names under which they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from vdit.config import Config, TrainConfig, UserError
+from vdit.hub import find_weights
+from vdit.models import wan_weights
+from vdit.models.transformer import Interface
+from vdit.safetensors_io import open_tensors
+from vdit.training.checkpoint import Checkpoints, checkpoint_steps
+from vdit.training.workdir import read_config, read_json
+
+SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "prediction")
+"""Fields of the model that the weights of a Wan transformer decide."""
+
+
+def named(params: Any) -> dict[str, Any]:
+    """Parameters by name, such as "blocks.qkv"."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path[:-1], simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def of_weights(config: Config, workdir: epath.Path) -> Config:
+    """The config with what the weights of init_from decide, for model.family "wan": sizes, and latents as they are.
+
+    A run that goes on has the sizes in its workdir, so the weights may be gone by then.
+
+    Raises:
+      UserError: if init_from has no readable config.
+    """
+    if not config.init_from or config.model.family != "wan":
+        return config
+    if (workdir / "config.json").exists() and read_config(workdir).init_from == config.init_from:
+        model = read_config(workdir).model
+    elif _is_published(source := _source(config.init_from)):
+        model = wan_weights.read_config(Path(source) / "config.json", config.model).model
+    else:
+        model = read_config(source if source.is_dir() else source.parent).model
+    sizes = {name: getattr(model, name) for name in SIZES}
+    diffusion = dataclasses.replace(config.diffusion, mean=(0.0,))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes), diffusion=diffusion)
+
+
+def load_params(where: str, config: Config, interface: Interface, like: Any) -> Any:
+    """Parameters from a workdir's newest checkpoint (the averaged ones) or from safetensors.
+
+    Args:
+      where: see `Config.init_from`.
+      config, interface: of the run.
+      like: parameters, or their shapes and shardings.
+
+    Raises:
+      UserError: naming a tensor that is missing, unexpected or of another shape.
+    """
+    source = _source(where)
+    if steps := checkpoint_steps(source):
+        with Checkpoints(source, TrainConfig(), create=False) as checkpoints:
+            return checkpoints.restore_average(like, steps[-1])
+    with _open(source, config, interface, like) as get:
+
+        def load(name: str, leaf: Any) -> jax.Array:
+            array = np.asarray(get(name), leaf.dtype)
+            return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: array[part])
+
+        leaves = [load(name, leaf) for name, leaf in named(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@contextlib.contextmanager
+def _open(source: epath.Path, config: Config, interface: Interface, like: Any) -> Iterator[Callable[[str], np.ndarray]]:
+    if not _is_published(source):
+        shapes = {name: tuple(leaf.shape) for name, leaf in named(like).items()}
+        with open_tensors(os.fspath(source), shapes) as get:
+            yield get
+    elif config.model.family == "wan":
+        with wan_weights.open_published(Path(source), config.model, interface) as get:
+            yield get
+    else:
+        raise UserError(f"init_from={source} are weights of Wan; set model.family=wan")
+
+
+def _source(where: str) -> epath.Path:
+    """The workdir, folder or file; a hub id's folder; the transformer's folder of a whole pipeline."""
+    path = epath.Path(where)
+    if not path.exists():
+        path = epath.Path(find_weights(where, ("transformer/*", "config.json", "*.safetensors", "*.index.json")))
+    return path / "transformer" if (path / "transformer").is_dir() else path
+
+
+def _is_published(source: epath.Path) -> bool:
+    """Whether it is a folder with weights as published by others."""
+    return (source / "config.json").exists() and "_class_name" in read_json(source / "config.json")

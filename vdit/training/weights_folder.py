@@ -1,0 +1,103 @@
+"""Folders of weights that vdit.export writes: safetensors, with the config and the data set's description."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from safetensors.numpy import save_file
+
+from vdit import __version__
+from vdit.config import Config, UserError
+from vdit.parallel.mesh import make_mesh, use_mesh, whole
+from vdit.scaling import flops
+from vdit.training.checkpoint import Position
+from vdit.training.initial import load_params, named
+from vdit.training.loop import Run, interface_of
+from vdit.training.step import TrainState, abstract_state
+from vdit.training.workdir import EXPORT, plain, read_json, write_json
+
+FILE_BYTES = 5_000_000_000
+"""Weights of more than this are spread over several files, as is usual."""
+
+
+def write_weights(run: Run, out: Path, raw: bool = False) -> None:
+    """Writes a run's parameters: their moving average, or with `raw` themselves.
+
+    Raises:
+      UserError: if `out` exists, or cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"--out={out} exists; give a new folder")
+    leaves = named(run.state.params if raw else run.state.ema)
+    files = _files({name: leaf.nbytes for name, leaf in leaves.items()})
+    partial = out.with_name(out.name + ".partial")
+    first = jax.process_index() == 0
+    try:
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        for file, names in files.items():
+            tensors = {name: np.ascontiguousarray(whole(leaves[name])) for name in names}
+            if first:
+                save_file(tensors, partial / file, {"format": "vdit"})
+        if first:
+            _describe(run, partial, files, leaves, raw)
+            partial.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error}); make room or choose another --out") from error
+
+
+def _files(sizes: dict[str, int]) -> dict[str, list[str]]:
+    """Names of the tensors of each file."""
+    groups: list[list[str]] = [[]]
+    room = FILE_BYTES
+    for name, size in sizes.items():
+        if size > room and groups[-1]:
+            groups.append([])
+            room = FILE_BYTES
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return {"model.safetensors": groups[0]}
+    return {f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups)}
+
+
+def _describe(run: Run, folder: Path, files: dict[str, list[str]], leaves: dict[str, Any], raw: bool) -> None:
+    if len(files) > 1:
+        index = {"weight_map": {name: file for file, names in files.items() for name in names}}
+        write_json(epath.Path(folder / "model.safetensors.index.json"), index)
+    write_json(epath.Path(folder / "config.json"), plain(run.config))
+    write_json(epath.Path(folder / "dataset.json"), run.meta)
+    about = {
+        "vdit": __version__,
+        "weights": "params" if raw else "ema",
+        "step": run.position.step,
+        "tensors": len(leaves),
+        "parameters": sum(math.prod(leaf.shape) for leaf in leaves.values()),
+        "position": dataclasses.asdict(run.position),
+    }
+    write_json(epath.Path(folder / EXPORT), about)
+
+
+def open_weights(config: Config, folder: epath.Path, meta: dict[str, Any]) -> Run:
+    """The run that was exported, to be sampled or evaluated; it has no optimiser state.
+
+    Raises:
+      UserError: if the weights are damaged or not of the model.
+    """
+    mesh, interface = make_mesh(config.mesh), interface_of(meta)
+    with use_mesh(mesh):
+        graph, like = abstract_state(config, interface, mesh)
+        params = load_params(str(folder), config, interface, like.params)
+    position = Position(**read_json(folder / EXPORT)["position"])
+    state = TrainState(jnp.int32(position.step), params, params, None)
+    shape = flops.shape_of(config.model, interface.patch, interface.text)
+    return Run(config, folder, meta, mesh, graph, state, position, shape)
