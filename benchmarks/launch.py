@@ -1,7 +1,7 @@
 """How fast sweeps are planned and listed, and what killing a sweep's processes does to its results.
 
     python -m benchmarks.launch                    1,000 runs planned, listed, shown by launch.status
-    python -m benchmarks.launch --disturb=20       a local sweep of 20 runs, with and without 30% of its processes killed
+    python -m benchmarks.launch --disturb=20       20 local runs, with and without 30% of its processes killed
 
 Prints JSON. The second takes about ten minutes on two cores.
 """

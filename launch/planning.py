@@ -40,9 +40,10 @@ def plan(sweep: Sweep, target: str, settings: Settings) -> str:
     if too_large:
         run, told = too_large[0]
         more = f" (and {len(too_large) - 1} more)" if len(too_large) > 1 else ""
+        print(text)
         raise UserError(
-            f"run {run.id} ({run.label}) does not fit {topology}: {told['hbm_gib_per_chip']:.1f} of "
-            f"{told['hbm_gib_limit']:.1f} GiB{more}; nothing was started"
+            f"run {run.id} ({run.label}) does not fit {topology}{more}: {told.get('problem') or 'too little memory'}; "
+            "nothing was started"
         )
     return text
 
@@ -72,26 +73,24 @@ def _json(text: str) -> dict[str, Any] | None:
 
 
 def _row(run: Run, told: dict[str, Any], settings: Settings) -> tuple[str, ...]:
-    seconds = _middle(told.get("step_seconds"))
-    hours = (seconds or 0) * run.config.train.steps / 3600
-    price = getattr(settings, "price_per_chip_hour", 0.0) * getattr(settings, "chips", 1)
+    seconds = told.get("step_seconds")
+    hours = None if seconds is None else seconds * run.config.train.steps / 3600
+    list_price = told.get("assumptions", {}).get("price") or 0.0  # what vdit.plan knows of
+    price = (getattr(settings, "price_per_chip_hour", 0.0) or list_price) * getattr(settings, "chips", 1)
     return (
         run.id,
-        f"{told['hbm_gib_per_chip']:.2f}",
-        f"{told['hbm_gib_limit']:.2f}",
-        "" if seconds is None else f"{seconds:.3g}",
-        "" if _middle(told.get("mfu")) is None else f"{_middle(told['mfu']):.1%}",
-        "" if seconds is None else f"{hours:.2f}",
-        f"{hours * price:.2f}" if price and seconds is not None else "",
+        _number(told["hbm_gib_per_chip"], ".2f"),
+        _number(told["hbm_gib_limit"], ".2f"),
+        _number(seconds, ".3g"),
+        _number(told.get("mfu"), ".1%"),
+        _number(hours, ".2f"),
+        _number(hours * price if price and hours is not None else None, ".2f"),
         run.label + ("" if told["fits"] else "  DOES NOT FIT"),
     )
 
 
-def _middle(value: Any) -> float | None:
-    """An estimate, or the middle of a low and a high one."""
-    if isinstance(value, (list, tuple)):
-        return sum(value) / len(value)
-    return None if value is None else float(value)
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _total(sweep: Sweep, found: dict[Any, Any], rows: list[tuple[str, ...]]) -> str:

@@ -23,7 +23,7 @@ def run(capfd):
 def write(folder, runs: str, **more):
     """A sweep file over the tiny experiment."""
     config = tiny.write_config(folder / "experiment.py", tiny.tiny_config())
-    values = {"name": "a sweep", "config": str(config), **more}
+    values = {"name": "a sweep", "config": str(config)} | more
     path = folder / "sweep.py"
     path.write_text(
         "from ml_collections import ConfigDict\nfrom launch.grid import *\n\n\n"
@@ -196,12 +196,36 @@ def test_a_plan_compiles_once_for_runs_of_one_shape(planner, tmp_path):
 
 
 def test_a_plan_refuses_what_does_not_fit_or_cannot_be_planned(planner, tmp_path):
-    with pytest.raises(UserError, match=r"does not fit v5e:2x2: 16.0 of 15.8 GiB \(and 1 more\); nothing was started"):
+    with pytest.raises(UserError, match=r"does not fit v5e:2x2 \(and 1 more\): too little memory; nothing was started"):
         plan(tmp_path, "product(over('model.width', 16, 64), over('seed', 0, 1))")
     with pytest.raises(UserError, match="vdit.plan failed: mesh sizes do not fit"):
         plan(tmp_path, "over('model.width', 48)")
     with pytest.raises(UserError, match="queued_resources.topology is not set"):
         plan(tmp_path, "over('seed', 0)", topology="")
+
+
+SMALL = """
+from ml_collections import ConfigDict
+
+
+def get_config():
+    data = {"row_tokens": 512, "row_text": 64, "row_examples": 8, "rows_per_step": 4}
+    plan = {"clips": ("5x32x32",), "words": 8, "stride": (1, 1, 1), "patch": (4, 8, 8), "channels": 3}
+    return ConfigDict({"data": data, "plan": plan, "model": {"width": 128, "head_width": 128, "depth": 2}})
+"""
+
+
+@pytest.mark.nightly
+def test_the_real_planner(tmp_path):
+    (tmp_path / "small.py").write_text(SMALL)
+    tpu = {"topology": "v5e:2x2", "price_per_chip_hour": 1.5}
+    runs = "product(over('model.width', 128, 256), over('seed', 0, 1))"
+    path = write(tmp_path, runs, config=str(tmp_path / "small.py"), queued_resources=tpu)
+    made = sweeps.build_sweep(sweeps.load(str(path)), "sweep.py")
+    lines = planning.plan(made, "queued_resources", made.settings["queued_resources"]).splitlines()
+    assert len(lines) == 6 and lines[-1].startswith("4 runs, 2 compiled: ") and "cost" in lines[-1]
+    memory = [float(line.split()[1]) for line in lines[1:5]]
+    assert 0 < memory[0] == memory[1] < memory[2] == memory[3] < float(lines[1].split()[2])
 
 
 def test_points_are_kept_by_a_config_dict():

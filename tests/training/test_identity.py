@@ -17,7 +17,7 @@ CONFIG = tiny.change(Config(), data={"path": "data/physics"}, model={"width": 12
         {"data": {"path": "/mnt/staged/physics"}},
         {"data": {"path": "gs://bucket/data/physics"}},
         {"train": {"log_every": 7, "checkpoint_every": 3, "keep": 9, "keep_steps": (4,), "profile": (1, 2)}},
-        {"model": {"attention": "reference", "remat": "blocks"}},
+        {"model": {"attention": "reference", "remat": "blocks", "context": "ring"}},
     ],
 )
 def test_the_same_run_elsewhere_has_the_same_id(elsewhere):

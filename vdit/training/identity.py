@@ -16,7 +16,7 @@ NOT_IDENTITY = {
     "mesh": None,
     "plan": None,
     "data": {"path"},
-    "model": {"remat", "attention", "attention_block"},
+    "model": {"remat", "attention", "attention_block", "context"},
     "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
 }
 """Fields that change where, how or how often, not what is computed: a run may go on with other values of them."""
