@@ -201,7 +201,9 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", "", "where prepared TFDS data sets are")
     flags.DEFINE_string("video_feature", "", "TFDS feature with the pictures, if it is not found by its type")
     flags.DEFINE_string("text_feature", "", "TFDS feature with the captions, if it is not found by its type")
-    flags.DEFINE_integer("workers", os.cpu_count() or 1, "processes that decode; the result does not depend on it")
+    flags.DEFINE_integer(
+        "workers", len(os.sched_getaffinity(0)), "processes that decode; the result does not depend on it"
+    )
     about = "seconds an input may go without a frame; it is then tried again with twice the time, three times in all"
     flags.DEFINE_float("time_limit", TIME_LIMIT, about)
     about = (

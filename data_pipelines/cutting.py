@@ -103,11 +103,15 @@ class _Cutter:
         detector = ShotDetector(self.timing.fps * step) if self.options.shots else None
         piece: _Piece | None = None
         beginning = 0  # of the shot
+        damaged = 0  # frames at the beginning, as where a stream was cut without being encoded anew
         for number, frame, broken in self._frames():
             if broken:
                 piece = piece or _Piece(number, np.empty((0, *self.size, 3), np.uint8))
                 piece.problems.append(broken)
                 break
+            if frame.problem and number == damaged:
+                beginning = damaged = number + 1
+                continue
             kept = (number - beginning) % step == 0 if self.timing.even else True
             rgb = frame.rgb(*self.size) if kept or detector else None
             cut = detector.begins(rgb) if detector and rgb is not None else False
@@ -120,7 +124,10 @@ class _Cutter:
             if piece and (cut or piece.length == self.most):
                 yield piece
                 piece = None
-            piece = piece or _Piece(number, np.empty((capacity, *self.size, 3), np.uint8))
+            if piece is None:
+                piece = _Piece(number, np.empty((capacity, *self.size, 3), np.uint8))
+                if number == damaged > 0:
+                    piece.notes.append(f"first {damaged} frames damaged and left out")
             piece.add(number, rgb, frame.problem)
         if piece:
             yield piece
@@ -155,7 +162,7 @@ class _Cutter:
             captions=source.captions,
             shape_before=before,
             fps_before=timing.fps_before,
-            notes=(*self.media.notes, *timing.notes, *self._changes(piece.length - frames)),
+            notes=(*self.media.notes, *timing.notes, *piece.notes, *self._changes(piece.length - frames)),
         )
 
     def _changes(self, trimmed: int) -> Iterator[str]:
@@ -175,6 +182,7 @@ class _Piece:
     def __init__(self, start: int, room_TYXC: np.ndarray) -> None:
         self.start, self.end, self.length = start, start, 0
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self._room = room_TYXC  # untouched pages of it cost no memory
 
     def pass_over(self, number: int, problem: str) -> None:

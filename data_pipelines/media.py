@@ -11,6 +11,7 @@ from PIL import Image
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".gif", ".jpg", ".jpeg", ".png", ".webp")
+_ROWS = 64  # flattened at once: intermediate values take several times the memory of the picture
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")
 
 
@@ -80,8 +81,12 @@ def open_media(path: str, threads: int = 1) -> Media:
 
 def flatten(rgba_YXC: np.ndarray) -> np.ndarray:
     """Lays a picture with alpha on white: uint8 (height, width, 3)."""
-    alpha_YX1 = rgba_YXC[..., 3:].astype(np.uint16)
-    return ((rgba_YXC[..., :3] * alpha_YX1 + 255 * (255 - alpha_YX1) + 127) // 255).astype(np.uint8)
+    rgb_YXC = np.empty((*rgba_YXC.shape[:2], 3), np.uint8)
+    for y in range(0, len(rgba_YXC), _ROWS):
+        rows = rgba_YXC[y : y + _ROWS]
+        alpha_YX1 = rows[..., 3:].astype(np.uint16)
+        rgb_YXC[y : y + _ROWS] = (rows[..., :3] * alpha_YX1 + 255 * (255 - alpha_YX1) + 127) // 255
+    return rgb_YXC
 
 
 def scale(rgb_YXC: np.ndarray, height: int, width: int) -> np.ndarray:

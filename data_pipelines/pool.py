@@ -200,6 +200,7 @@ class _Worker:
             [sys.executable, "-m", "data_pipelines.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt at the keyboard is the builder's to handle
             env=environment,
         )
         theirs.close()

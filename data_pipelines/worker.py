@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     """Entry point of the process; argv holds the number of the inherited socket."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore")  # decoders warn of much; what matters is in the ledger
     serve(multiprocessing.connection.Connection(int(sys.argv[1])))
 
 

@@ -4,6 +4,7 @@ import pathlib
 import tracemalloc
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from make_files import grey, quadrants, write_sound, write_video
@@ -339,6 +340,19 @@ def test_damage_costs_the_clip_it_is_in(tmp_path: pathlib.Path) -> None:
     assert nearest[:25] == list(range(25)) and nearest == sorted(nearest) and len(set(nearest)) > 45
     error = [np.abs(frame - pictures[i]).mean() for i, frame in zip(nearest, stored, strict=True)]
     assert max(error) < 1.2 * max(error[:25])  # as the undamaged ones
+
+
+def test_a_stream_that_begins_without_a_key_frame(tmp_path: pathlib.Path) -> None:
+    """As cut without being encoded anew: what cannot be decoded at the beginning is left out, and that is noted."""
+    pictures = [grey(10 + 4 * i) for i in range(40)]
+    path = write_video(tmp_path / "a.mkv", pictures, options={"g": "10", "bf": "0"}, pix_fmt="yuv420p")
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[4:-1]:
+            packet.stream = stream
+            target.mux(packet)
+    clip = read(tmp_path / "b.mkv")
+    assert levels(clip) == list(range(10, 39)) and "first 6 frames damaged and left out" in clip.notes
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: pathlib.Path) -> None:
