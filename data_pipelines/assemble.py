@@ -1,4 +1,4 @@
-"""From finished jobs, in order, to shards: captions are encoded, records written, what is no longer needed removed."""
+"""From finished chunks, in order, to shards: captions encoded, records written, what is not needed any more removed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from data_pipelines import staged
 from data_pipelines.clip import Clip, Cut, Outcome, Rejection
 from data_pipelines.ledger import Entry
 from data_pipelines.records import Record
-from data_pipelines.staged import Staged
-from data_pipelines.worker import Job
+from data_pipelines.staged import Chunk, Staged
 from data_pipelines.writer import PartWriter
 from vdit.models.autoencoder import Autoencoder
 from vdit.models.token_encoder import TextEncoder
@@ -32,7 +30,7 @@ CACHE_BYTES = 256 << 20
 
 
 class Assembler:
-    """Writes the clips of jobs to a part.
+    """Writes the clips of chunks to a part.
 
     Args:
       writer: of the part.
@@ -48,10 +46,10 @@ class Assembler:
         self._seen: collections.Counter[str] = collections.Counter()
         self._kept: dict[Path, dict[str, int]] = {}  # arrays on disk -> last example of each split in them
 
-    def take(self, job: Job) -> None:
-        """Takes the outcomes of the next job."""
+    def take(self, chunk: Chunk) -> None:
+        """Takes the outcomes of the next chunk."""
         last: dict[str, int] = {}
-        for entry in staged.read(job.folder, job.number):
+        for entry in chunk.read():
             if not entry.is_clip:
                 continue
             split = entry.entry["split"]
@@ -62,7 +60,7 @@ class Assembler:
             else:
                 self._waiting.append(entry)
                 self._bytes += entry.bytes
-        self._kept[staged.bin_path(job.folder, job.number)] = last
+        self._kept[chunk.bin] = last
         if len(self._waiting) >= CHUNK_CLIPS or self._bytes >= CHUNK_BYTES:
             self.flush()
         self._release()

@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from data_pipelines.pool import Pool
 from data_pipelines.publish import publish
 from data_pipelines.sources import Source, find_source
 from data_pipelines.store import Dataset
-from data_pipelines.worker import Job
 from data_pipelines.workspace import Workspace, differences
 from data_pipelines.writer import PartWriter
 from vdit.config import UserError, no_arguments, run_main
@@ -132,15 +131,20 @@ def _build_part(
     todo = jobs.make_jobs(source, args.options, groups, numbers, folder)
     total = sum(len(groups[number]) for number in numbers)
     with Pool(args.workers, args.time_limit, args.reject_timeouts, jobs.fetch_inputs) as pool:
-        for job in _progress(pool.run(todo, finished), total, source.name):
-            jobs.forget_inputs(job)
-            assembler.take(job)
+        progress = _Progress(total, source.name)
+        for chunk in pool.run(todo, finished):
+            assembler.take(chunk)
+            if chunk.is_last():
+                jobs.forget_inputs(folder, chunk.job)
+                progress(len(groups[chunk.job]))
+        progress.close()
     assembler.flush()
     with (part / LEDGER_FILE).open("w", encoding="utf-8", newline="") as file:
         ledger = Ledger(file)
         for number in numbers:
-            for entry in staged.read(folder, number):
-                ledger.add(ledger_entry(entry))
+            for chunk in staged.finished_chunks(folder, number):
+                for entry in chunk.read():
+                    ledger.add(ledger_entry(entry))
     writer.close(
         {
             "source": source.name,
@@ -171,21 +175,27 @@ def _merge(args: BuildArgs, source: Source, space: Workspace) -> Ledger:
     return ledger
 
 
-def _progress(done: Iterable[Job], total: int, name: str) -> Iterator[Job]:
-    """Passes jobs on, with a bar over inputs on a terminal and a line every `LOG_SECONDS` in a log."""
-    bar = tqdm(total=total, desc=name, unit="input", disable=not sys.stderr.isatty())
-    started = last = time.monotonic()
-    count = 0
-    with bar:
-        for job in done:
-            yield job
-            count += len(job.inputs)
-            bar.update(len(job.inputs))
-            now = time.monotonic()
-            if bar.disable and now - last >= LOG_SECONDS:
-                last, rate = now, count / (now - started)
-                left = (total - count) / rate
-                print(f"{name}: {count}/{total} inputs, {rate:.1f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+class _Progress:
+    """A bar over inputs on a terminal, a line every `LOG_SECONDS` in a log."""
+
+    def __init__(self, total: int, name: str) -> None:
+        self._bar = tqdm(total=total, desc=name, unit="input", disable=not sys.stderr.isatty())
+        self._total, self._name, self._done = total, name, 0
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, inputs: int) -> None:
+        """So many more inputs are done."""
+        self._done += inputs
+        self._bar.update(inputs)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last >= LOG_SECONDS:
+            self._last, rate = now, self._done / (now - self._started)
+            left = (self._total - self._done) / rate
+            line = f"{self._name}: {self._done}/{self._total} inputs, {rate:.1f}/s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self._bar.close()
 
 
 def main(argv: list[str]) -> None:

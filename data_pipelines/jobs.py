@@ -63,16 +63,17 @@ def fetch_inputs(job: Job) -> Job:
     return dataclasses.replace(job, inputs=tuple(inputs))
 
 
-def forget_inputs(job: Job) -> None:
-    """Removes what `fetch_inputs` has copied."""
-    remote.remove(job.folder / f"fetched-{job.number:08d}")
+def forget_inputs(folder: Path, number: int) -> None:
+    """Removes what `fetch_inputs` has copied for a job."""
+    remote.remove(folder / f"fetched-{number:08d}")
 
 
 class Finished:
     """Which jobs need not be done again.
 
-    A job is finished if its outcomes are there, with the arrays of all clips that do not lie in closed shards. Asked
-    for one job after another, in order.
+    A job is finished if all its chunks are there, with the arrays of all clips that do not lie in closed shards. A
+    chunk whose arrays are lost is removed, with those after it, so that they are made again. Asked for one job after
+    another, in order.
 
     Args:
       written: number of examples in closed shards, by split; 0 for others.
@@ -82,12 +83,19 @@ class Finished:
         self._written, self._seen = written, dict.fromkeys(written, 0)
 
     def __call__(self, job: Job) -> bool:
-        if not staged.is_finished(job.folder, job.number):
-            return False
+        chunks = staged.finished_chunks(job.folder, job.number)
+        for i, chunk in enumerate(chunks):
+            if self._needed(chunk) and not chunk.has_arrays():
+                for lost in reversed(chunks[i:]):
+                    lost.json.unlink()
+                return False
+        return bool(chunks) and chunks[-1].is_last()
+
+    def _needed(self, chunk: staged.Chunk) -> bool:
         needed = False
-        for entry in staged.read(job.folder, job.number):
+        for entry in chunk.read():
             if entry.is_clip:
                 split = entry.entry["split"]
                 self._seen[split] = self._seen.get(split, 0) + 1
                 needed |= self._seen[split] > self._written.get(split, 0)
-        return not needed or staged.has_arrays(job.folder, job.number)
+        return needed

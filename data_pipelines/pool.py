@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from data_pipelines.staged import Chunk
 from data_pipelines.worker import Job
 from vdit.config import UserError
 
@@ -66,6 +67,7 @@ class Pool:
         self._threads = ThreadPoolExecutor(max(2, workers), "stage")
         self._done: set[int] = set()
         self._stuck: list[_Task] = []
+        self._taken = 0  # chunks of the oldest job
 
     def __enter__(self) -> Pool:
         return self
@@ -75,8 +77,10 @@ class Pool:
             worker.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def run(self, jobs: Iterable[Job], finished: Callable[[Job], bool] = lambda _: False) -> Iterator[Job]:
-        """Does the jobs that are not `finished` and yields each when it is done, in the order given.
+    def run(self, jobs: Iterable[Job], finished: Callable[[Job], bool] = lambda _: False) -> Iterator[Chunk]:
+        """Does the jobs that are not `finished` and yields their chunks, in the order of the jobs.
+
+        The oldest job's chunks are yielded while it is still at work.
 
         Raises:
           UserError: if a source refuses its options, a file cannot be staged, or, after everything else that may be
@@ -85,7 +89,7 @@ class Pool:
         """
         source, queue = iter(jobs), collections.deque[_Task]()
         waiting: collections.deque[Job] = collections.deque()  # in order, from the oldest that is not done
-        self._done, self._stuck = set(), []
+        self._done, self._stuck, self._taken = set(), [], 0
         while True:
             while len(waiting) < LOOK_AHEAD * len(self._workers) and (job := next(source, None)) is not None:
                 waiting.append(job)
@@ -95,17 +99,30 @@ class Pool:
                     queue.append(_Task(job, self._ready(job), collections.Counter()))
             if not waiting:
                 return
-            if waiting[0].number in self._done:
-                self._done.discard(waiting[0].number)
-                yield waiting.popleft()
+            oldest = Chunk(waiting[0].folder, waiting[0].number, self._taken)
+            if oldest.is_finished():
+                yield oldest
+                self._taken += 1
+                self._tell(oldest.job)
                 continue
-            self._dispatch(queue)
+            if oldest.job in self._done:
+                self._done.discard(oldest.job)
+                self._taken = 0
+                waiting.popleft()
+                continue
+            self._dispatch(queue, oldest.job)
             if not self._busy:
                 if self._stuck and not queue:
                     raise UserError(_stuck_message(self._stuck, self._time_limit))
                 continue
             for worker in self._listen():
                 self._settle(worker, queue)
+
+    def _tell(self, job: int) -> None:
+        """Tells the worker that is at the oldest job how many of its chunks are taken."""
+        for worker in self._busy:
+            if worker.task and worker.task.job.number == job:
+                worker.tell(self._taken)
 
     @property
     def _busy(self) -> list[_Worker]:
@@ -118,7 +135,7 @@ class Pool:
         future.set_result(job)
         return future
 
-    def _dispatch(self, queue: collections.deque[_Task]) -> None:
+    def _dispatch(self, queue: collections.deque[_Task], oldest: int) -> None:
         """Gives jobs to idle workers; waits for a file to arrive only if nothing else is going on."""
         for worker in self._workers:
             if worker.task or not queue:
@@ -126,7 +143,8 @@ class Pool:
             if self._busy and not queue[0].ready.done():
                 return
             task = queue.popleft()
-            task.job = dataclasses.replace(task.ready.result(), verdicts=task.job.verdicts)
+            taken = self._taken if oldest == task.job.number else 0
+            task.job = dataclasses.replace(task.ready.result(), verdicts=task.job.verdicts, taken=taken)
             worker.start(task, self._time_limit * task.patience)
 
     def _listen(self) -> list[_Worker]:
@@ -192,6 +210,11 @@ class _Worker:
         with contextlib.suppress(OSError):  # it died while idle: `hear` finds out
             self.connection.send(task.job)
 
+    def tell(self, taken: int) -> None:
+        """Says how many chunks of its job are taken."""
+        with contextlib.suppress(OSError):  # it died: `hear` finds out
+            self.connection.send(taken)
+
     def _launch(self) -> None:
         self.stop()
         ours, theirs = multiprocessing.Pipe()
@@ -211,6 +234,8 @@ class _Worker:
         try:
             while self.connection.poll():
                 kind, number, text = self.connection.recv()
+                if kind == "chunk":
+                    return "at", ""
                 if kind == "at":
                     self.position, self.deadline = number, time.monotonic() + self._limit
                     continue

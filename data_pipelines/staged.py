@@ -1,9 +1,10 @@
-"""What became of a job, on disk: written by a worker, read by the builder.
+"""What became of a job, on disk, chunk by chunk: written by a worker, read by the builder.
 
-    00000012.json    clips and rejections, in order
-    00000012.bin     the arrays of the clips, raw, one after another
+    00000012-0000.json    clips and rejections, in order
+    00000012-0000.bin     the arrays of the clips, raw, one after another
 
-A job is finished when its .json is there; the .bin is removed as soon as its clips lie in closed shards.
+A chunk is finished when its .json is there, and never changes. Its .bin is removed as soon as its clips lie in closed
+shards: an hours-long file takes no more of the disk than a few chunks.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from data_pipelines.clip import Clip, Cut, Outcome, Rejection
+
+CHUNK_BYTES = 256 << 20
+"""Arrays of a chunk; the next clip begins another."""
 
 _KINDS: dict[str, type[Clip] | type[Rejection] | type[Cut]] = {"clip": Clip, "rejection": Rejection, "cut": Cut}
 
@@ -31,49 +35,102 @@ def make_folder(part: Path) -> Path:
     return folder
 
 
-def json_path(folder: Path, job: int) -> Path:
-    return folder / f"{job:08d}.json"
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Part `index` of what became of job number `job`."""
+
+    folder: Path
+    job: int
+    index: int
+
+    @property
+    def json(self) -> Path:
+        return self.folder / f"{self.job:08d}-{self.index:04d}.json"
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / f"{self.job:08d}-{self.index:04d}.bin"
+
+    def is_finished(self) -> bool:
+        return self.json.exists()
+
+    def is_last(self) -> bool:
+        """Whether this finished chunk is the last of its job."""
+        return bool(self._content()["last"])
+
+    def has_arrays(self) -> bool:
+        """Whether the arrays of this finished chunk are (still) there, whole."""
+        return self.bin.exists() and self.bin.stat().st_size == self._content()["bytes"]
+
+    def read(self) -> list[Staged]:
+        """The outcomes of this finished chunk, without pixels."""
+        return [Staged(self.bin, entry) for entry in self._content()["outcomes"]]
+
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.json.read_text(encoding="utf-8"))
+        return content
 
 
-def bin_path(folder: Path, job: int) -> Path:
-    return folder / f"{job:08d}.bin"
+def finished_chunks(folder: Path, job: int) -> list[Chunk]:
+    """The finished chunks of a job, from the first on."""
+    chunks: list[Chunk] = []
+    while (chunk := Chunk(folder, job, len(chunks))).is_finished():
+        chunks.append(chunk)
+    return chunks
 
 
-def write(folder: Path, job: int, outcomes: Iterable[Outcome]) -> None:
-    """Writes the outcomes as they come; one clip at a time is held in memory."""
-    described: list[dict[str, Any]] = []
-    # A worker whose builder was killed may still be at the same job: each has files of its own until they are whole.
-    partial = folder / f"{job:08d}.{os.getpid()}.partial"
-    with partial.open("wb") as file:
-        for outcome in outcomes:
-            described.append(_describe(outcome, file))
-        size = file.tell()
-    partial.replace(bin_path(folder, job))
-    partial.write_text(json.dumps({"bytes": size, "outcomes": described}), encoding="utf-8")
-    partial.replace(json_path(folder, job))
+def write(
+    folder: Path, job: int, first: int, outcomes: Iterable[tuple[int, Outcome]], begin: Callable[[int], None]
+) -> None:
+    """Writes outcomes as they come; one clip at a time is held in memory.
+
+    Args:
+      folder, job: where, and of which job.
+      first: index of the first chunk to write.
+      outcomes: each with the position of its input in the job.
+      begin: called with the index of a chunk before it is begun.
+    """
+    chunk = _Writing(Chunk(folder, job, first))
+    begin(first)
+    for position, outcome in outcomes:
+        if isinstance(outcome, Clip) and chunk.bytes and chunk.bytes + outcome.video_TYXC.nbytes > CHUNK_BYTES:
+            chunk.finish(last=False)
+            begin(chunk.chunk.index + 1)
+            chunk = _Writing(dataclasses.replace(chunk.chunk, index=chunk.chunk.index + 1))
+        chunk.add(position, outcome)
+    chunk.finish(last=True)
 
 
-def is_finished(folder: Path, job: int) -> bool:
-    """Whether a job's outcomes are there."""
-    return json_path(folder, job).exists()
+class _Writing:
+    """A chunk in the making."""
 
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._described: list[dict[str, Any]] = []
+        # A worker whose builder was killed may still be at the same job: each has files of its own until they are
+        # whole.
+        self._partial = chunk.folder / f"{chunk.job:08d}-{chunk.index:04d}.{os.getpid()}.partial"
+        self._file = self._partial.open("wb")
 
-def read(folder: Path, job: int) -> list[Staged]:
-    """The outcomes of a finished job, without pixels."""
-    content = json.loads(json_path(folder, job).read_text(encoding="utf-8"))
-    return [Staged(bin_path(folder, job), entry) for entry in content["outcomes"]]
+    @property
+    def bytes(self) -> int:
+        return self._file.tell()
 
+    def add(self, position: int, outcome: Outcome) -> None:
+        self._described.append({"input": position, **_describe(outcome, self._file)})
 
-def has_arrays(folder: Path, job: int) -> bool:
-    """Whether the arrays of a finished job are (still) there, whole."""
-    size = json.loads(json_path(folder, job).read_text(encoding="utf-8"))["bytes"]
-    path = bin_path(folder, job)
-    return path.exists() and path.stat().st_size == size
+    def finish(self, last: bool) -> None:
+        size = self.bytes
+        self._file.close()
+        self._partial.replace(self.chunk.bin)
+        content = {"bytes": size, "last": last, "outcomes": self._described}
+        self._partial.write_text(json.dumps(content), encoding="utf-8")
+        self._partial.replace(self.chunk.json)
 
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-    """One outcome of a job."""
+    """One outcome of a job; `entry` is its description, `path` the file with its arrays."""
 
     path: Path
     entry: dict[str, Any]
@@ -93,7 +150,9 @@ class Staged:
 
         The ledger's shape of the video is in `shape` either way.
         """
-        values = {name: self._value(value, pixels) for name, value in self.entry.items() if name != "kind"}
+        values = {
+            name: self._value(value, pixels) for name, value in self.entry.items() if name not in ("kind", "input")
+        }
         if values.get("shape_before"):
             values["shape_before"] = tuple(values["shape_before"])
         if "notes" in values:

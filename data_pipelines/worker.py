@@ -6,7 +6,9 @@ it is at and that it is alive.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import multiprocessing.connection
 import os
 import sys
@@ -24,6 +26,8 @@ from vdit.config import UserError
 
 Clips = Callable[[Options, Input], Iterator[Outcome]]
 BEAT = 1.0  # seconds between signs of life, at least
+AHEAD = 2
+"""Chunks of a job that may wait for being taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Job:
       options: what the user asks.
       folder: where outcomes are written.
       verdicts: by position in `inputs`, why an input is not tried any more.
+      taken: chunks that the builder has already taken.
     """
 
     number: int
@@ -45,44 +50,60 @@ class Job:
     options: Options
     folder: Path
     verdicts: dict[int, str] = dataclasses.field(default_factory=dict)
+    taken: int = 0
 
 
-def do(job: Job, report: Callable[[int], None]) -> None:
-    """Does a job; `report` is told the position of the input at work, as often as something happens.
+def do(job: Job, report: Callable[[int], None], begin: Callable[[int], None]) -> None:
+    """Does what is left to do of a job: chunks that are there stay as they are.
+
+    Args:
+      job: what to do.
+      report: told the position of the input at work, as often as something happens.
+      begin: told the index of every chunk before it is begun.
 
     Raises:
       UserError: if the source finds the options impossible.
     """
-    staged.write(job.folder, job.number, _outcomes(job, report))
+    chunks = staged.finished_chunks(job.folder, job.number)
+    if not (chunks and chunks[-1].is_last()):
+        there = collections.Counter(entry.entry["input"] for chunk in chunks for entry in chunk.read())
+        staged.write(job.folder, job.number, len(chunks), _outcomes(job, report, there), begin)
 
 
-def _outcomes(job: Job, report: Callable[[int], None]) -> Iterator[Outcome]:
-    for position, source in enumerate(job.inputs):
+def _outcomes(
+    job: Job, report: Callable[[int], None], there: collections.Counter[int]
+) -> Iterator[tuple[int, Outcome]]:
+    """Outcomes with their inputs' positions, without those that are `there`, counted by input."""
+    beginning = max(there, default=0)
+    for position, source in enumerate(job.inputs[beginning:], start=beginning):
         if position in job.verdicts:
-            yield Rejection(source.item, source.split, job.verdicts[position])
+            yield position, Rejection(source.item, source.split, job.verdicts[position])
             continue
         report(position)
         try:
-            for outcome in job.clips(job.options, source):
-                yield outcome
+            for outcome in itertools.islice(job.clips(job.options, source), there[position], None):
+                yield position, outcome
                 report(position)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # whatever a file can bring about costs that file alone
             if not source.path:
                 raise
-            yield Rejection(source.item, source.split, f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            yield position, Rejection(source.item, source.split, reason)
 
 
 def serve(connection: multiprocessing.connection.Connection) -> None:
     """Does jobs until the builder closes the connection."""
     while True:
         try:
-            job = connection.recv()
+            while isinstance(job := connection.recv(), int):  # said of a job that is done by now
+                pass
         except EOFError:
             return
         try:
-            do(job, _Reporter(connection))
+            reporter = _Reporter(connection, job)
+            do(job, reporter, reporter.begin)
             connection.send(("done", job.number, ""))
         except UserError as error:
             connection.send(("refused", job.number, str(error)))
@@ -95,13 +116,23 @@ def serve(connection: multiprocessing.connection.Connection) -> None:
 class _Reporter:
     """Sends the position when it changes, and a sign of life at most every `BEAT` seconds."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, job: Job) -> None:
         self._connection, self._position, self._sent = connection, -1, 0.0
+        self._taken = job.taken
         alive.listen(self.beat)
 
     def __call__(self, position: int) -> None:
         changed, self._position = position != self._position, position
         self.beat(changed)
+
+    def begin(self, chunk: int) -> None:
+        """Tells of the chunks before, and waits until no more than `AHEAD` of them are not yet taken."""
+        if chunk:
+            self._connection.send(("chunk", chunk, ""))
+        while chunk - self._taken > AHEAD:
+            if self._connection.poll(BEAT):
+                self._taken = max(self._taken, self._connection.recv())
+            self.beat()
 
     def beat(self, now: bool = False) -> None:
         if now or time.monotonic() - self._sent >= BEAT:

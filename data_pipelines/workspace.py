@@ -137,6 +137,8 @@ class Workspace:
     def _reporting(self) -> Iterator[None]:
         try:
             yield
+        except FileNotFoundError:  # that is no full disk, but somebody who tidies up
+            raise
         except OSError as error:
             raise UserError(f"cannot write {self._out} ({error}); make room or choose another --out") from error
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from data_pipelines import staged
 from data_pipelines.clip import Clip, Cut, Input, Options, Outcome, Rejection, stable_id
 
 
@@ -72,8 +73,24 @@ def bad_clips(options: Options, source: Input) -> Iterator[Outcome]:
         os.abort() if kind == "crash-once" else time.sleep(60)
     if kind == "fault":
         raise ZeroDivisionError("a fault of the program")
+    if kind == "long":
+        yield from long_clips(source, crash=place == "crash")
+        return
     video = np.full((5, 8, 8, 3), len(source.item), np.uint8)
     yield Clip(source.item, stable_id("bad", source.item), "train", video, 8.0, {"short": "fine"})
+
+
+LONG = 24
+
+
+def long_clips(source: Input, crash: bool) -> Iterator[Outcome]:
+    """So many clips that they make a chunk each three; the decoder may crash at clip 13."""
+    staged.CHUNK_BYTES = 3 * 5 * 8 * 8 * 3  # in the worker's process
+    for i in range(LONG):
+        if crash and i == 13:
+            os.abort()
+        video = np.full((5, 8, 8, 3), i, np.uint8)
+        yield Clip(f"{source.item} [{i}]", stable_id(source.item, i), "train", video, 8.0, {"short": "fine"})
 
 
 def sources():

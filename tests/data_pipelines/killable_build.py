@@ -7,13 +7,13 @@ import time
 import fake_source
 
 from data_pipelines import build as build_module
-from data_pipelines import jobs
+from data_pipelines import jobs, staged
 from data_pipelines.build_args import BuildArgs
 from data_pipelines.clip import Options
 from data_pipelines.sources import SOURCES
 from data_pipelines.writer import PartWriter
 
-INPUTS, SHARD_BYTES, JOB_INPUTS = 30, 150_000, 3
+INPUTS, SHARD_BYTES, JOB_INPUTS, CHUNK_BYTES = 30, 150_000, 3, 100_000
 
 
 def prepare() -> None:
@@ -21,6 +21,7 @@ def prepare() -> None:
     SOURCES.update(fake_source.sources())
     build_module.PartWriter = functools.partial(PartWriter, shard_bytes=SHARD_BYTES)
     jobs.JOB_INPUTS = JOB_INPUTS
+    staged.CHUNK_BYTES = CHUNK_BYTES
 
 
 def args(out: str, workers: int = 1, **more) -> BuildArgs:
@@ -31,9 +32,9 @@ if __name__ == "__main__":
     prepare()
     take = build_module.Assembler.take
 
-    def slow_take(self, job) -> None:
+    def slow_take(self, chunk) -> None:
         time.sleep(0.03)
-        take(self, job)
+        take(self, chunk)
 
     build_module.Assembler.take = slow_take
     build_module.build(args(sys.argv[1], int(sys.argv[2])), fake_source.FakeEncoder())

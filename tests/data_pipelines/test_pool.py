@@ -4,12 +4,12 @@ import pathlib
 import time
 
 import pytest
-from fake_source import FakeEncoder, bad_clips
+from fake_source import LONG, bad_clips
 
 from data_pipelines import staged
 from data_pipelines.clip import Input, Options, Rejection
 from data_pipelines.pool import Pool
-from data_pipelines.worker import Job
+from data_pipelines.worker import AHEAD, Job
 from vdit.config import UserError
 
 
@@ -23,10 +23,10 @@ def do(tmp_path: pathlib.Path, groups: list[list[str]], workers: int = 2, **argu
     ]
     found = []
     with Pool(workers, **{"time_limit": 1.5, **arguments}) as pool:
-        for number, job in enumerate(pool.run(jobs)):
-            assert job.number == number
-            outcomes = [entry.outcome() for entry in staged.read(folder, job.number)]
-            assert [outcome.item for outcome in outcomes] == [each.item for each in job.inputs]
+        for number, chunk in enumerate(pool.run(jobs)):
+            assert (chunk.job, chunk.index, chunk.is_last()) == (number, 0, True)
+            outcomes = [entry.outcome() for entry in chunk.read()]
+            assert [outcome.item for outcome in outcomes] == groups[number]
             found += [outcome.reason if isinstance(outcome, Rejection) else "ok" for outcome in outcomes]
     return found
 
@@ -48,7 +48,7 @@ def test_a_hang_is_never_final_by_itself(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"no frame within 0.8 s from hang, tried 3 times; .*--reject_timeouts"):
         do(tmp_path, [["hang"], ["a"], ["b"]], time_limit=0.2)
     assert time.monotonic() - started < 20
-    assert [staged.is_finished(tmp_path / "staged", number) for number in range(3)] == [False, True, True]
+    assert [bool(staged.finished_chunks(tmp_path / "staged", number)) for number in range(3)] == [False, True, True]
     found = do(tmp_path, [["hang", "b"]], time_limit=0.2, reject_timeouts=True)
     assert found == ["no frame within 0.8 s, tried 3 times", "ok"]
 
@@ -57,6 +57,34 @@ def test_a_fault_costs_the_file(tmp_path: pathlib.Path) -> None:
     assert do(tmp_path, [["fault", "a"]]) == ["ZeroDivisionError: a fault of the program", "ok"]
 
 
+def long_job(tmp_path: pathlib.Path, items: list[str]) -> Job:
+    folder = tmp_path / "staged"
+    folder.mkdir(exist_ok=True)
+    return Job(0, tuple(Input(item, "train", path=item) for item in items), bad_clips, Options(), folder)
+
+
+def test_long_inputs_are_handed_over_in_chunks(tmp_path: pathlib.Path) -> None:
+    """No more than a few chunks lie on disk, however slowly they are taken."""
+    items, most = [], 0
+    with Pool(1, 5) as pool:
+        for number, chunk in enumerate(pool.run([long_job(tmp_path, ["long: whole"])])):
+            assert chunk.index == number
+            time.sleep(0.02)
+            items += [entry.outcome().video_TYXC[0, 0, 0, 0] for entry in chunk.read()]
+            most = max(most, len(list(chunk.folder.glob("*.bin"))))
+            chunk.bin.unlink()
+    assert items == list(range(LONG)) and number == LONG // 3 - 1 and most <= AHEAD + 1
+
+
+def test_a_crash_in_a_long_input_keeps_what_was_handed_over(tmp_path: pathlib.Path) -> None:
+    job = long_job(tmp_path, ["a", "long: crash", "b"])
+    for _ in range(2):  # the second time everything is there
+        with Pool(1, 5) as pool:
+            outcomes = [entry.outcome() for chunk in pool.run([job], lambda _: False) for entry in chunk.read()]
+        kept = [f"long: crash [{i}]" for i in range(len(outcomes) - 3)]
+        assert [outcome.item for outcome in outcomes] == ["a", *kept, "long: crash", "b"] and 9 <= len(kept) <= 12
+        assert isinstance(outcomes[-2], Rejection) and "crashed (signal 6)" in outcomes[-2].reason
+
+
 def test_order_is_kept(tmp_path: pathlib.Path) -> None:
     assert do(tmp_path, [[f"input {i}"] for i in range(40)], workers=3) == ["ok"] * 40
-    assert FakeEncoder().encode(["x"])

@@ -15,7 +15,7 @@ import killable_build
 import pytest
 from fake_source import FakeEncoder
 
-from data_pipelines import assemble, jobs, worker
+from data_pipelines import assemble, jobs, staged, worker
 from data_pipelines import build as build_module
 from data_pipelines.build import build
 from data_pipelines.sources import SOURCES
@@ -40,8 +40,8 @@ class InlinePool:
     def run(self, todo, finished):
         for job in todo:
             if not finished(job):
-                worker.do(job, lambda _: None)
-            yield job
+                worker.do(job, lambda _: None, lambda _: None)
+            yield from staged.finished_chunks(job.folder, job.number)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small shards, jobs and chunks."""
     monkeypatch.setattr(build_module, "PartWriter", build_module.PartWriter)
     monkeypatch.setattr(jobs, "JOB_INPUTS", jobs.JOB_INPUTS)
+    monkeypatch.setattr(staged, "CHUNK_BYTES", staged.CHUNK_BYTES)
     monkeypatch.setattr(assemble, "CHUNK_CLIPS", 10)
     with mock.patch.dict(SOURCES):
         killable_build.prepare()
@@ -64,10 +65,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Files of an undisturbed build."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with mock.patch.dict(SOURCES), mock.patch.object(build_module, "PartWriter", build_module.PartWriter):
-        before = jobs.JOB_INPUTS
+        before = jobs.JOB_INPUTS, staged.CHUNK_BYTES
         killable_build.prepare()
         build(killable_build.args(str(out), workers=2), FakeEncoder())
-        jobs.JOB_INPUTS = before
+        jobs.JOB_INPUTS, staged.CHUNK_BYTES = before
     assert sum("noisy-train" in path.name for path in out.iterdir()) > 5
     assert sum("noisy-val" in path.name for path in out.iterdir()) > 1
     return contents(out)
