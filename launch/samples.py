@@ -11,7 +11,7 @@ from data_pipelines.store import Dataset
 from vdit import video_io
 from vdit.config import Config
 from vdit.evaluation.physics_task import continue_clips, physics_clips
-from vdit.generation import Generator, Request, request_seed
+from vdit.generation import Generator, LatentGenerator, Request, request_seed
 from vdit.training.workdir import read_json, write_json
 
 PHYSICS_CLIPS = 4
@@ -21,7 +21,13 @@ GUIDANCE = 2.0
 
 
 def add_physics_samples(
-    out: Path, run: str, times: float, compute: float, loss: float, generator: Generator, dataset: Dataset
+    out: Path,
+    run: str,
+    times: float,
+    compute: float,
+    loss: float,
+    generator: Generator | LatentGenerator,
+    dataset: Dataset,
 ) -> None:
     """Continues the same validation clips, from the same noise, with the best run of every budget; and the truth, once.
 
@@ -54,7 +60,9 @@ def add_physics_samples(
     _add(out, [{"group": "compute", **entry} for entry in entries])
 
 
-def add_film_samples(out: Path, run: str, generator: Generator, dataset: Dataset, config: Config) -> None:
+def add_film_samples(
+    out: Path, run: str, generator: Generator | LatentGenerator, dataset: Dataset, config: Config
+) -> None:
     """Held-out captions: the true shot, text to video, and its first frame continued."""
     index = dataset.index("val")
     frames = config.data.max_frames

@@ -9,13 +9,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
+from published_wan import write_published
 from safetensors.numpy import load_file, save_file
 from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_and_gradients, one_device, pack
 
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig, UserError
 from vdit.models.transformer import Interface
 from vdit.models.wan_dit import rotary_frequencies
-from vdit.models.wan_weights import published_shapes, read_config
+from vdit.models.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.scaling import flops
 from vdit.training.initial import load_params, named
@@ -84,37 +85,12 @@ def test_the_arithmetic_is_that_of_the_matrices():
 
 
 CHANNELS, PATCH, TEXT = 3, (1, 2, 4), 5
-
-
-def write_published(folder, dtype=np.float32, drop="", add="", config=MODEL, **values):
-    """Random weights in the published layout: of the model, on patches and captions as in `small_model`."""
-    rng = np.random.default_rng(0)
-    shapes = published_shapes(config, CHANNELS, PATCH, TEXT)
-    tensors = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items() if name != drop}
-    if add:
-        tensors[add] = np.zeros(3, dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    about = {
-        "_class_name": "WanTransformer3DModel",
-        "patch_size": PATCH,
-        "num_attention_heads": config.heads,
-        "attention_head_dim": config.head_width,
-        "in_channels": CHANNELS,
-        "out_channels": CHANNELS,
-        "text_dim": TEXT,
-        "freq_dim": 256,
-        "ffn_dim": config.feed_forward_width,
-        "num_layers": config.depth,
-        "cross_attn_norm": True,
-        "qk_norm": "rms_norm_across_heads",
-        "eps": 1e-6,
-    }
-    (folder / "config.json").write_text(json.dumps({**about, **values}))
-    return folder
-
-
 OURS = Interface(CHANNELS * int(np.prod(PATCH)), TEXT)
+
+
+def write(folder, dtype=np.float32, drop="", add="", **values):
+    """Random weights in the published layout."""
+    return write_published(folder, MODEL, (CHANNELS, PATCH, TEXT), dtype, drop, add, **values)
 
 
 def load(folder, interface=OURS):
@@ -127,8 +103,8 @@ def load(folder, interface=OURS):
 
 
 def test_published_weights_in_bfloat16_and_in_several_files(tmp_path):
-    whole = load(write_published(tmp_path / "whole"))
-    folder = write_published(tmp_path / "parts" / "transformer", ml_dtypes.bfloat16)
+    whole = load(write(tmp_path / "whole"))
+    folder = write(tmp_path / "parts" / "transformer", ml_dtypes.bfloat16)
     tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     files = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
@@ -155,12 +131,12 @@ def test_published_weights_in_bfloat16_and_in_several_files(tmp_path):
 )
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as error:
-        load(write_published(tmp_path, **changes))
+        load(write(tmp_path, **changes))
     assert "\n" not in str(error.value)
 
 
 def test_a_truncated_file_is_refused(tmp_path):
-    file = write_published(tmp_path) / "diffusion_pytorch_model.safetensors"
+    file = write(tmp_path) / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="diffusion_pytorch_model.safetensors is not a readable"):
         load(tmp_path)
@@ -170,4 +146,4 @@ def test_a_data_set_of_other_latents_or_captions_is_refused(tmp_path):
     with pytest.raises(
         UserError, match="takes patches of 2x4 latents of 3 channels and captions of 5 features.*has 48"
     ):
-        load(write_published(tmp_path), Interface(48, 5))
+        load(write(tmp_path), Interface(48, 5))

@@ -8,12 +8,13 @@ from diffusers import WanTransformer3DModel
 from flax import nnx
 
 from vdit.batch import Example, RowShape, pack_row, stack_rows, unpack_row
-from vdit.config import MeshConfig, ModelConfig
+from vdit.config import Config, MeshConfig, ModelConfig
 from vdit.models.transformer import Interface
-from vdit.models.wan_dit import WanTransformer
-from vdit.models.wan_weights import open_published, read_config
+from vdit.models.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify, unpatchify
+from vdit.training.initial import load_params
+from vdit.training.step import abstract_state
 
 CHANNELS, TEXT, PATCH = 4, 12, Patch(1, 2, 2)
 INTERFACE = Interface(PATCH.size(CHANNELS), TEXT)
@@ -54,35 +55,38 @@ def expected(model, clip: Example, time: float) -> np.ndarray:
     return patchify(out[0].permute(1, 2, 3, 0).numpy(), PATCH)
 
 
+@pytest.fixture(scope="module")
+def published(theirs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wan")
+    theirs.save_pretrained(folder)
+    return folder
+
+
+def predictions(folder, clips: list[Example], times: list[float], backend: str) -> list[np.ndarray]:
+    """Ours for every clip, two clips a row."""
+    model = read_config(folder / "config.json", ModelConfig(family="wan", attention=backend, attention_block=16)).model
+    config, mesh = Config(model=model), make_mesh(MeshConfig(), jax.devices()[:1])
+    rows = stack_rows([pack_row(clips[i : i + 2], RowShape(640, 4, 600), PATCH) for i in range(0, len(clips), 2)])
+    times_BK = np.zeros((len(clips) // 2, 4), np.float32)
+    times_BK[:, :2] = np.reshape(times, (-1, 2))
+    index_BL, null_BN = np.maximum(rows.segments_BL - 1, 0), np.zeros_like(times_BK, bool)
+    with use_mesh(mesh):
+        graph, like = abstract_state(config, INTERFACE, mesh)
+        params = load_params(str(folder), config, INTERFACE, like.params)
+
+        @jax.jit
+        def run(params, batch, times_BK, index_BL, null_BN):
+            return nnx.merge(graph, params)(batch.patches_BLP, times_BK, index_BL, batch, null_BN)
+
+        out = np.asarray(run(params, *(to_global(x, mesh) for x in (rows, times_BK, index_BL, null_BN))))
+    return [patches for b in range(len(out)) for patches in unpack_row(out[b], rows.map(lambda x, b=b: x[b]))]
+
+
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
-def test_packed_rows_give_what_diffusers_gives_for_every_clip(theirs, tmp_path, backend):
-    theirs.save_pretrained(tmp_path)
+def test_packed_rows_give_what_diffusers_gives_for_every_clip(theirs, published, backend):
     clips = [example(i, *clip[:4]) for i, clip in enumerate(CLIPS)]
-    config, *_ = read_config(tmp_path / "config.json", ModelConfig(family="wan", attention=backend, attention_block=16))
-    times_BN = np.zeros((2, 4), np.float32)
-    times_BN[:, :2] = np.array([clip[4] for clip in CLIPS]).reshape(2, 2)
-    rows = [pack_row(clips[i : i + 2], RowShape(640, 4, 600), PATCH) for i in (0, 2)]
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with use_mesh(mesh), open_published(tmp_path, config, INTERFACE) as get:
-        model = WanTransformer(config, INTERFACE, nnx.Rngs(params=0))
-        graph, params = nnx.split(model)
-        params = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.device_put(
-                get(jax.tree_util.keystr(path[:-1], simple=True, separator=".")), leaf.sharding
-            ),
-            params,
-        )
-        batch = to_global(stack_rows(rows), mesh)
-        index = to_global(np.maximum(stack_rows(rows).segments_BL - 1, 0), mesh)
-        run = jax.jit(
-            lambda params, batch, times, index, null: nnx.merge(graph, params)(
-                batch.patches_BLP, times, index, batch, null
-            )
-        )
-        out = np.asarray(run(params, batch, to_global(times_BN, mesh), index, to_global(np.zeros((2, 4), bool), mesh)))
-    found = [patches for row in range(2) for patches in unpack_row(out[row], rows[row])]
-    for clip, (*_, time), ours in zip(clips, CLIPS, found, strict=True):
+    times = [clip[4] for clip in CLIPS]
+    for clip, time, found in zip(clips, times, predictions(published, clips, times, backend), strict=True):
         want = expected(theirs, clip, time)
         assert np.abs(want).max() > 0.5
-        np.testing.assert_allclose(ours, want, rtol=0, atol=1e-3)
-        print(np.abs(ours - want).max(), np.abs(want).max())
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-3)

@@ -62,8 +62,13 @@ def to_model_scale(patches_BLP: jax.Array, mean: tuple[float, ...] = ()) -> jax.
 
 def to_pixels(patches_LP: np.ndarray, mean: tuple[float, ...] = ()) -> np.ndarray:
     """The inverse of `to_model_scale` for pixels, rounded and clipped to uint8."""
-    pixels = (patches_LP + channel_means(mean, patches_LP.shape[-1]) + 1) * 127.5
+    pixels = (from_model_scale(patches_LP, mean) + 1) * 127.5
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def from_model_scale(patches_LP: np.ndarray, mean: tuple[float, ...] = ()) -> np.ndarray:
+    """The inverse of `to_model_scale` for latents."""
+    return patches_LP + channel_means(mean, patches_LP.shape[-1])
 
 
 def channel_means(mean: tuple[float, ...], size: int) -> np.ndarray:

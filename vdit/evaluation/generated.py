@@ -18,7 +18,7 @@ from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.evaluation.physics_task import has_truth, physics_errors
-from vdit.generation import Generator, Request, Settings
+from vdit.generation import Generator, LatentGenerator, Request, Settings
 
 SEED = 0
 FRAME_INTERVAL = 4
@@ -46,7 +46,9 @@ def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> di
     }
 
 
-def text_to_video(generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int]) -> list[np.ndarray]:
+def text_to_video(
+    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int]
+) -> list[np.ndarray]:
     """Videos from the captions of clips, of their sizes and lengths."""
     requests = []
     for i in numbers:
@@ -109,7 +111,9 @@ def distances_of(
     }
 
 
-def likeness_of(generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
+def likeness_of(
+    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int]
+) -> dict[str, Any]:
     """PSNR and SSIM of the generated frames of clips, by which frames are given, and the error of the given ones."""
     clips = [dataset.read_clip(split, i, caption=dataset.meta["captions"][0]) for i in numbers]
     step = dataset.patch.time
@@ -141,7 +145,9 @@ def likeness_of(generator: Generator, dataset: Dataset, split: str, numbers: Seq
     return {**out, "protocol": protocol(dataset, split, len(numbers), GIVEN)}
 
 
-def measure(generator: Generator, dataset: Dataset, trained: str, names: Sequence[str], count: int) -> dict[str, Any]:
+def measure(
+    generator: Generator | LatentGenerator, dataset: Dataset, trained: str, names: Sequence[str], count: int
+) -> dict[str, Any]:
     """The measures of `vdit.evaluate` that generate clips.
 
     Args:

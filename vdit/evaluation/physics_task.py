@@ -11,7 +11,7 @@ from data_pipelines.store import Dataset
 from vdit.config import UserError
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.physics import velocity_error
-from vdit.generation import Generator, Request
+from vdit.generation import Generator, LatentGenerator, Request
 
 GIVEN_GROUPS = 2
 STEPS = 12
@@ -31,7 +31,7 @@ def has_truth(dataset: Dataset) -> bool:
 
 
 def continue_clips(
-    generator: Generator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0
+    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0
 ) -> list[np.ndarray]:
     """The clips with all but their first two groups generated, video_TYXC uint8."""
     requests = []
@@ -58,7 +58,7 @@ def score(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: S
     return {"mean": mean.mean, "interval": list(mean.interval), "lost": float(np.mean(lost)), "clips": len(errors)}
 
 
-def physics_errors(generator: Generator, dataset: Dataset, split: str, count: int) -> dict[str, Any]:
+def physics_errors(generator: Generator | LatentGenerator, dataset: Dataset, split: str, count: int) -> dict[str, Any]:
     """Generates and scores the first `count` clips of a split."""
     numbers = physics_clips(dataset, split, count)
     return score(continue_clips(generator, dataset, split, numbers), dataset, split, numbers)

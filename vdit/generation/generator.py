@@ -29,11 +29,24 @@ class Generator:
       config: the run's config.
       mesh: devices to run on.
       patch, channels: of the data the model was trained on.
+      latents: whether that is latents: given ones and the results are float32 then (see `LatentGenerator`).
     """
 
-    def __init__(self, graph: Any, params: Any, config: Config, mesh: jax.sharding.Mesh, patch: Patch, channels: int):
+    time_stride = 1
+    """Frames of the video for one of the model."""
+
+    def __init__(
+        self,
+        graph: Any,
+        params: Any,
+        config: Config,
+        mesh: jax.sharding.Mesh,
+        patch: Patch,
+        channels: int,
+        latents: bool = False,
+    ):
         self.patch, self.channels, self.config = patch, channels, config
-        self._params, self._mesh = params, mesh
+        self._params, self._mesh, self._latents = params, mesh, latents
         self._start, self._advance = programs(graph, config)
 
     def generate(
@@ -60,7 +73,7 @@ class Generator:
         guided = chosen.guidance != 1
         jobs = []
         for request in requests:
-            laid = canvas(request, self.patch, self.channels)
+            laid = canvas(request, self.patch, self.channels, self._latents)
             jobs.append(job(request, laid, timing(request, laid, chosen, self.config.diffusion), guided))
         shape, shards = sizes(jobs, self.config.data), row_shards(self._mesh)
         numbers = assign(jobs, shape)
@@ -101,5 +114,6 @@ class Generator:
             laid = jobs[i].canvas
             patches_LP = x_BLP[row, slots][: laid.example.grid.tokens]
             scaled = unpatchify(patches_LP, laid.example.grid, self.patch)
-            videos[i] = laid.composite(corruption.to_pixels(scaled, self.config.diffusion.mean))
+            back = corruption.from_model_scale if self._latents else corruption.to_pixels
+            videos[i] = laid.composite(back(scaled, self.config.diffusion.mean))
         return videos

@@ -10,6 +10,7 @@ import numpy as np
 
 from vdit.config import UserError
 from vdit.generation.generator import Generator
+from vdit.generation.latents import LatentGenerator
 from vdit.generation.request import Request, request_seed
 from vdit.patches import Patch
 
@@ -33,7 +34,11 @@ def window_count(frames: int, given: int, window: int, overlap: int) -> int:
 
 
 def extend(
-    generator: Generator, request: Request, window: int, overlap_groups: int = OVERLAP_GROUPS, **settings: Any
+    generator: Generator | LatentGenerator,
+    request: Request,
+    window: int,
+    overlap_groups: int = OVERLAP_GROUPS,
+    **settings: Any,
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a long video in order, a few at a time, in memory that does not grow with its length.
 

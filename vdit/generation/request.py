@@ -105,21 +105,31 @@ class Canvas:
         return np.where(self.mask_TYX[..., None], self.video_TYXC, video_TYXC)
 
 
-def canvas(request: Request, patch: Patch, channels: int) -> Canvas:
+def check_size(request: Request, patch: Patch) -> Grid:
+    """The patch grid of a request.
+
+    Raises:
+      UserError: if its size is not of the patch grid.
+    """
+    try:
+        return patch.grid(request.frames, request.height, request.width)
+    except ValueError as error:
+        size = f"{request.width}x{request.height}, {request.frames} frames"
+        raise UserError(f"cannot generate {size}: {error}") from error
+
+
+def canvas(request: Request, patch: Patch, channels: int, latents: bool = False) -> Canvas:
     """Lays out a request.
 
     Args:
       request: what is asked for.
       patch, channels: of the data the model was trained on.
+      latents: whether that, and what the request gives, is float latents instead of uint8 pixels.
 
     Raises:
       UserError: if its size is not of the patch grid or too large, or what is given does not go with it.
     """
-    try:
-        grid = patch.grid(request.frames, request.height, request.width)
-    except ValueError as error:
-        size = f"{request.width}x{request.height}, {request.frames} frames"
-        raise UserError(f"cannot generate {size}: {error}") from error
+    grid = check_size(request, patch)
     if grid.tokens > MOST_PATCHES:
         raise UserError(
             f"a video of {request.width}x{request.height}, {request.frames} frames has {grid.tokens:,} patches, over "
@@ -127,7 +137,7 @@ def canvas(request: Request, patch: Patch, channels: int) -> Canvas:
         )
     if not 0 < request.strength <= 1:
         raise UserError(f"--strength={request.strength:g} is not in (0, 1]: 1 keeps nothing of the clip that is edited")
-    video_TYXC, mask_TYX = _given(request, patch, channels)
+    video_TYXC, mask_TYX = _given(request, patch, channels, latents)
     if request.edited_TYXC is not None:
         _check_shape("the clip that is edited", request.edited_TYXC, video_TYXC.shape)
         video_TYXC = np.where(mask_TYX[..., None], video_TYXC, request.edited_TYXC)
@@ -150,9 +160,10 @@ def canvas(request: Request, patch: Patch, channels: int) -> Canvas:
     return Canvas(example, whole_L, video_TYXC, mask_TYX)
 
 
-def _given(request: Request, patch: Patch, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Given pixels on grey, and where they are."""
-    video_TYXC = np.full((request.frames, request.height, request.width, channels), 128, np.uint8)
+def _given(request: Request, patch: Patch, channels: int, latents: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Given pixels on grey (latents on zeros), and where they are."""
+    grey = np.float32(0) if latents else np.uint8(128)
+    video_TYXC = np.full((request.frames, request.height, request.width, channels), grey, grey.dtype)
     mask_TYX = np.zeros(video_TYXC.shape[:3], bool)
     given = request.given_TYXC
     if given is None:

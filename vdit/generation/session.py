@@ -13,6 +13,7 @@ from vdit import video_io
 from vdit.config import UserError
 from vdit.generation import outputs
 from vdit.generation.generator import Generator, Progress
+from vdit.generation.latents import LatentGenerator
 from vdit.generation.long import OVERLAP_GROUPS, check_window, extend, window_count
 from vdit.generation.prompts import Ask, Given, read
 from vdit.generation.request import Request, Settings
@@ -39,7 +40,7 @@ class Session:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Generator | LatentGenerator,
         meta: dict[str, Any],
         run: dict[str, Any],
         settings: Settings,
@@ -47,7 +48,7 @@ class Session:
         scale: int,
     ):
         self._generator, self._run, self._settings, self._scale = generator, run, settings, scale
-        self.fps = fps or meta["fps"]
+        self.fps = fps or meta["fps"] * generator.time_stride
         about = meta["text_encoder"]
         self._encoder = load_text_encoder(about["name"])
         if self._encoder.hash != about["hash"]:

@@ -7,7 +7,8 @@ import dataclasses
 from etils import epath
 
 from vdit.config import UserError
-from vdit.generation import Generator
+from vdit.generation import Generator, LatentGenerator
+from vdit.models.autoencoders import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.loop import Run, open_run
@@ -39,7 +40,18 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     return open_run(config, path, read_json(path / "dataset.json"), step)
 
 
-def generator_of(run: Run) -> Generator:
-    """A generator with the run's averaged parameters."""
-    patch = Patch(*run.meta["patch"])
-    return Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"])
+def generator_of(run: Run) -> Generator | LatentGenerator:
+    """A generator with the run's averaged parameters; of latents, with the autoencoder of its data.
+
+    Raises:
+      UserError: if the autoencoder cannot be had, or its weights are others than those that made the data.
+    """
+    patch, about = Patch(*run.meta["patch"]), run.meta["autoencoder"]
+    latents = about["name"] != "pixels"
+    generator = Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents)
+    if not latents:
+        return generator
+    autoencoder = load_autoencoder(about["name"])
+    if autoencoder.hash != about["hash"]:
+        raise UserError(f"{about['name']} holds other weights than those that made the data of {run.workdir}")
+    return LatentGenerator(generator, autoencoder)
