@@ -156,6 +156,22 @@ def test_ten_bits(tmp_path: pathlib.Path) -> None:
         same_colours(clip.video_TYXC[4], tolerance=10)
 
 
+@pytest.mark.parametrize(("matrix", "tag"), [("ITU601", 6), ("ITU709", 1)])
+@pytest.mark.parametrize("colour_range", [1, 2])  # limited, full
+def test_colour_matrices_and_ranges(tmp_path: pathlib.Path, matrix: str, tag: int, colour_range: int) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "2", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = tag, colour_range
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(quadrants(48, 64), "rgb24")
+            frame = frame.reformat(format="yuv444p", dst_colorspace=matrix, dst_color_range=colour_range)
+            frame.colorspace, frame.color_range = tag, colour_range
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    same_colours(read(tmp_path / "a.mp4").video_TYXC[2], tolerance=3)
+
+
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "suffix"),
     [
