@@ -84,11 +84,11 @@ class Finished:
 
     def __call__(self, job: Job) -> bool:
         chunks = staged.finished_chunks(job.folder, job.number)
-        for i, chunk in enumerate(chunks):
-            if self._needed(chunk) and not chunk.has_arrays():
-                for lost in reversed(chunks[i:]):
-                    lost.json.unlink()
-                return False
+        lost = [needed and not chunk.has_arrays() for chunk, needed in [(c, self._needed(c)) for c in chunks]]
+        if any(lost):
+            for chunk in reversed(chunks[lost.index(True) :]):
+                chunk.json.unlink()
+            return False
         return bool(chunks) and chunks[-1].is_last()
 
     def _needed(self, chunk: staged.Chunk) -> bool:
