@@ -84,11 +84,12 @@ class Finished:
 
     def __call__(self, job: Job) -> bool:
         chunks = staged.finished_chunks(job.folder, job.number)
-        lost = [needed and not chunk.has_arrays() for chunk, needed in [(c, self._needed(c)) for c in chunks]]
-        if any(lost):
-            for chunk in reversed(chunks[lost.index(True) :]):
-                chunk.json.unlink()
-            return False
+        needed = [self._needed(chunk) for chunk in chunks]  # counts, so that none may be left out
+        for i, chunk in enumerate(chunks):
+            if needed[i] and not chunk.has_arrays():
+                for lost in reversed(chunks[i:]):
+                    lost.json.unlink()
+                return False
         return bool(chunks) and chunks[-1].is_last()
 
     def _needed(self, chunk: staged.Chunk) -> bool:
