@@ -18,6 +18,8 @@ CONFIG = config_flag.define("config", "The experiment, a Python file with get_co
 TOPOLOGY = flags.DEFINE_string("topology", None, "Version and shape of a slice, such as v5e:16x16 or v5p:8x8x8.")
 SLICES = flags.DEFINE_integer("slices", 1, "Number of slices.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+SEARCH = flags.DEFINE_bool("search", False, "Try meshes, rows and remat policies; rank those that fit.")
+COMPILATIONS = flags.DEFINE_integer("compilations", 12, "Most candidates that --search compiles.", lower_bound=1)
 DUMP_HLO = flags.DEFINE_string("dump_hlo", None, "Write the compiled program to this file.")
 PRICE = flags.DEFINE_float("price", None, "Dollars per chip-hour; default: on-demand list price.", lower_bound=0)
 EFFICIENCY = flags.DEFINE_float(
@@ -40,7 +42,8 @@ def main(argv: list[str]) -> None:
     from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
     from vdit.planning.result import plan
     from vdit.planning.rows import rows_of
-    from vdit.planning.table import table
+    from vdit.planning.search import budget_of, search
+    from vdit.planning.table import ranking, table
 
     chip = chip_of(TOPOLOGY.value)
     assumptions = Assumptions(
@@ -49,7 +52,13 @@ def main(argv: list[str]) -> None:
         chip.dcn,
         chip.price if PRICE.value is None else PRICE.value,
     )
-    values, program = plan(config, TOPOLOGY.value, SLICES.value, rows_of(config), assumptions)
+    rows = rows_of(config)
+    if SEARCH.value:
+        plans = search(config, TOPOLOGY.value, SLICES.value, rows, assumptions, COMPILATIONS.value)
+        best = plans[0]
+        print(json.dumps({**best, "candidates": plans}) if JSON.value else f"{ranking(plans)}\n\n{table(best)}")
+        return
+    values, program = plan(config, TOPOLOGY.value, SLICES.value, rows, assumptions, budget_of(config))
     if DUMP_HLO.value and program.hlo:
         Path(DUMP_HLO.value).write_text(program.hlo)
     print(json.dumps(values) if JSON.value else table(values))

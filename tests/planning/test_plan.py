@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig, UserError
 from vdit.models.splash_attention import active_blocks
 from vdit.planning import compile as compiling
-from vdit.planning import estimate, result
+from vdit.planning import estimate, result, search
 from vdit.planning.chips import CHIPS
 from vdit.planning.rows import rows_of
 from vdit.planning.table import table
@@ -47,7 +47,7 @@ def cache(tmp_path_factory):
 
 
 def planned(topology="v5e:2x2", slices=1, config=MODEL):
-    return result.plan(config, topology, slices, rows_of(config), ASSUMED)[0]
+    return result.plan(config, topology, slices, rows_of(config), ASSUMED, search.budget_of(config))[0]
 
 
 def test_command_on_a_slice(tmp_path, capfd):
@@ -197,3 +197,40 @@ def test_the_planner_counts_the_blocks_that_splash_attention_runs(lengths):
     segments_BL = np.pad(segments, (0, -len(segments) % 256 + 256))[None]
     active_BQK = active_blocks(segments_BL, segments_BL, 256)
     assert flops.attention_area(np.array(lengths), 256, 256) == active_BQK.sum() * 256**2
+
+
+def test_search_adds_rows_and_recomputes_only_what_it_must(monkeypatch):
+    """Over made-up plans: memory grows with rows and shrinks with recomputation."""
+    need = {"none": 9.0, "attention": 5.0, "blocks": 3.0, "offload": 2.0}
+
+    def plan(config, topology, slices, rows, assumptions, budget):
+        mesh = config.mesh
+        if mesh.context > 1:
+            raise UserError("no ring")
+        per_shard = config.data.rows_per_step // (mesh.replica * mesh.fsdp)
+        gib = per_shard * need[config.model.remat] / mesh.tensor
+        values = {"fits": gib <= 6, "hbm_gib_per_chip": gib, "mesh": mesh, "rows": per_shard, "budget": budget}
+        seconds = 1 + list(need).index(config.model.remat) / 10 + (mesh.tensor > 1)
+        return {**values, "remat": config.model.remat, "step_seconds": seconds, "tokens_per_second": 1 / seconds}, None
+
+    monkeypatch.setattr(search, "plan", plan)
+    found = search.search(MODEL, "v5e:2x2", 1, rows_of(MODEL), ASSUMED, 100)
+    first = [(p["rows"], p["remat"], p["fits"]) for p in found if p["mesh"] == MeshConfig(1, 4, 1, 1)]
+    assert sorted(first) == [
+        (1, "attention", True), (1, "none", False), (2, "attention", False), (2, "blocks", True),
+        (4, "blocks", False), (4, "offload", False),
+    ]  # fmt: skip
+    assert [p["fits"] for p in found] == sorted((p["fits"] for p in found), reverse=True)
+    fitting = [p["tokens_per_second"] for p in found if p["fits"]]
+    assert fitting == sorted(fitting, reverse=True) and {p["mesh"].tensor for p in found} == {1, 2}
+    assert {p["budget"] for p in found} == {MODEL.train.steps * 8}
+    assert len(search.search(MODEL, "v5e:2x2", 1, rows_of(MODEL), ASSUMED, 5)) == 5
+
+
+def test_meshes_divide_the_model_and_hold_its_state():
+    found = search.meshes(MODEL, "v5e:2x2", 2, rows_of(MODEL))
+    assert all(m.replica % 2 == 0 and m.replica * m.fsdp * m.context * m.tensor == 8 for m in found)
+    assert {m.tensor for m in found} == {1, 2}  # there are two heads
+    assert [m.tensor * m.context for m in found] == sorted(m.tensor * m.context for m in found)
+    wide = dataclasses.replace(MODEL, model=dataclasses.replace(MODEL.model, width=8192, depth=8))
+    assert {m.replica for m in search.meshes(wide, "v5e:2x2", 2, rows_of(wide))} == {2}  # 24 GiB of state

@@ -132,7 +132,7 @@ def _compile(config: Config, topology: str, slices: int, interface: Interface, p
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
+                raise UserError(f"the TPU compiler refuses this step: {_first_line(error)}") from error
             return Program("", memory, _needed(str(error), memory), time.perf_counter() - start, _first_line(error))
     stats = compiled.memory_analysis()
     arguments = stats.argument_size_in_bytes / GIB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,16 @@ HOUR = 3600.0
 
 
 def plan(
-    config: Config, topology: str, slices: int, rows: Rows, assumptions: Assumptions
+    config: Config, topology: str, slices: int, rows: Rows, assumptions: Assumptions, budget: int
 ) -> tuple[dict[str, Any], Program]:
     """Compiles the step and reads its cost.
+
+    Args:
+      config: the run.
+      topology, slices: such as "v5p:4x4x4", and how many.
+      rows: to plan with.
+      assumptions: what the compiler does not tell.
+      budget: rows that the run reads in all.
 
     Returns:
       values for JSON, keys as in docs/planner.md; what only a compiled program tells is None where it does not fit.
@@ -39,7 +47,7 @@ def plan(
     work = estimate.work_of(config, rows, cost, mesh.size, row_shards(mesh))
     values: dict[str, Any] = {
         "fits": not program.problem,
-        "hbm_gib_per_chip": round(program.needed, 3),
+        "hbm_gib_per_chip": round(program.needed, 3) if math.isfinite(program.needed) else None,
         "hbm_gib_limit": chip.hbm,
         "memory_gib": _memory(program, module),
         "model_tflops_per_step": work.model_flops / 1e12,
@@ -51,7 +59,7 @@ def plan(
         "row_tokens": config.data.row_tokens,
         "remat": config.model.remat,
         "attention": config.model.attention,
-        "steps": config.train.steps,
+        "steps": math.ceil(budget / config.data.rows_per_step),
         "tokens_per_step": work.tokens,
         "fill": work.tokens / work.slots,
         "attention_overhead": work.attention_overhead,
@@ -63,6 +71,8 @@ def plan(
     values |= dict.fromkeys(_COMPILED)
     if module:
         values |= _compiled(config, topology, slices, assumptions, mesh, cost, work)
+        values["hours"] = values["steps"] * values["step_seconds"] / HOUR
+        values["cost"] = values["hours"] * mesh.size * assumptions.price
     return values, program
 
 
@@ -87,7 +97,6 @@ def _compiled(
     coordinates = np.array([device.coords for device in mesh.devices.flat])
     seconds = estimate.seconds_of(cost, work, chip, assumptions, coordinates, slices)
     low, expected, high = (seconds[name].total for name in ("low", "expected", "high"))
-    hours = config.train.steps * expected / HOUR
     busy = sum(op.cycles for op in cost.ops if op.kind != "prefetch")
     apart = config.model.attention != "reference"  # that one is part of the compiled program
 
@@ -107,8 +116,6 @@ def _compiled(
         "mfu_high": mfu(low),
         "tokens_per_second": work.tokens / expected,
         "collectives": estimate.totals(cost.collectives),
-        "hours": hours,
-        "cost": hours * mesh.size * assumptions.price,
         "open_loops": len(cost.open_loops),
     }
 

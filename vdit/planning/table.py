@@ -17,6 +17,26 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_assumptions(values)])
 
 
+def ranking(plans: list[dict[str, Any]]) -> str:
+    """Candidates of a search, best first, a line each."""
+    head = f"{'replica':>7} {'fsdp':>5} {'context':>7} {'tensor':>6} {'rows':>6} {'remat':<9} {'HBM GiB':>8}"
+    lines = [f"{head} {'s a step':>8} {'low':>7} {'high':>7} {'tokens/s':>9} {'MFU':>6} {'hours':>9} {'cost':>12}"]
+    for plan in plans:
+        mesh, need = plan["mesh"], plan["hbm_gib_per_chip"]
+        line = f"{mesh['replica']:7} {mesh['fsdp']:5} {mesh['context']:7} {mesh['tensor']:6} {plan['rows_per_step']:6} "
+        line += f"{plan['remat']:<9} {'unknown' if need is None else format(need, '.2f'):>8} "
+        if plan["fits"]:
+            seconds = (plan[f"step_seconds{end}"] for end in ("", "_low", "_high"))
+            line += "{:8.3g} {:7.3g} {:7.3g} ".format(*seconds)
+            line += (
+                f"{count(plan['tokens_per_second']):>9} {plan['mfu']:6.1%} {plan['hours']:9,.1f} ${plan['cost']:11,.0f}"
+            )
+        else:
+            line += f"does not fit in {plan['hbm_gib_limit']} GiB"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def _title(values: dict[str, Any]) -> str:
     mesh = " ".join(f"{name}={size}" for name, size in values["mesh"].items())
     where = f"{values['slices']} x {values['topology']}" if values["slices"] > 1 else values["topology"]
@@ -27,6 +47,8 @@ def _title(values: dict[str, Any]) -> str:
 
 
 def _memory(values: dict[str, Any]) -> list[str]:
+    if values["hbm_gib_per_chip"] is None:
+        return ["HBM a chip: unknown"]
     spare = values["hbm_gib_limit"] - values["hbm_gib_per_chip"]
     verdict = f"fits, {spare:.2f} to spare" if values["fits"] else f"does not fit, {-spare:.2f} too many"
     lines = [f"HBM a chip, GiB          {values['hbm_gib_per_chip']:9.2f} of {values['hbm_gib_limit']:.2f}: {verdict}"]
