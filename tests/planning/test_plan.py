@@ -232,5 +232,5 @@ def test_meshes_divide_the_model_and_hold_its_state():
     assert all(m.replica % 2 == 0 and m.replica * m.fsdp * m.context * m.tensor == 8 for m in found)
     assert {m.tensor for m in found} == {1, 2}  # there are two heads
     assert [m.tensor * m.context for m in found] == sorted(m.tensor * m.context for m in found)
-    wide = dataclasses.replace(MODEL, model=dataclasses.replace(MODEL.model, width=8192, depth=8))
-    assert {m.replica for m in search.meshes(wide, "v5e:2x2", 2, rows_of(wide))} == {2}  # 24 GiB of state
+    wide = dataclasses.replace(MODEL, model=dataclasses.replace(MODEL.model, width=4096, depth=16))
+    assert {m.replica for m in search.meshes(wide, "v5e:2x2", 2, rows_of(wide))} == {2}  # 49 GiB of state

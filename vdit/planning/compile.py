@@ -6,6 +6,7 @@ libtpu's compiler needs no device: `jax.experimental.topologies` describes them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -179,19 +180,22 @@ def _key(config: Config, topology: str, slices: int, interface: Interface, pixel
         del values[section]
     for name in ("path", "split", "captions", "pack_window", "max_frames"):
         values["data"].pop(name, None)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
-    parts = values, topology, slices, dataclasses.astuple(interface), pixels, versions, _sources()
+    parts = values, topology, slices, dataclasses.astuple(interface), pixels, fingerprint()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _sources() -> str:
-    """A digest of the package's files that make the program."""
-    root, digest = Path(vdit.__file__).parent, hashlib.sha256()
+@functools.cache
+def fingerprint() -> str:
+    """A digest of versions and of the package's files that make the program."""
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "tokamax", "flax", "optax")
+    }
+    root, digest = Path(vdit.__file__).parent, hashlib.sha256(json.dumps(versions).encode())
     for part in PROGRAM_SOURCES:
         files = [root / part] if part.endswith(".py") else sorted((root / part).glob("*.py"))
         for file in files:
             digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _folder() -> Path:

@@ -1,0 +1,206 @@
+"""docs/scaling.md: every named size on TPU slices, compiled by the real TPU compiler.
+
+    python -m benchmarks.scaling              compile what is missing or stale, then write docs/scaling.md
+    python -m benchmarks.scaling --only=10b   of that, only lines whose name contains 10b
+    python -m benchmarks.scaling --write      write docs/scaling.md from what has been compiled, compile nothing
+
+Results are kept in benchmarks/scaling.json, a line at a time, so that it may be stopped and started again. A line is
+stale when the sources that make the program, or the versions of JAX and libtpu, have changed since.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.planning.chips import chip_of
+from vdit.planning.compile import fingerprint
+from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
+from vdit.planning.result import plan
+from vdit.planning.rows import rows_of
+from vdit.scaling.formatting import count
+
+ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
+WRITE = flags.DEFINE_bool("write", False, "Compile nothing; write the page from benchmarks/scaling.json.")
+
+RESULTS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A size on a topology.
+
+    Attributes:
+      size: of configs/vdit_{size}.py.
+      topology, slices: where.
+      context, tensor: mesh axes inside a slice.
+      replica: parts of a slice that each hold a whole state; fsdp takes the rest.
+      remat: policy.
+      minute: rows of one 60-second clip of 832x480 at 24 frames/s instead of the config's clips.
+    """
+
+    size: str
+    topology: str
+    slices: int = 1
+    context: int = 1
+    tensor: int = 1
+    replica: int = 1
+    remat: str = ""
+    minute: bool = False
+
+    @property
+    def name(self) -> str:
+        """Names it among all lines."""
+        slices = f"{self.slices}x" if self.slices > 1 else ""
+        return f"{self.size}{'-minute' if self.minute else ''}@{slices}{self.topology}"
+
+
+MINUTE = {"clips": ("1441x480x832",), "words": 512}
+MINUTE_SLOTS = 565_248  # 563,160 patches, 512 words, and padding to a multiple of 16 x 512
+
+LINES = [
+    *(Line(size, topology) for size in ("s", "b", "l", "xl") for topology in ("v5e:16x16", "v6e:16x16")),
+    *(Line(size, "v5p:8x8x8", replica=2) for size in ("s", "b", "l", "xl")),
+    *(Line(size, "v5p:16x16x16", replica=16) for size in ("s", "b", "l", "xl")),
+    Line("2b", "v5e:16x16", context=2, remat="blocks"),
+    Line("2b", "v6e:16x16", remat="blocks"),
+    Line("2b", "v5p:8x8x8", replica=2, remat="blocks"),
+    Line("2b", "v5p:16x16x16", replica=16, remat="blocks"),
+    Line("5b", "v5e:16x16", context=8, remat="blocks"),
+    Line("5b", "v6e:16x16", context=4, remat="blocks"),
+    Line("5b", "v5p:8x8x8", remat="blocks"),
+    Line("5b", "v5p:16x16x16", replica=8, remat="blocks"),
+    Line("10b", "v5e:16x16", context=8, remat="blocks"),
+    Line("10b", "v6e:16x16", context=4, remat="blocks"),
+    Line("10b", "v5p:8x8x8", remat="blocks"),
+    Line("10b", "v5p:16x16x16", replica=8, remat="blocks"),
+    Line("xl", "v5e:16x16", slices=2),
+    Line("2b", "v6e:16x16", slices=4, remat="blocks"),
+    Line("10b", "v5p:8x8x8", slices=2, remat="blocks"),
+    Line("10b", "v5p:8x8x8", slices=4, remat="blocks"),
+    Line("2b", "v5p:8x8x8", context=16, remat="blocks", minute=True),
+    Line("10b", "v5p:8x8x8", context=16, remat="blocks", minute=True),
+    Line("10b", "v5p:16x16x16", context=16, replica=4, remat="blocks", minute=True),
+]
+
+
+def config_of(line: Line) -> Config:
+    """The named config on the line's mesh, a row for every row shard."""
+    values = ConfigDict(__import__(f"configs.vdit_{line.size}", fromlist=["get_config"]).get_config())
+    chips = line.slices * math.prod(int(side) for side in line.topology.split(":")[1].split("x"))
+    values.mesh = {"replica": line.slices * line.replica, "fsdp": -1, "context": line.context, "tensor": line.tensor}
+    values.data.rows_per_step = chips // (line.context * line.tensor)
+    if line.remat:
+        values.model.remat = line.remat
+    if line.minute:
+        values.plan.update(MINUTE)
+        values.data.update({"row_tokens": MINUTE_SLOTS, "row_examples": 1, "row_text": MINUTE["words"]})
+        values.model.context = "ring"
+    return build(values.to_dict(), Config)
+
+
+def measure(line: Line) -> dict[str, Any]:
+    """The plan of a line, with what it was compiled from."""
+    config, chip = config_of(line), chip_of(line.topology)
+    assumptions = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
+    steps = config.train.steps * config.data.rows_per_step
+    values = plan(config, line.topology, line.slices, rows_of(config), assumptions, steps)[0]
+    return {"line": dataclasses.asdict(line), "fingerprint": fingerprint(), **values}
+
+
+def page(results: dict[str, Any]) -> str:
+    """docs/scaling.md."""
+    done = [line for line in LINES if line.name in results]
+    missing = [line for line in LINES if line.name not in results]
+    old = [line for line in done if results[line.name]["fingerprint"] != fingerprint()]
+    head = (
+        "size|chips|rows of slots|mesh r·f·c·t|remat|HBM GiB|s a step|low – high|MFU|low – high|"
+        "tokens/s|compiled FLOPs|collectives GiB"
+    ).split("|")
+    table = [head, ["---", *["--:"] * (len(head) - 1)]]
+    table += [_cells(line, results[line.name]) for line in done]
+    text = [INTRODUCTION, *(f"| {' | '.join(row)} |" for row in table), ""]
+    if missing:
+        text.append(f"Not compiled yet, so not shown: {', '.join(line.name for line in missing)}.\n")
+    if old:
+        names = ", ".join(line.name for line in old)
+        text.append(f"Compiled before the last change of the program, so a new run may differ: {names}.\n")
+    return "\n".join([*text, CLOSING])
+
+
+def _cells(line: Line, values: dict[str, Any]) -> list[str]:
+    mesh = "·".join(str(values["mesh"][axis]) for axis in ("replica", "fsdp", "context", "tensor"))
+    chips = f"{line.slices} x {line.topology}" if line.slices > 1 else line.topology
+    size = f"{line.size}, a minute of video" if line.minute else line.size
+    need = values["hbm_gib_per_chip"]
+    cells = [size, chips, f"{values['rows_per_step']:,} x {values['row_tokens']:,}", mesh, values["remat"]]
+    if not values["fits"]:
+        needs = "more" if need is None else f"{need:.1f}"
+        return [*cells, f"**{needs} of {values['hbm_gib_limit']}: does not fit**", *["–"] * 7]
+    seconds = [values[f"step_seconds{end}"] for end in ("", "_low", "_high")]
+    moved = sum(row["gib"] for row in values["collectives"].values())
+    return [
+        *cells,
+        f"{need:.1f} of {values['hbm_gib_limit']}",
+        f"{seconds[0]:.3g}",
+        f"{seconds[1]:.3g} – {seconds[2]:.3g}",
+        f"{values['mfu']:.0%}",
+        f"{values['mfu_low']:.0%} – {values['mfu_high']:.0%}",
+        count(values["tokens_per_second"]),
+        f"{values['compiled_over_model_flops']:.2f}",
+        f"{moved:.1f}",
+    ]
+
+
+INTRODUCTION = """# What the named sizes need on TPU slices
+
+Written by `python -m benchmarks.scaling`; do not edit. Every line is a whole train step that the TPU compiler has
+compiled for that slice on a machine without a TPU; nothing here has run on a TPU. HBM is what the compiler says;
+seconds are estimates between a low and a high one, made and explained as [docs/planner.md](planner.md) tells. MFU
+counts the model's FLOPs only: no padding, no recomputation, attention by the sum of n² over segments.
+
+Sizes are those of `configs/vdit_*.py`. A mesh is replica·fsdp·context·tensor; replica crosses slices.
+"""
+
+CLOSING = """compiled FLOPs: those of the compiled program and its attention kernels over the model's; recomputation, padding and
+blocks that are only partly of one segment are what is above 1. collectives: GiB of every array that a chip gathers,
+reduces or exchanges in a step. "a minute of video" is one clip of 1,441 frames of 832x480 at 24 frames/s in a row:
+563,160 patches.
+"""
+
+
+def main(argv: list[str]) -> None:
+    no_arguments(argv)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stale = [line for line in LINES if results.get(line.name, {}).get("fingerprint") != fingerprint()]
+    todo = [] if WRITE.value else [line for line in stale if ONLY.value in line.name]
+    start = time.perf_counter()
+    for number, line in enumerate(todo):
+        try:
+            results[line.name] = found = measure(line)
+            said = f"{found['step_seconds']:.3g} s a step" if found["fits"] else found["problem"]
+        except UserError as error:
+            results.pop(line.name, None)
+            said = str(error)
+        left = (time.perf_counter() - start) / (number + 1) * (len(todo) - number - 1)
+        print(f"{number + 1}/{len(todo)} {line.name}: {said}; {left / 60:.0f} min left", file=sys.stderr, flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page(results))
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    run_main(main)
