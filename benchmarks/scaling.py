@@ -175,8 +175,8 @@ counts the model's FLOPs only: no padding, no recomputation, attention by the su
 Sizes are those of `configs/vdit_*.py`. A mesh is replica·fsdp·context·tensor; replica crosses slices.
 """
 
-CLOSING = """compiled FLOPs: those of the compiled program and its attention kernels over the model's; recomputation, padding and
-blocks that are only partly of one segment are what is above 1. collectives: GiB of every array that a chip gathers,
+CLOSING = """compiled FLOPs: those of the compiled program and its attention kernels over the model's; what is above 1 is
+recomputation, padding, and attention blocks of several segments. collectives: GiB of every array that a chip gathers,
 reduces or exchanges in a step. "a minute of video" is one clip of 1,441 frames of 832x480 at 24 frames/s in a row:
 563,160 patches.
 """
