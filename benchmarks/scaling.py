@@ -175,10 +175,12 @@ counts the model's FLOPs only: no padding, no recomputation, attention by the su
 Sizes are those of `configs/vdit_*.py`. A mesh is replica·fsdp·context·tensor; replica crosses slices.
 """
 
-CLOSING = """compiled FLOPs: those of the compiled program and its attention kernels over the model's; what is above 1 is
-recomputation, padding, and attention blocks of several segments. collectives: GiB of every array that a chip gathers,
-reduces or exchanges in a step. "a minute of video" is one clip of 1,441 frames of 832x480 at 24 frames/s in a row:
-563,160 patches.
+CLOSING = """compiled FLOPs: those of the compiled program and its attention kernels over the model's. What is
+above 1 is recomputation, padding, and attention blocks of several segments.
+
+collectives: GiB of every array that a chip gathers, reduces or exchanges in a step.
+
+"a minute of video" is one clip of 1,441 frames of 832x480 at 24 frames/s in a row: 563,160 patches.
 """
 
 
@@ -186,7 +188,7 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     stale = [line for line in LINES if results.get(line.name, {}).get("fingerprint") != fingerprint()]
-    todo = [] if WRITE.value else [line for line in stale if ONLY.value in line.name]
+    todo = [] if WRITE.value else [line for line in reversed(stale) if ONLY.value in line.name]  # large ones first
     start = time.perf_counter()
     for number, line in enumerate(todo):
         try:
