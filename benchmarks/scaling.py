@@ -33,6 +33,7 @@ from vdit.planning.rows import rows_of
 from vdit.scaling.formatting import count
 
 ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
+MINUTES = flags.DEFINE_float("minutes", None, "Begin no line after so many minutes.")
 WRITE = flags.DEFINE_bool("write", False, "Compile nothing; write the page from benchmarks/scaling.json.")
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -46,8 +47,7 @@ class Line:
     Attributes:
       size: of configs/vdit_{size}.py.
       topology, slices: where.
-      context, tensor: mesh axes inside a slice.
-      replica: parts of a slice that each hold a whole state; fsdp takes the rest.
+      fsdp, context: mesh axes; replica takes the rest of the chips.
       remat: policy.
       minute: rows of one 60-second clip of 832x480 at 24 frames/s instead of the config's clips.
     """
@@ -55,10 +55,9 @@ class Line:
     size: str
     topology: str
     slices: int = 1
+    fsdp: int = 1
     context: int = 1
-    tensor: int = 1
-    replica: int = 1
-    remat: str = ""
+    remat: str = "attention"
     minute: bool = False
 
     @property
@@ -71,29 +70,28 @@ class Line:
 MINUTE = {"clips": ("1441x480x832",), "words": 512}
 MINUTE_SLOTS = 565_248  # 563,160 patches, 512 words, and padding to a multiple of 16 x 512
 
+SMALL = ("s", "b", "l", "xl")
+TOPOLOGIES = ("v5e:16x16", "v6e:16x16", "v5p:8x8x8", "v5p:16x16x16")
 LINES = [
-    *(Line(size, topology) for size in ("s", "b", "l", "xl") for topology in ("v5e:16x16", "v6e:16x16")),
-    *(Line(size, "v5p:8x8x8", replica=2) for size in ("s", "b", "l", "xl")),
-    *(Line(size, "v5p:16x16x16", replica=16) for size in ("s", "b", "l", "xl")),
-    Line("2b", "v5e:16x16", context=2, remat="blocks"),
-    Line("2b", "v6e:16x16", remat="blocks"),
-    Line("2b", "v5p:8x8x8", replica=2, remat="blocks"),
-    Line("2b", "v5p:16x16x16", replica=16, remat="blocks"),
-    Line("5b", "v5e:16x16", context=8, remat="blocks"),
-    Line("5b", "v6e:16x16", context=4, remat="blocks"),
-    Line("5b", "v5p:8x8x8", remat="blocks"),
-    Line("5b", "v5p:16x16x16", replica=8, remat="blocks"),
-    Line("10b", "v5e:16x16", context=8, remat="blocks"),
-    Line("10b", "v6e:16x16", context=4, remat="blocks"),
-    Line("10b", "v5p:8x8x8", remat="blocks"),
-    Line("10b", "v5p:16x16x16", replica=8, remat="blocks"),
-    Line("xl", "v5e:16x16", slices=2),
-    Line("2b", "v6e:16x16", slices=4, remat="blocks"),
-    Line("10b", "v5p:8x8x8", slices=2, remat="blocks"),
-    Line("10b", "v5p:8x8x8", slices=4, remat="blocks"),
-    Line("2b", "v5p:8x8x8", context=16, remat="blocks", minute=True),
-    Line("10b", "v5p:8x8x8", context=16, remat="blocks", minute=True),
-    Line("10b", "v5p:16x16x16", context=16, replica=4, remat="blocks", minute=True),
+    *(Line(size, topology, fsdp=32) for size in SMALL for topology in TOPOLOGIES),
+    Line("xl", "v5e:16x16", slices=2, fsdp=32),
+    Line("2b", "v5e:16x16", fsdp=128, context=2, remat="blocks"),
+    Line("2b", "v6e:16x16", fsdp=128, context=2),
+    Line("2b", "v5p:8x8x8", fsdp=64),
+    Line("2b", "v5p:16x16x16", fsdp=64),
+    Line("2b", "v6e:16x16", slices=4, fsdp=128, context=2),
+    Line("5b", "v5e:16x16", fsdp=32, context=8, remat="blocks"),
+    Line("5b", "v6e:16x16", fsdp=64, context=4, remat="blocks"),
+    Line("5b", "v5p:8x8x8", fsdp=64, context=2),
+    Line("5b", "v5p:16x16x16", fsdp=64, context=2),
+    Line("10b", "v5e:16x16", fsdp=16, context=16, remat="blocks"),
+    Line("10b", "v6e:16x16", fsdp=32, context=8, remat="blocks"),
+    Line("10b", "v5p:8x8x8", fsdp=64, context=4),
+    Line("10b", "v5p:16x16x16", fsdp=64, context=4),
+    *(Line("10b", "v5p:8x8x8", slices=slices, fsdp=64, context=4) for slices in (2, 4)),
+    Line("2b", "v5p:8x8x8", fsdp=32, context=16, remat="blocks", minute=True),
+    Line("10b", "v5p:8x8x8", fsdp=32, context=16, remat="blocks", minute=True),
+    Line("10b", "v5p:16x16x16", fsdp=32, context=16, remat="blocks", minute=True),
 ]
 
 
@@ -101,10 +99,9 @@ def config_of(line: Line) -> Config:
     """The named config on the line's mesh, a row for every row shard."""
     values = ConfigDict(__import__(f"configs.vdit_{line.size}", fromlist=["get_config"]).get_config())
     chips = line.slices * math.prod(int(side) for side in line.topology.split(":")[1].split("x"))
-    values.mesh = {"replica": line.slices * line.replica, "fsdp": -1, "context": line.context, "tensor": line.tensor}
-    values.data.rows_per_step = chips // (line.context * line.tensor)
-    if line.remat:
-        values.model.remat = line.remat
+    values.mesh = {"replica": -1, "fsdp": line.fsdp, "context": line.context}
+    values.data.rows_per_step = chips // line.context
+    values.model.remat = line.remat
     if line.minute:
         values.plan.update(MINUTE)
         values.data.update({"row_tokens": MINUTE_SLOTS, "row_examples": 1, "row_text": MINUTE["words"]})
@@ -139,6 +136,16 @@ def page(results: dict[str, Any]) -> str:
         names = ", ".join(line.name for line in old)
         text.append(f"Compiled before the last change of the program, so a new run may differ: {names}.\n")
     return "\n".join([*text, CLOSING])
+
+
+def _turn(line: Line) -> int:
+    """Every size gets its first line before any gets its second."""
+    kin = [
+        other
+        for other in LINES
+        if (other.size, other.minute, other.slices > 1) == (line.size, line.minute, line.slices > 1)
+    ]
+    return kin.index(line)
 
 
 def _cells(line: Line, values: dict[str, Any]) -> list[str]:
@@ -188,9 +195,11 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     stale = [line for line in LINES if results.get(line.name, {}).get("fingerprint") != fingerprint()]
-    todo = [] if WRITE.value else [line for line in reversed(stale) if ONLY.value in line.name]  # large ones first
+    todo = [] if WRITE.value else sorted((line for line in stale if ONLY.value in line.name), key=_turn)
     start = time.perf_counter()
     for number, line in enumerate(todo):
+        if MINUTES.value and time.perf_counter() - start > 60 * MINUTES.value:
+            break
         try:
             results[line.name] = found = measure(line)
             said = f"{found['step_seconds']:.3g} s a step" if found["fits"] else found["problem"]

@@ -52,7 +52,7 @@ def config(
                 "remat": remat,
             },
             "optimizer": {"learning_rate": 1e-3, "warmup": 1000, "ema": 0.9999},
-            "mesh": {"replica": 1, "fsdp": -1},
+            "mesh": {"replica": -1, "fsdp": 32 if width < 2048 else 64},
             "train": {"steps": steps, "log_every": 20, "checkpoint_every": 1000},
             "plan": {"clips": clips, "words": words},
         }

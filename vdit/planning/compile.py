@@ -44,7 +44,7 @@ class Program:
 
     Attributes:
       hlo: text of the compiled module; "" if it does not fit.
-      memory: GiB on each chip: parameters, optimiser, average, batch, and what the compiler adds: temporaries, code.
+      memory: GiB on each chip by kind; with temporaries, which are known only if it fits, they sum to `needed`.
       needed: GiB of HBM it needs; what the compiler says where it does not fit.
       seconds: time of the compilation.
       problem: the compiler's words if it does not fit, else "".
@@ -134,14 +134,13 @@ def _compile(config: Config, topology: str, slices: int, interface: Interface, p
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise UserError(f"the TPU compiler refuses this step: {_first_line(error)}") from error
-            return Program("", memory, _needed(str(error), memory), time.perf_counter() - start, _first_line(error))
+            return Program("", memory, _needed(str(error)), time.perf_counter() - start, _first_line(error))
     stats = compiled.memory_analysis()
-    arguments = stats.argument_size_in_bytes / GIB
-    memory["padding"] = arguments - sum(memory.values())
-    memory["temporaries"] = stats.temp_size_in_bytes / GIB
-    memory["outputs"] = (stats.output_size_in_bytes - stats.alias_size_in_bytes) / GIB
+    needed = stats.peak_memory_in_bytes / GIB
+    memory["padding"] = stats.argument_size_in_bytes / GIB - sum(memory.values())
     memory["code"] = stats.generated_code_size_in_bytes / GIB
-    return Program(compiled.as_text(), memory, sum(memory.values()), time.perf_counter() - start, "")
+    memory["temporaries"] = needed - sum(memory.values())
+    return Program(compiled.as_text(), memory, needed, time.perf_counter() - start, "")
 
 
 def _held(state: TrainState, batch: PackedBatch) -> dict[str, float]:
@@ -159,14 +158,12 @@ def _held(state: TrainState, batch: PackedBatch) -> dict[str, float]:
     }
 
 
-def _needed(message: str, memory: dict[str, float]) -> float:
-    """GiB of HBM that a program needs which does not fit, from the compiler's message."""
+def _needed(message: str) -> float:
+    """GiB of HBM that a program needs which does not fit, from the compiler's message; NaN if it does not say."""
     units = {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2.0**10}
-    if match := re.search(r"Used ([\d.]+)([KMGT]) of", message):
-        return float(match.group(1)) * units[match.group(2)]
-    if match := re.search(r"\(([\d.]+)([KMGT])\) exceeds", message):  # temporaries alone
-        return float(match.group(1)) * units[match.group(2)] + sum(memory.values())
-    return math.nan
+    match = re.search(r"Used ([\d.]+)([KMGT]) of \S+ hbm|\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    number, unit = [part for part in match.groups() if part] if match else (math.nan, "G")
+    return float(number) * units[unit]
 
 
 def _first_line(error: Exception) -> str:
