@@ -5,6 +5,7 @@ libtpu's compiler needs no device: `jax.experimental.topologies` describes them.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import gzip
@@ -34,8 +35,6 @@ from vdit.parallel.runtime import CACHE
 from vdit.training.step import TrainState, abstract_state, make_train_step
 
 GIB = 2**30
-PROGRAM_SOURCES = ("models", "diffusion", "parallel", "training", "batch.py", "config.py", "patches.py")
-"""What of the package decides the program that is compiled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,16 +182,33 @@ def _key(config: Config, topology: str, slices: int, interface: Interface, pixel
 
 @functools.cache
 def fingerprint() -> str:
-    """A digest of versions and of the package's files that make the program."""
+    """A digest of versions and of the sources that make the program; the config counts by its values, see `_key`."""
     versions = {
         name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "tokamax", "flax", "optax")
     }
-    root, digest = Path(vdit.__file__).parent, hashlib.sha256(json.dumps(versions).encode())
-    for part in PROGRAM_SOURCES:
-        files = [root / part] if part.endswith(".py") else sorted((root / part).glob("*.py"))
-        for file in files:
-            digest.update(file.read_bytes())
+    digest = hashlib.sha256(json.dumps(versions).encode())
+    for name in sorted(_imported("vdit.training.step") | {__name__}):
+        digest.update(_file(name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _imported(module: str) -> set[str]:
+    """The package's modules that a module imports, at any depth, and itself; without vdit.config."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in found or name == "vdit.config" or not _file(name).is_file():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(_file(name).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vdit"):
+                todo += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _file(module: str) -> Path:
+    return Path(vdit.__file__).parents[1] / (module.replace(".", "/") + ".py")
 
 
 def _folder() -> Path:
