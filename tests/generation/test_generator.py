@@ -317,6 +317,7 @@ def test_a_new_size_length_mode_sampler_or_number_of_steps_compiles_nothing():
     with compilations() as first:
         fresh.generate(MIXED[:1], steps=2)
         fresh.generate(MIXED[:1], steps=2, guidance=2.0)
+        fresh.generate(MIXED[:1], steps=2, guidance=2.0, guidance_rescale=0.5)
     assert first
     with compilations() as more:
         for wanted in (MIXED[1:3], MIXED, MIXED * 3):
@@ -325,6 +326,7 @@ def test_a_new_size_length_mode_sampler_or_number_of_steps_compiles_nothing():
         fresh.generate([request(8, 11, 4, 8, references=(reference,)), request(9, 3, 16, 8, stagger=0.5)], steps=2)
         fresh.generate([request(10, 5, 4, 20, negative_ME=np.ones((7, TEXT_WIDTH), np.float32))], steps=2, guidance=3.0)
         fresh.generate(MIXED, steps=4, guidance=1.5, sampler="unipc", schedule="cosine", guidance_interval=(0.1, 0.9))
+        fresh.generate(MIXED[:2], steps=3, guidance=1.5, guidance_rescale=0.7)
         again = Generator(graph, params, dataclasses.replace(config, seed=5), one_device(), PATCH, 3)
         again.generate(MIXED[:1], steps=5, guidance=1.0)
     assert not more

@@ -102,7 +102,9 @@ class Generator:
             for times, weights, scale in zip(rows.times_EBK, rows.weights_EBK25, rows.scale_EBK, strict=True):
                 moment = Moment(place(times), place(weights), place(scale))
                 guided = bool((scale != 1).any())
-                state = self._advance(self._params, state, asked, moment, rescale, guided=guided)
+                state = self._advance(
+                    self._params, state, asked, moment, rescale, guided=guided, rescaled=bool(rescale)
+                )
                 jax.block_until_ready(state)
                 yield state
 

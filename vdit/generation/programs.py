@@ -1,4 +1,8 @@
-"""What is compiled: two programs, whatever the sizes, lengths, modes, samplers and steps of the requests."""
+"""What is compiled: the same programs for all sizes, lengths, modes, samplers and numbers of steps.
+
+`start` makes the noise; `advance` is one evaluation, compiled once without and once with guidance (and once more for
+guidance that is rescaled).
+"""
 
 from __future__ import annotations
 
@@ -100,8 +104,10 @@ def deviation(values_BLP: jax.Array, asked: Asked) -> jax.Array:
 
 @functools.cache
 def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
-    @functools.partial(jax.jit, static_argnames="guided", donate_argnames="state")
-    def advance(params: Any, state: State, asked: Asked, moment: Moment, rescale: jax.Array, guided: bool) -> State:
+    @functools.partial(jax.jit, static_argnames=("guided", "rescaled"), donate_argnames="state")
+    def advance(
+        params: Any, state: State, asked: Asked, moment: Moment, rescale: jax.Array, guided: bool, rescaled: bool
+    ) -> State:
         """One evaluation of the network (two with guidance) and the sampler's sums."""
 
         def look_up(level_BL: jax.Array, moment: Moment) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -117,8 +123,9 @@ def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
         if guided:
             conditional = now
             now = guidance.guide(now, estimate(batch=asked.other, null_BN=asked.null_BN), scale_BL1)
-            spread = jnp.maximum(deviation(now, asked), 1e-6)
-            now = guidance.rescale(now, spread, deviation(conditional, asked), rescale)
+            if rescaled:
+                spread = jnp.maximum(deviation(now, asked), 1e-6)
+                now = guidance.rescale(now, spread, deviation(conditional, asked), rescale)
         terms = state.x, state.base, now, state.before, state.earlier
         x, base = (
             sum(weights_BLW[..., 5 * i + j : 5 * i + j + 1] * term for j, term in enumerate(terms)) for i in range(2)
