@@ -18,11 +18,13 @@ class Counting:
         self.asked: list[Request] = []
 
     def generate(self, requests, **settings):
-        (request,) = requests
+        return [self._video(request) for request in requests]
+
+    def _video(self, request: Request) -> np.ndarray:
         self.asked.append(request)
         first = 0 if request.given_TYXC is None else int(request.given_TYXC[0, 0, 0, 0])
         frames = first + np.arange(request.frames, dtype=np.uint8)[:, None, None, None]
-        return [np.broadcast_to(frames, (request.frames, 4, 4, 3)).astype(np.uint8)]
+        return np.broadcast_to(frames, (request.frames, 4, 4, 3)).astype(np.uint8)
 
 
 def given(count: int) -> np.ndarray:
@@ -34,7 +36,7 @@ def given(count: int) -> np.ndarray:
 def test_windows_follow_on_from_each_other(frames, head):
     generator = Counting()
     request = Request(np.zeros((1, 5), np.float32), frames, 4, 4, 6.0, 3, given(head) if head else None)
-    parts = list(extend(generator, request, window=9, overlap_groups=3))
+    parts = [own for (own,) in extend(generator, [request], window=9, overlap_groups=3)]
     np.testing.assert_array_equal(np.concatenate(parts)[:, 0, 0, 0], np.arange(frames))
     assert max(map(len, parts)) <= 9, "memory does not grow with the length"
     assert len(generator.asked) == window_count(frames, head, 9, 5)
@@ -47,12 +49,22 @@ def test_a_window_must_leave_something_to_generate():
     request = Request(np.zeros((1, 5), np.float32), 40, 4, 4, 6.0)
     for window, instead in ((5, 7), (10, 9)):
         with pytest.raises(UserError, match=f"--window={window} is not 1 .* take {instead}$"):
-            next(extend(Counting(), request, window, overlap_groups=3))
+            next(extend(Counting(), [request], window, overlap_groups=3))
 
 
 def test_the_seed_of_a_window_is_a_function_of_the_request():
     first, second = (Counting() for _ in range(2))
     request = Request(np.zeros((1, 5), np.float32), 30, 4, 4, 6.0, 7)
     for generator in (first, second):
-        list(extend(generator, request, 9))
+        list(extend(generator, [request], 9))
     assert [r.seed for r in first.asked] == [r.seed for r in second.asked]
+
+
+def test_many_are_made_together():
+    generator = Counting()
+    requests = [Request(np.zeros((1, 5), np.float32), 20, 4, 4, 6.0, seed, given(3) + seed) for seed in (1, 2)]
+    videos = [np.concatenate(parts) for parts in zip(*extend(generator, requests, 9), strict=True)]
+    for seed, video in zip((1, 2), videos, strict=True):
+        np.testing.assert_array_equal(video[:, 0, 0, 0], seed + np.arange(20))
+    with pytest.raises(ValueError, match="of one length"):
+        next(extend(generator, [requests[0], Request(np.zeros((1, 5), np.float32), 20, 4, 4, 6.0)], 9))

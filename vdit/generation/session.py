@@ -169,7 +169,8 @@ class Session:
             done += 1
             progress(done, windows * total)
 
-        parts = extend(self._generator, request, window, progress=part, **dataclasses.asdict(self._settings))
+        settings = dataclasses.asdict(self._settings)
+        parts = (own for (own,) in extend(self._generator, [request], window, progress=part, **settings))
         if path.suffix != ".mp4":
             video_TYXC = np.concatenate(list(parts))
             return self._line(outputs.write_video(path, video_TYXC, self.fps, self._scale, values), shape)
