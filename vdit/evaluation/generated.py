@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.store import Dataset
+from vdit.config import UserError
 from vdit.evaluation import efficientnet
 from vdit.evaluation.adherence import Adherence, adherence
 from vdit.evaluation.distances import clip_features, distances
@@ -157,7 +158,14 @@ def measure(
       names: of "velocity", "adherence", "likeness" and "distance". The first two need physics clips, and are left out
         without them.
       count: clips of each split, or half of a smaller one.
+
+    Raises:
+      UserError: if the data set holds latents.
     """
+    if dataset.meta["autoencoder"]["name"] != "pixels":
+        raise UserError(
+            f"{dataset.path} holds latents; measure generated clips on a data set of pixels, or only the loss"
+        )
     held_out = [split for split in dataset.splits if split != trained]
     out: dict[str, Any] = {}
     if "velocity" in names and has_truth(dataset):
