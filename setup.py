@@ -9,9 +9,12 @@ SHOTS = "scenedetect-headless>=0.7"
 TEST = [
     TOKAMAX,
     "hypothesis>=6.100",
+    "ipykernel>=6.29",
     "libtpu>=0.0.42; platform_system == 'Linux'",  # the TPU compiler, which runs without a TPU
     "mypy>=1.15",
     "kubeflow-trainer-api>=2.3",
+    "matplotlib>=3.9",
+    "nbclient>=0.10",
     "pytest>=8.3",
     "ruff>=0.12",
     SHOTS,
@@ -62,12 +65,13 @@ setup(
         "parity": [
             "pytest>=8.3",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
             "torch>=2.9",
             "diffusers>=0.35",
             "transformers>=4.56",
             "efficientnet-lite-pytorch==0.1.0",
         ],
-        "notebooks": ["jupyterlab>=4", "mediapy>=1.2", "nbclient>=0.10"],
+        "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],
         "cloud": ["gcsfs>=2026.1"],
         "profile": ["xprof>=2.20"],
         "figures": ["kaleido>=1"],
