@@ -169,13 +169,16 @@ class Study:
         """Predicts the held-out budget's loss from the grid, writes it down, then runs it."""
         from vdit.scaling.extrapolate import predict_held_out
         from vdit.scaling.runs import gather, table
-        from vdit.training.workdir import write_json
+        from vdit.training.workdir import read_json, write_json
 
         grid = table([run for run in gather(self.out).runs if run["kind"] == "grid"])
         size, params, tokens = isoflop.best_size(grid, self.plan, self.physics, self._config)
         path = self.out / "prediction.json"
         name = f"heldout-{size.name}-{self.plan.held_out:.3g}"
-        if not path.exists():
+        said = read_json(path) if path.exists() else {}
+        if said.get("flops") != self.plan.held_out:
+            if said:  # of the study before FULL=1: kept, and followed by that of the larger budget
+                path.rename(path.with_name(f"prediction-{said['flops']:.3g}.json"))
             write_json(path, predict_held_out(grid, self.plan.held_out, params, tokens, name))
             self._report()
         self._grid_run(size, self.plan.held_out, "heldout")

@@ -82,15 +82,16 @@ def get_config():
     config = study.get_config()
     config.grid = tuple((budget / 15, sizes) for budget, sizes in config.grid)
     config.held_out /= 15
+    config.full = ((config.full[0][0] / 15, config.full[0][1]), config.full[1] / 15)
     config.clips = 4
     config.film.train.steps = 170
     return config
 """
 
 
-def run_study(out, config) -> str:
+def run_study(out, config, *flags: str) -> str:
     """What a study prints, run as a user runs it, on two devices."""
-    command = [sys.executable, "-m", "launch.study", f"--out={out}", f"--config={config}"]
+    command = [sys.executable, "-m", "launch.study", f"--out={out}", f"--config={config}", *flags]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=1500).stdout
 
@@ -115,3 +116,13 @@ def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path):
             assert found["flops"] == pytest.approx(found["budget"], rel=0.05)
     assert "step" not in run_study(out, config)
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
+
+    full = study_plan.load(str(config), True)
+    run_study(out, config, "--full")  # a finished study gets another budget, and a larger one is held out
+    added = {path: json.loads(path.read_text()) for path in out.glob("runs/*/result.json") if path not in results}
+    assert all(path.stat().st_mtime_ns == time for path, time in results.items())
+    assert sorted(run["kind"] for run in added.values()) == ["grid"] * len(full.grid[-1][1]) + ["heldout"]
+    before = json.loads((out / f"prediction-{prediction['flops']:.3g}.json").read_text())
+    said = json.loads((out / "prediction.json").read_text())
+    assert before == prediction and said["flops"] == full.held_out
+    assert said["written"] <= json.loads((out / "runs" / said["run"] / "result.json").read_text())["started"]
