@@ -175,15 +175,22 @@ def _hardware(settings: Gke) -> tuple[dict[str, str], dict[str, int], list[Manif
 
 
 def _processes(run: Run, settings: Gke) -> list[Manifest]:
-    """Environment that joins the processes of a GPU run; on TPUs GKE itself tells JAX."""
-    if settings.topology or settings.nodes == 1:
+    """Environment by which the processes of a run, one a host, find each other; see `launch.remote.joined`."""
+    hosts, slices = settings.nodes, 1
+    if settings.topology:
+        hosts, slices = accelerators.parse(settings.topology).hosts, settings.slices
+    if hosts * slices == 1:
         return []
-    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     name = name_of(run.id)
+    fields = {
+        "VDIT_SLICE": "metadata.labels['jobset.sigs.k8s.io/job-index']",
+        "VDIT_HOST": "metadata.annotations['batch.kubernetes.io/job-completion-index']",
+    }
     return [
         {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{name}-workers-0-0.{name}:{PORT}"},
-        {"name": "JAX_NUM_PROCESSES", "value": str(settings.nodes)},
-        {"name": "JAX_PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+        {"name": "JAX_NUM_PROCESSES", "value": str(hosts * slices)},
+        {"name": "VDIT_HOSTS_OF_SLICE", "value": str(hosts)},
+        *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
     ]
 
 

@@ -67,7 +67,8 @@ def metadata(sweep: Sweep, run: Run, settings: QueuedResources, commit: str, cod
         "vdit-folder": cloud.workdir(settings, sweep.name, run.id),
         "vdit-run": cloud.run_file(sweep, run, settings, "", settings.flags or shape.name),
         "vdit-data": "".join(f"{staged.source}\t{staged.folder}\n" for staged in data),
-        "vdit-workers": str(shape.hosts * settings.slices),
+        "vdit-hosts": str(shape.hosts),
+        "vdit-slices": str(settings.slices),
         "vdit-attempt": attempt,
     }
 

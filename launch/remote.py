@@ -15,13 +15,22 @@ from etils import epath
 from vdit.config import UserError, run_main
 
 
+def joined(environment: dict[str, str]) -> dict[str, str]:
+    """The environment with JAX_PROCESS_ID, where the cluster gives a slice's number and a host's number in it instead."""
+    names = ("VDIT_SLICE", "VDIT_HOST", "VDIT_HOSTS_OF_SLICE")
+    if not all(environment.get(name) for name in names):
+        return environment
+    number, host, hosts = (int(environment[name]) for name in names)
+    return environment | {"JAX_PROCESS_ID": str(number * hosts + host)}
+
+
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("give one file: python -m launch.remote RUN.json")
     try:
         values = json.loads(epath.Path(argv[1]).read_text())
         command = [sys.executable, "-m", values["module"], *values["arguments"]]
-        environment = {**os.environ, **values["environment"]}
+        environment = joined({**os.environ, **values["environment"]})
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{argv[1]} is not the file of a run ({type(error).__name__}: {error})") from error
     sys.stdout.flush()

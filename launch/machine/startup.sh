@@ -8,7 +8,7 @@
 #   vdit-extras            extras of setup.py to install
 #   vdit-folder            the run's folder in the bucket; vdit-run: run.json, see launch/remote.py
 #   vdit-data              lines of SOURCE<tab>FOLDER: data sets to stage on the local disk
-#   vdit-workers           hosts of the run, over all slices; vdit-attempt: tells attempts apart
+#   vdit-hosts             hosts of a slice; vdit-slices: slices of the run; vdit-attempt: tells attempts apart
 set -euo pipefail
 
 root="${VDIT_ROOT:-/opt/vdit}"
@@ -89,11 +89,23 @@ stage_data() {
   done < <(attribute vdit-data)
 }
 
+# The number of this host among all of the run, and how JAX joins them. Multislice hosts find their slice in tpu-env.
+number_hosts() {
+  local slice=0 own
+  own="$(attribute agent-worker-number)" || return
+  if ((slices > 1)); then
+    slice="$(attribute tpu-env | sed -n "s/^MEGASCALE_SLICE_ID: *'\{0,1\}\([0-9]*\).*/\1/p")" || return
+    [[ -n "$slice" ]] || { say "tpu-env has no MEGASCALE_SLICE_ID"; return 1; }
+  fi
+  workers=$((hosts * slices))
+  process=$((slice * hosts + own))
+}
+
 # Waits until every host of the run is installed, so that none waits in vain for a peer that is still booting.
 wait_for_workers() {
-  local found deadline hosts
-  printf 'ready\n' >"$root/ready"
-  again gcloud storage cp "$root/ready" "$folder/workers/$attempt/$host" || return
+  local found deadline
+  hostname -I | cut -d ' ' -f 1 >"$root/ready"
+  again gcloud storage cp "$root/ready" "$folder/workers/$attempt/$process" || return
   deadline=$((SECONDS + 1800))
   while true; do
     found="$(gcloud storage ls "$folder/workers/$attempt/" 2>/dev/null | grep -c -v '\.exit$' || true)"
@@ -104,9 +116,10 @@ wait_for_workers() {
     fi
     rest 1
   done
-  # Every host finds the same first one; it is the one that speaks for all at the end.
-  mapfile -t hosts < <(gcloud storage ls "$folder/workers/$attempt/" | grep -v '\.exit$' | sort)
-  leader="${hosts[0]##*/}"
+  ((workers == 1)) && return 0
+  again gcloud storage cp "$folder/workers/$attempt/0" "$root/coordinator" || return
+  JAX_COORDINATOR_ADDRESS="$(cat "$root/coordinator"):8476"
+  export JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES="$workers" JAX_PROCESS_ID="$process"
 }
 
 upload_log() { gcloud storage cp "$root/log" "$folder/logs/$host.log" >/dev/null 2>&1 || true; }
@@ -154,9 +167,9 @@ train_with_restarts() {
 finish() {
   local status="$1" found deadline
   printf '%s %s %s\n' "$attempt" "$status" "$(grep '^error: ' "$root/log" | tail -n 1 || true)" >"$root/exit"
-  again gcloud storage cp "$root/exit" "$folder/workers/$attempt/$host.exit"
+  again gcloud storage cp "$root/exit" "$folder/workers/$attempt/$process.exit"
   upload_log
-  [[ "$host" == "$leader" ]] || return 0
+  ((process == 0)) || return 0
   deadline=$((SECONDS + 600))
   while ((SECONDS < deadline)); do
     found="$(gcloud storage ls "$folder/workers/$attempt/" 2>/dev/null | grep -c '\.exit$' || true)"
@@ -176,7 +189,8 @@ main() {
   say "host $host starts"
   name="$(attribute vdit-name)" zone="$(attribute vdit-zone)" folder="$(attribute vdit-folder)"
   repository="$(attribute vdit-repository)" commit="$(attribute vdit-commit)" extras="$(attribute vdit-extras)"
-  workers="$(attribute vdit-workers)" attempt="$(attribute vdit-attempt)" leader="$host"
+  hosts="$(attribute vdit-hosts)" slices="$(attribute vdit-slices)" attempt="$(attribute vdit-attempt)"
+  number_hosts
   attribute vdit-run >"$root/run.json"
   upload_logs &
   logs=$!

@@ -9,7 +9,7 @@ import yaml
 from fake_kubernetes import FakeKubernetes
 from kubeflow_trainer_api import models
 
-from launch import gke, manifests, status, stop
+from launch import gke, manifests, remote, status, stop
 from launch.folder import Folder
 from launch.grid import over, point
 from launch.settings import Gke
@@ -86,6 +86,10 @@ def test_a_multislice_jobset(tmp_path):
     assert jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "tpus"
     assert "exclusive-topology" in next(iter(jobset["metadata"]["annotations"]))
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 7 and pod["terminationGracePeriodSeconds"] == 90
+    values = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert (values["JAX_NUM_PROCESSES"], values["VDIT_HOSTS_OF_SLICE"]) == ("8", "4")
+    environment = remote.joined({"VDIT_SLICE": "1", "VDIT_HOST": "2", "VDIT_HOSTS_OF_SLICE": "4"})
+    assert environment["JAX_PROCESS_ID"] == "6"
     assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": jobset["metadata"]["name"]}
 
 
@@ -97,6 +101,7 @@ def test_processes_of_a_gpu_run_find_each_other(tmp_path):
     assert spec["parallelism"] == 2 and container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     values = {item["name"]: item.get("value") for item in container["env"]}
     assert values["JAX_COORDINATOR_ADDRESS"] == f"{name}-workers-0-0.{name}:8476" and values["JAX_NUM_PROCESSES"] == "2"
+    assert {"VDIT_SLICE", "VDIT_HOST", "VDIT_HOSTS_OF_SLICE"} < values.keys()
     assert "XLA_FLAGS" in json.loads(config["data"]["run.json"])["environment"]
 
 

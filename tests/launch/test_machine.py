@@ -47,23 +47,30 @@ fi
 """
 
 
-class Machine:
-    """A TPU host, seen from outside."""
+HOSTNAME = """#!/bin/sh
+if [ "$1" = -I ]; then echo 127.0.0.1 ::1; else echo host-{}; fi
+"""
 
-    def __init__(self, root: Path, workers: int, steps: int):
-        self.root, self.standin, self.bucket = root / "opt" / "it's a $(root)", root / "standin", root / "bucket"
+
+class Machine:
+    """A TPU host, seen from outside; the hosts of a slice share the bucket."""
+
+    def __init__(self, root: Path, steps: int, hosts: int = 1, number: int = 0):
+        self.root, self.standin = root / f"opt{number}" / "it's a $(root)", root / f"standin{number}"
+        self.bucket = root / "bucket"
         self.standin.mkdir()
-        for name, text in (("gcloud", GCLOUD), ("python3.13", PYTHON), ("hostname", "#!/bin/sh\necho host-a\n")):
+        for name, text in (("gcloud", GCLOUD), ("python3.13", PYTHON), ("hostname", HOSTNAME.format(number))):
             (self.standin / name).write_text(text)
             (self.standin / name).chmod(0o755)
         made = sweeping.sweep(over("seed", 5), root, train={"steps": steps, "checkpoint_every": 1000, "log_every": 10})
         self.run = made.runs[0]
         settings = QueuedResources(project="p", zone="z", topology="v5e:2x2", bucket=str(self.bucket))
         staged = cloud.data_sets(self.run, settings)
-        shutil.copytree(tiny.dataset(), staged[0].source)
+        shutil.copytree(tiny.dataset(), staged[0].source, dirs_exist_ok=True)
         code, head = cloud.git("rev-parse", "--show-toplevel"), cloud.git("rev-parse", "HEAD")
         self.attributes = queued_resources.metadata(made, self.run, settings, head, code, "1-now")
-        self.attributes["vdit-workers"] = str(workers)
+        self.attributes |= {"vdit-hosts": str(hosts), "agent-worker-number": str(number)}
+        self.devices = 2 // hosts
         self.folder = Path(self.attributes["vdit-folder"])
         self.metadata = _metadata_server(self.attributes)
 
@@ -71,7 +78,7 @@ class Machine:
         host = f"127.0.0.1:{self.metadata.server_address[1]}"
         path = f"{self.standin}:{os.environ['PATH']}"
         more = {"VDIT_ROOT": str(self.root), "GCE_METADATA_HOST": host, "STANDIN": str(self.standin), "PATH": path}
-        return tiny.environment(REAL_PYTHON=sys.executable, VDIT_PAUSE="0.1", **more)
+        return tiny.environment(self.devices, REAL_PYTHON=sys.executable, VDIT_PAUSE="0.1", **more)
 
     def boot(self) -> subprocess.Popen:
         return subprocess.Popen(["bash", str(MACHINE / "startup.sh")], env=self.environment())
@@ -114,49 +121,32 @@ def _metadata_server(attributes: dict[str, str]) -> http.server.ThreadingHTTPSer
 
 @pytest.fixture
 def machine(tmp_path):
+    (made,) = _machines(tmp_path, steps=300)
+    yield made
+    _close([made])
+
+
+def _machines(root: Path, steps: int, hosts: int = 1) -> list[Machine]:
     if not (Path(__file__).parents[2] / ".git").exists():
         pytest.skip("this is not a git checkout: the startup script is NOT tested")
-    made = Machine(tmp_path, workers=2, steps=300)
-    yield made
-    made.metadata.shutdown()
-    made.metadata.server_close()
+    return [Machine(root, steps, hosts, number) for number in range(hosts)]
 
 
-def test_clones_installs_trains_is_preempted_and_goes_on(machine):
-    (machine.standin / "no-network").touch()  # pip fails once
-    other = machine.folder / "workers" / "1-now" / "host-b"
-    first = machine.boot()
-    try:
-        machine.wait(lambda: (machine.folder / "workers" / "1-now" / "host-a").exists())
-        time.sleep(0.5)
-        assert machine.step() == 0 and "step" not in machine.log()  # it waits for the other host
-        other.write_text("ready\n")
-        machine.wait(lambda: machine.step() >= 20)
-        subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=60, check=True)
-        assert first.wait(30) == 75, machine.log()
-    finally:
-        first.kill()
-    assert "try 1 of 5 failed" in machine.log() and "stopped as asked, after step" in machine.log()
-    (saved,) = checkpoint_steps(machine.folder)
-    assert 20 <= saved < 300 and not machine.asked("delete") and not (machine.folder / "exit").exists()
-    assert (machine.folder / "logs" / "host-a.log").read_text().endswith("ends with status 75\n")
-    installs = (machine.standin / "pip.log").read_text().splitlines()
-    assert len(installs) == 2 and f"--editable {machine.root}/src[tpu,cloud]" in installs[1]
-    assert cloud.git("rev-parse", "HEAD") in (machine.root / "installed").read_text()
+def _close(machines: list[Machine]) -> None:
+    for machine in machines:
+        machine.metadata.shutdown()
+        machine.metadata.server_close()
 
-    again = machine.boot()
-    try:
-        machine.wait(lambda: (machine.folder / "workers" / "1-now" / "host-a.exit").exists())
-        time.sleep(0.3)
-        assert again.poll() is None and not machine.asked("delete")  # it waits for the other host's end
-        other.with_suffix(".exit").write_text("0\n")
-        assert again.wait(60) == 0, machine.log()
-    finally:
-        again.kill()
-    assert len((machine.standin / "pip.log").read_text().splitlines()) == 2  # installed already
+
+def shut_down(machine: Machine) -> None:
+    """As when the cloud takes it away."""
+    subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=60, check=True)
+
+
+def assert_finished(machine: Machine, steps: int) -> None:
     rows = read_metrics(machine.folder)
-    assert [row["step"] for row in rows if "validation" not in row] == list(range(10, 301, 10))
-    assert json.loads((machine.folder / "result.json").read_text())["steps"] == 300
+    assert [row["step"] for row in rows if "validation" not in row] == list(range(10, steps + 1, 10))
+    assert json.loads((machine.folder / "result.json").read_text())["steps"] == steps
     assert (machine.folder / "exit").read_text().split() == ["1-now", "0"]
     name = queued_resources.name_of(machine.run.id)
     (deleted,) = machine.asked("delete")
@@ -164,8 +154,58 @@ def test_clones_installs_trains_is_preempted_and_goes_on(machine):
     assert not (machine.root / "pid").exists()
 
 
+def test_clones_installs_trains_is_preempted_and_goes_on(machine):
+    (machine.standin / "no-network").touch()  # pip fails once
+    first = machine.boot()
+    try:
+        machine.wait(lambda: machine.step() >= 20)
+        shut_down(machine)
+        assert first.wait(30) == 75, machine.log()
+    finally:
+        first.kill()
+    assert "try 1 of 5 failed" in machine.log() and "stopped as asked, after step" in machine.log()
+    (saved,) = checkpoint_steps(machine.folder)
+    assert 20 <= saved < 300 and not machine.asked("delete") and not (machine.folder / "exit").exists()
+    assert (machine.folder / "logs" / "host-0.log").read_text().endswith("ends with status 75\n")
+    installs = (machine.standin / "pip.log").read_text().splitlines()
+    assert len(installs) == 2 and f"--editable {machine.root}/src[tpu,cloud]" in installs[1]
+    assert cloud.git("rev-parse", "HEAD") in (machine.root / "installed").read_text()
+    again = machine.boot()
+    try:
+        assert again.wait(120) == 0, machine.log()
+    finally:
+        again.kill()
+    assert len((machine.standin / "pip.log").read_text().splitlines()) == 2  # installed already
+    assert_finished(machine, 300)
+
+
+@pytest.mark.nightly
+def test_two_hosts_wait_for_each_other_and_share_a_run(tmp_path):
+    """The signal reaches one of them only: both stop after the same step, and both go on."""
+    hosts = _machines(tmp_path, steps=2000, hosts=2)
+    first, second = hosts
+    processes = [first.boot()]
+    try:
+        first.wait(lambda: (first.folder / "workers" / "1-now" / "0").exists())
+        time.sleep(1)
+        assert "step" not in first.log()
+        processes.append(second.boot())
+        first.wait(lambda: first.step() >= 20, 200)
+        shut_down(second)
+        assert [process.wait(60) for process in processes] == [75, 75], first.log() + second.log()
+        (saved,) = checkpoint_steps(first.folder)
+        assert 20 <= saved < 2000 and not first.asked("delete")
+        processes = [host.boot() for host in hosts]
+        assert [process.wait(300) for process in processes] == [0, 0], first.log() + second.log()
+    finally:
+        for process in processes:
+            process.kill()
+        _close(hosts)
+    assert_finished(first, 2000)
+    assert not second.asked("delete")
+
+
 def test_a_mistake_ends_the_machine_with_its_reason(machine):
-    machine.attributes["vdit-workers"] = "1"
     told = json.loads(machine.attributes["vdit-run"])
     told["arguments"].append("--config.model.widht=3")
     machine.attributes["vdit-run"] = json.dumps(told)

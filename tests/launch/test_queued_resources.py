@@ -237,7 +237,10 @@ def test_the_real_client_creates_watches_recreates_and_deletes(client, tmp_path,
     assert node["acceleratorType"] == "v5litepod-16" and node["runtimeVersion"] == "v2-alpha-tpuv5-lite"
     assert node["serviceAccount"]["email"] == "me@example.org" and node["labels"]["vdit-run"] == run
     attributes = node["metadata"]
-    assert attributes["startup-script"].startswith("#!/usr/bin/env bash") and attributes["vdit-workers"] == "4"
+    assert attributes["startup-script"].startswith("#!/usr/bin/env bash") and (
+        attributes["vdit-hosts"],
+        attributes["vdit-slices"],
+    ) == ("4", "1")
     told = json.loads(attributes["vdit-run"])
     assert f"--config.data.split={HOSTILE}" in told["arguments"]
     assert f"--config.data.captions={('a b', HOSTILE)!r}" in told["arguments"]
