@@ -16,7 +16,7 @@ from vdit.config import UserError, run_main
 
 
 def joined(environment: dict[str, str]) -> dict[str, str]:
-    """The environment with JAX_PROCESS_ID, where the cluster gives a slice's number and a host's number in it instead."""
+    """The environment with JAX_PROCESS_ID, where the cluster numbers slices and the hosts of a slice instead."""
     names = ("VDIT_SLICE", "VDIT_HOST", "VDIT_HOSTS_OF_SLICE")
     if not all(environment.get(name) for name in names):
         return environment
