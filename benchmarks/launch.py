@@ -132,7 +132,8 @@ def disturbed(runs: int, share: float = 0.3, steps: int = 80) -> dict[str, Any]:
         build = [f"--out={data}", "--source=physics", "--limit=60", "--text_encoder=none"]
         subprocess.run([sys.executable, "-m", "data_pipelines.build", *build], check=True, stdout=subprocess.DEVNULL)
         config.write_text(EXPERIMENT.format(data=str(data)).replace('"steps": 80', f'"steps": {steps}'))
-        planned = sweeps.expand(str(config), over("seed", *range(runs)))
+        rates = over("optimizer.learning_rate", *(round(1e-3 * (1 + n / 4), 6) for n in range(runs)))  # one program
+        planned = sweeps.expand(str(config), rates)
         values = settings.Local(at_once=2, cpu_devices=2, restarts=1000, backoff=0.1)
 
         def launch(name: str) -> Folder:

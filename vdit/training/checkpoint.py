@@ -17,6 +17,7 @@ from etils import epath
 from vdit.config import TrainConfig, UserError
 from vdit.safetensors_io import check_tensors
 from vdit.training.step import TrainState
+from vdit.training.workdir import is_remote
 
 FORMAT = 1
 
@@ -68,7 +69,8 @@ class Checkpoints:
                 ]
             ),
         )
-        self._manager = ocp.CheckpointManager(self.path.resolve(), options=options)
+        where = self.path if is_remote(self.path) else self.path.resolve()  # which would spoil gs://
+        self._manager = ocp.CheckpointManager(where, options=options)
 
     @property
     def latest(self) -> int | None:

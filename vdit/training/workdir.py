@@ -101,10 +101,18 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def write_json(path: epath.Path, values: Any) -> None:
-    """Writes through a temporary file, so that a reader never sees half of it."""
+    """Writes a JSON file; a reader never sees half of it."""
+    write_whole(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Writes through a temporary file, so that no reader sees half of it; objects in buckets appear whole anyway."""
     path = epath.Path(path)
+    if is_remote(path):
+        path.write_text(text)
+        return
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 
