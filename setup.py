@@ -6,7 +6,9 @@ from setuptools import find_packages, setup
 
 TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/splash_attention.py calls is not public
 SHOTS = "scenedetect-headless>=0.7"
+CLOUD = "gcsfs>=2026.1"
 TEST = [
+    CLOUD,
     TOKAMAX,
     "hypothesis>=6.100",
     "ipykernel>=6.29",
@@ -72,7 +74,7 @@ setup(
             "efficientnet-lite-pytorch==0.1.0",
         ],
         "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],
-        "cloud": ["gcsfs>=2026.1"],
+        "cloud": [CLOUD],
         "profile": ["xprof>=2.20"],
         "figures": ["kaleido>=1"],
     },
