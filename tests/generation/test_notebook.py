@@ -1,0 +1,52 @@
+"""notebooks/sample.ipynb runs from the first cell to the last, with a model that is hardly trained."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+import tiny
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "sample.ipynb"
+SMALL = {
+    'PROMPT = "A large red ball glides right."': 'PROMPT = ""',  # captions need weights that come over the network
+    'SECOND = "A small blue ball moving up and left bounces inside four walls."': 'SECOND = ""',
+    "STEPS = 1200": "STEPS = 5",
+    "CLIPS = 3000": "CLIPS = 40",
+    'TEXT_ENCODER = "minilm"': 'TEXT_ENCODER = "none"',
+}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """(folder, notebook with outputs)."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    for theirs, ours in SMALL.items():
+        assert theirs in parameters.source
+        parameters.source = parameters.source.replace(theirs, ours)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("steps=16", "steps=2")
+    folder = tmp_path_factory.mktemp("notebook")
+    environment = tiny.environment()
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment)  # raises if a cell does
+    return folder, notebook
+
+
+def test_every_way_to_prompt_makes_a_video_and_shows_it(executed):
+    folder, notebook = executed
+    names = {path.stem for path in (folder / "out").glob("*.mp4")}
+    assert names == {
+        *("text", "text-two", "text-three", "ball", "from-first", "to-last", "both-ends"),
+        *("extended", "backward", "loop", "connected", "edited", "inpainted"),
+    }
+    shown = "".join(
+        output.get("data", {}).get("text/html", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
+    assert shown.count("<video") == len(names)
+
+
+def test_it_is_stored_without_outputs():
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
