@@ -16,6 +16,7 @@ TEST = [
     "mypy>=1.15",
     "kubeflow-trainer-api>=2.3",
     "matplotlib>=3.9",
+    "mediapy>=1.2",
     "nbclient>=0.10",
     "pytest>=8.3",
     "ruff>=0.12",
