@@ -74,7 +74,7 @@ def plan_timing(media: Media, wanted: float) -> Timing:
 
 
 def evened(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
-    """Decodes the file and yields (number in the file, frame): every frame of an even video, else those of its grid.
+    """Decodes the file and yields (number, frame): every frame of an even video, else the one at each point of its grid.
 
     A frame that the file has and the decoder left out makes the next one a problem.
     """
@@ -82,15 +82,16 @@ def evened(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
     if timing.even:
         yield from checked
         return
-    start, count, previous = float(timing.times[0]), 0, None
+    start, count = float(timing.times[0]), 0
     slack = min(ROUNDING, 0.25 / timing.fps)
-    for number, frame in checked:
+    previous: Frame | None = None
+    for _, frame in checked:
         while previous is not None and start + count / timing.fps < frame.time - slack:
-            yield previous
+            yield count, previous
             count += 1
-        previous = (number, frame)
+        previous = frame
     if previous is not None:
-        yield previous
+        yield count, previous
 
 
 def _checked(media: Media, times: np.ndarray) -> Iterator[tuple[int, Frame]]:

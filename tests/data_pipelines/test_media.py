@@ -221,6 +221,16 @@ def test_fewer_frames_per_second(tmp_path: pathlib.Path) -> None:
     assert "kept 1 of 3 frames" in clip.notes
 
 
+def test_a_long_hold_is_split_into_distinct_pieces(tmp_path: pathlib.Path) -> None:
+    """One frame that is shown for many points of the grid, over several pieces."""
+    times = [0, 0.1, 0.2, 0.3, 4.0, 4.1, 4.2, 4.3, 4.4, 4.5]
+    path = write_video(tmp_path / "a.mkv", [grey(10 + 4 * i) for i in range(10)], 10, times=times)
+    *pieces, cut = read_all(path, max_frames=1)
+    assert isinstance(cut, Cut) and len(pieces) == 10
+    assert len({piece.id for piece in pieces}) == len({piece.item for piece in pieces}) == 10
+    assert [levels(piece)[0] for piece in pieces] == [0, 3, 3, 3, 3, 3, 3, 3, 4, 9]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_uneven_frame_times_keep_the_time(tmp_path: pathlib.Path, suffix: str) -> None:
     """Frame i is shown from times[i] on: at every point of the new grid the frame seen then."""
