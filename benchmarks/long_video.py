@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     from data_pipelines.store import Dataset
     from vdit import video_io
-    from vdit.evaluation.drift import drift
+    from vdit.evaluation.drift import drift, level
     from vdit.generation.long import extend
     from vdit.training.restore import generator_of, load_run
 
@@ -51,13 +51,12 @@ def main(argv: list[str]) -> None:
     seconds = time.monotonic() - start
     folder = Path(OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    whole = [video[: int(len(video) // fps * fps)] for video in truth]
     result = {
         "checkpoint": f"{run.workdir.name}@{run.position.step}",
         "frames": len(videos[0]),
         "videos": len(videos),
         "generated": drift(videos, fps),
-        "true": {name: float(np.mean([drift([video], fps)[name]["mean"] for video in whole])) for name in TITLES},
+        "true": level(truth),
         "seconds": seconds,
     }
     (folder / "drift.json").write_text(json.dumps(result) + "\n")
@@ -108,8 +107,8 @@ def plot(result: dict[str, Any], width: int = 420, height: int = 240) -> np.ndar
     drifted = result["generated"]
     last = drifted["second"][-1]
     for panel, (name, title) in enumerate(TITLES.items()):
-        values, level = drifted[name], result["true"][name]
-        top = 1.1 * max(*values["high"], level, 1e-6)
+        values, true = drifted[name], result["true"][name]
+        top = 1.1 * max(*values["high"], true, 1e-6)
         left, low, right, high = panel * width + 45, height - 35, (panel + 1) * width - 15, 35
         x = lambda s, left=left, right=right: left + (right - left) * s / last  # noqa: E731
         y = lambda v, top=top, low=low, high=high: low - (low - high) * v / top  # noqa: E731
@@ -126,7 +125,7 @@ def plot(result: dict[str, Any], width: int = 420, height: int = 240) -> np.ndar
             [(x(s), y(v)) for s, v in zip(seconds, values["mean"], strict=True)], fill=(40, 90, 200, 255), width=2
         )
         for dash in range(left, right, 12):
-            draw.line([dash, y(level), dash + 6, y(level)], fill=(200, 60, 40, 255), width=2)
+            draw.line([dash, y(true), dash + 6, y(true)], fill=(200, 60, 40, 255), width=2)
     return np.asarray(image)
 
 

@@ -177,6 +177,9 @@ def test_every_way_to_prompt_in_one_go(run, tmp_path):
     equal(videos[6][-4:], tail[-4:])
     equal(videos[7][0], picture)
     assert (videos[7][-1] != picture).any()  # the group that is the first frame again is not shown
+    for video in videos[7:9]:
+        steps = np.abs(np.diff(video.astype(float), axis=0)).mean((1, 2, 3))
+        assert np.abs(video[-1].astype(float) - video[0]).mean() <= np.median(steps), "the loop has a seam"
     equal(videos[9][0], head[-1])  # a third of the groups at most
     equal(videos[9][-4:], tail[:4])
     assert videos[10].shape == head[:5].shape and (videos[10] != head[:5]).any()

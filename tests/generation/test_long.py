@@ -7,6 +7,7 @@ from small_model import PATCH
 from vdit.config import UserError
 from vdit.generation.long import extend, window_count
 from vdit.generation.request import Request
+from vdit.generation.session import close_loop
 
 
 class Counting:
@@ -68,3 +69,11 @@ def test_many_are_made_together():
         np.testing.assert_array_equal(video[:, 0, 0, 0], seed + np.arange(20))
     with pytest.raises(ValueError, match="of one length"):
         next(extend(generator, [requests[0], Request(np.zeros((1, 5), np.float32), 20, 4, 4, 6.0)], 9))
+
+
+def test_a_loop_is_faded_into_its_first_frame():
+    video = np.zeros((9, 4, 4, 3), np.uint8)
+    video[1:] = 100
+    closed = close_loop(video, 4)
+    np.testing.assert_array_equal(closed[:, 0, 0, 0], [0, 100, 100, 100, 100, 80, 60, 40, 20])
+    assert close_loop(video[:3], 8)[:, 0, 0, 0].tolist() == [0, 67, 33]

@@ -10,8 +10,6 @@ import numpy as np
 from vdit.evaluation.adherence import seen
 from vdit.evaluation.intervals import bootstrap_mean
 
-MEASURES = ("ink", "sharpness", "balls")
-
 
 def colour(video_TYXC: np.ndarray) -> np.ndarray:
     """How far each uint8 frame is from white on average, over channels too, 0..255: it grows if colours run away."""
@@ -31,6 +29,16 @@ def balls(video_TYXC: np.ndarray) -> np.ndarray:
     return np.array([len(seen(frame[None])) for frame in video_TYXC], float)
 
 
+MEASURES = {"ink": colour, "sharpness": sharpness, "balls": balls}
+
+
+def level(videos: Sequence[np.ndarray]) -> dict[str, float]:
+    """The mean of each measure over all frames of videos of any lengths."""
+    return {
+        name: float(np.mean(np.concatenate([measure(video) for video in videos]))) for name, measure in MEASURES.items()
+    }
+
+
 def drift(videos: Sequence[np.ndarray], fps: float) -> dict[str, Any]:
     """Each measure's mean over every second of videos of one length, with its 95% interval over the videos.
 
@@ -39,7 +47,7 @@ def drift(videos: Sequence[np.ndarray], fps: float) -> dict[str, Any]:
     """
     edges = np.arange(0, len(videos[0]) + 1e-6, fps).round().astype(int)
     out: dict[str, Any] = {"second": (edges[1:] / fps).tolist()}
-    for name, measure in zip(MEASURES, (colour, sharpness, balls), strict=True):
+    for name, measure in MEASURES.items():
         values_ET = np.array([measure(video) for video in videos])
         means = [bootstrap_mean(values_ET[:, a:b].mean(1)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
         out[name] = {

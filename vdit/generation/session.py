@@ -22,6 +22,9 @@ from vdit.models.text_encoders import load_text_encoder
 STRIP = 8
 """Frames of a strip."""
 
+FADE_GROUPS = 2
+"""Groups at the end of a loop that are faded into its first frame."""
+
 
 class Session:
     """Makes videos with one model and one way of denoising.
@@ -93,7 +96,7 @@ class Session:
             )
             for i, video_TYXC in zip(whole, videos, strict=True):
                 if asks[i].loop:
-                    video_TYXC = video_TYXC[: -patch.time]  # the last group is the first frame again
+                    video_TYXC = close_loop(video_TYXC[: -patch.time], FADE_GROUPS * patch.time)
                 path = Path(asks[i].out)
                 values = self._about(asks[i], video_TYXC.shape)
                 files = outputs.write_video(path, video_TYXC, self.fps, self._scale, values)
@@ -200,6 +203,17 @@ class Session:
         frames, height, width = shape[:3]
         names = " and ".join(filter(None, [", ".join(map(str, files[:-1])), str(files[-1])]))
         return f"{names}: {frames} frame{'s' * (frames > 1)} of {width}x{height} at {self.fps:g} frames/s"
+
+
+def close_loop(video_TYXC: np.ndarray, count: int) -> np.ndarray:
+    """Fades the last `count` frames into the first, which is to follow them.
+
+    A jump that is left from the last frame to the first is so divided by count + 1.
+    """
+    count = min(count, len(video_TYXC) - 1)
+    share_T111 = (np.arange(1, count + 1) / (count + 1))[:, None, None, None]
+    tail = video_TYXC[len(video_TYXC) - count :] * (1 - share_T111) + video_TYXC[0] * share_T111
+    return np.concatenate([video_TYXC[: len(video_TYXC) - count], np.round(tail).astype(np.uint8)])
 
 
 def _extendable(ask: Ask, given: Given) -> bool:
