@@ -229,6 +229,7 @@ class DiffusionConfig:
     Attributes:
       logit_mean, logit_std: times are sigmoid(normal(mean, std)) before the shift (Esser et al. 2024).
       size_shift: shift times towards noise for larger clips (Open-Sora 2.0).
+      shift: shift them by this factor besides, whatever the size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
       modes: which patches are given, in which share of the examples.
       forcing: share of examples in which every group has a time of its own (diffusion forcing, Chen et al. 2024), so
         that later groups can be sampled noisier than earlier ones.
@@ -240,6 +241,7 @@ class DiffusionConfig:
     logit_mean: float = 0.0
     logit_std: float = 1.0
     size_shift: bool = True
+    shift: float = 1.0
     modes: Modes = Modes(text=0.4, first_frame=0.2, two_groups=0.4)
     forcing: float = 0.0
     caption_dropout: float = 0.1
@@ -250,6 +252,8 @@ class DiffusionConfig:
         for name in ("forcing", "caption_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"diffusion.{name}={getattr(self, name):g} is not a share from 0 to 1")
+        if self.shift <= 0:
+            raise UserError(f"diffusion.shift={self.shift:g} must be positive; 1 shifts nothing")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,3 +71,11 @@ def test_logit_normal_quantiles():
     normal = np.array([-1e4, -1.0, 0.0, 1.0, 1e4], np.float32)
     found = flow.logit_normal(normal, 0.5, 2.0)
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.clip(0.5 + 2.0 * normal, -80, 80))), rtol=1e-5, atol=1e-30)
+
+
+def test_a_constant_shift_multiplies_that_of_the_size():
+    time, grid = np.linspace(0, 1, 7), np.array([5, 16, 16])
+    both = flow.shift_as_configured(time, grid, True, 3.0)
+    np.testing.assert_allclose(both, flow.scale_time(time, 3.0 * np.sqrt(5)), rtol=1e-6)
+    np.testing.assert_allclose(flow.shift_as_configured(time, grid, False, 5.0), 5 * time / (1 + 4 * time))
+    assert flow.shift_as_configured(time, grid, False, 1.0) is time

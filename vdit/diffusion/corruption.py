@@ -183,4 +183,4 @@ def _times(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig) -> jax.
     """The training distribution's time at each quantile; `grid` has one more axis."""
     normal = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-6, 1 - 1e-6))
     times = flow.logit_normal(normal, config.logit_mean, config.logit_std)
-    return flow.shift_time(times, grid) if config.size_shift else times
+    return flow.shift_as_configured(times, grid, config.size_shift, config.shift)

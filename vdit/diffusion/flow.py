@@ -50,7 +50,18 @@ def shift_time(time: Array, grid: Array) -> Array:
     spatial = (grid[..., 1] * grid[..., 2]).astype(xp.float32)
     groups = xp.maximum(grid[..., 0], 1).astype(xp.float32)
     alpha = xp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * xp.sqrt(groups)
+    return scale_time(time, alpha)
+
+
+def scale_time(time: Array, alpha: Array | float) -> Array:
+    """A t / (1 + (a - 1) t): the time at which noise over signal is `alpha` times that at t; 1 changes nothing."""
     return alpha * time / (1 + (alpha - 1) * time)
+
+
+def shift_as_configured(time: Array, grid: Array, size_shift: bool, shift: float) -> Array:
+    """Times shifted for the size of clips, and by a constant; see `config.DiffusionConfig`."""
+    time = shift_time(time, grid) if size_shift else time
+    return time if shift == 1 else scale_time(time, shift)
 
 
 def logit_normal(normal: Array, mean: float, std: float) -> Array:

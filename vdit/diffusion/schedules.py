@@ -52,7 +52,7 @@ SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
 }
 
 
-def schedule(name: str, steps: int, grid: Grid, size_shift: bool, start: float = 1.0) -> np.ndarray:
+def schedule(name: str, steps: int, grid: Grid, size_shift: bool, start: float = 1.0, shift: float = 1.0) -> np.ndarray:
     """Times of a clip, float64 times_S with S = steps + 1, falling from 1 (or `start`) to 0.
 
     Args:
@@ -61,6 +61,7 @@ def schedule(name: str, steps: int, grid: Grid, size_shift: bool, start: float =
       grid: the clip's patches.
       size_shift: whether times are shifted towards noise for larger clips, as in training.
       start: time to start from, before the shift.
+      shift: constant shift, as in training.
 
     Raises:
       UserError: if there is no schedule of that name.
@@ -68,4 +69,4 @@ def schedule(name: str, steps: int, grid: Grid, size_shift: bool, start: float =
     if name not in SCHEDULES:
         raise UserError(f"--schedule={name} is not one of {', '.join(SCHEDULES)}")
     times_S = start * SCHEDULES[name](steps)
-    return flow.shift_time(times_S, np.array(grid)) if size_shift else times_S
+    return flow.shift_as_configured(times_S, np.array(grid), size_shift, shift)

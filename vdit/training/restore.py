@@ -12,12 +12,15 @@ from vdit.models.autoencoders import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.loop import Run, open_run
+from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
 from vdit.training.weights_folder import open_weights
 from vdit.training.workdir import is_export, read_config, read_json
 
 
 def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:
     """The run of a workdir at its newest checkpoint, or at `step`, or of a folder that vdit.export wrote.
+
+    The folder of a published Wan 2.1 pipeline is taken too (see `published`).
 
     Args:
       workdir: its folder.
@@ -31,10 +34,12 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     config = read_config(path)
     if data:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
-    if is_export(path):
+    if is_export(path) or is_pipeline(path):
         if step is not None:
-            raise UserError(f"{workdir} is an export, of one step; leave --step out")
-        return open_weights(config, path, read_json(path / "dataset.json"))
+            raise UserError(f"{workdir} holds the weights of one step; leave --step out")
+        if is_export(path):
+            return open_weights(config, path, read_json(path / "dataset.json"))
+        return open_weights(on_this_backend(config), path, pipeline_meta(path))
     if not checkpoint_steps(path):
         raise UserError(f"{workdir} has no checkpoint yet; train it with python -m vdit.train --workdir={workdir}")
     return open_run(config, path, read_json(path / "dataset.json"), step)

@@ -22,7 +22,7 @@ from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named
 from vdit.training.loop import Run, interface_of
 from vdit.training.step import TrainState, abstract_state
-from vdit.training.workdir import EXPORT, plain, read_json, write_json
+from vdit.training.workdir import EXPORT, is_export, plain, read_json, write_json
 
 FILE_BYTES = 5_000_000_000
 """Weights of more than this are spread over several files, as is usual."""
@@ -88,7 +88,7 @@ def _describe(run: Run, folder: Path, files: dict[str, list[str]], leaves: dict[
 
 
 def open_weights(config: Config, folder: epath.Path, meta: dict[str, Any]) -> Run:
-    """The run that was exported, to be sampled or evaluated; it has no optimiser state.
+    """The run that was exported, or a published pipeline, to be sampled or evaluated; it has no optimiser state.
 
     Raises:
       UserError: if the weights are damaged or not of the model.
@@ -97,7 +97,7 @@ def open_weights(config: Config, folder: epath.Path, meta: dict[str, Any]) -> Ru
     with use_mesh(mesh):
         graph, like = abstract_state(config, interface, mesh)
         params = load_params(str(folder), config, interface, like.params)
-    position = Position(**read_json(folder / EXPORT)["position"])
+    position = Position(**read_json(folder / EXPORT)["position"]) if is_export(folder) else Position()
     state = TrainState(jnp.int32(position.step), params, params, None)
     shape = flops.shape_of(config.model, interface.patch, interface.text)
     return Run(config, folder, meta, mesh, graph, state, position, shape)

@@ -13,6 +13,7 @@ from etils import epath
 
 from vdit.config import Config, UserError, build
 from vdit.training.identity import flat, identity, plain
+from vdit.training.published import is_pipeline, pipeline_config
 
 PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -72,11 +73,13 @@ def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
 
 
 def read_config(workdir: epath.PathLike) -> Config:
-    """The config of the run in a workdir.
+    """The config of the run in a workdir, or of a published pipeline in its folder.
 
     Raises:
       UserError: if there is none.
     """
+    if is_pipeline(epath.Path(workdir)):
+        return pipeline_config(epath.Path(workdir))
     return build(read_json(epath.Path(workdir) / "config.json"), Config)
 
 
