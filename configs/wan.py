@@ -1,6 +1,6 @@
 """Fine-tunes Wan 2.1 text to video (the sizes are those of 1.3B; those of init_from count) on images and 480-row clips.
 
-Build the data with the autoencoder and text encoder of the pipeline and start from its transformer, as docs/wan.md says.
+Build the data with the autoencoder and text encoder of the pipeline and start from its transformer: see docs/wan.md.
 Compiled for TPUs, not trained: there was none.
 """
 
