@@ -140,26 +140,28 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     path = Path(VIDEO.value) if VIDEO.value else film.film_path("")
     report = lambda text: print(text, "...", file=sys.stderr, flush=True)  # noqa: E731
-    rows = [compare(path, int(tokens), report) for tokens in TOKENS.value]
-    report("long file")
-    long = long_file(LONG_MINUTES.value) if LONG_MINUTES.value else None
-    if JSON.value:
-        print(json.dumps({"video": path.name, "rows": rows, "long": long}))
-        return
-    print(f"{path.name}, frames per second of processor time\n")
-    print("| tokens | size | bare | bare, one scaler | build | build / bare | build / one scaler | peak MiB |")
-    print("| --: | --: | --: | --: | --: | --: | --: | --: |")
-    for row in rows:
+    show = (lambda _: None) if JSON.value else (lambda text: print(text, flush=True))
+    show(f"{path.name}, frames per second of processor time\n")
+    show("| tokens | size | bare | bare, one scaler | build | build / bare | build / one scaler | peak MiB |")
+    show("| --: | --: | --: | --: | --: | --: | --: | --: |")
+    rows = []
+    for tokens in TOKENS.value:
+        rows.append(row := compare(path, int(tokens), report))
         rates = " | ".join(f"{row[name]:.0f}" for name in ("bare", "bare, one scaler", "build"))
         ratios = f"**{row['over bare']:.2f}** | {row['over bare, one scaler']:.2f}"
-        print(f"| {row['tokens']} | {row['size']} | {rates} | {ratios} | {row['peak_mib']:.0f} |")
-    if long:
+        show(f"| {row['tokens']} | {row['size']} | {rates} | {ratios} | {row['peak_mib']:.0f} |")
+    long = None
+    if LONG_MINUTES.value:
+        report("long file")
+        long = long_file(LONG_MINUTES.value)
         for key in ("a tenth", "all"):
             each = long[key]
-            print(
+            show(
                 f"\nlong file, {key} of {long['minutes']} minutes: {each['frames']} frames in {each['seconds']:.0f} s, "
                 f"largest process {each['peak_mib']:.0f} MiB"
             )
+    if JSON.value:
+        print(json.dumps({"video": path.name, "rows": rows, "long": long}))
 
 
 if __name__ == "__main__":
