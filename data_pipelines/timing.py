@@ -74,7 +74,7 @@ def plan_timing(media: Media, wanted: float) -> Timing:
 
 
 def evened(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
-    """Decodes the file and yields (number, frame): every frame of an even video, else the one at each point of its grid.
+    """Decodes the file and yields (number, frame): every frame of an even video, else the one at each grid point.
 
     A frame that the file has and the decoder left out makes the next one a problem.
     """
