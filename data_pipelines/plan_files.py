@@ -45,9 +45,10 @@ class PlanFiles:
     def load(self, epoch: int) -> EpochPlan | None:
         """An epoch that lies here, memory-mapped; None if it does not."""
         folder = self.folder / f"epoch-{epoch}"
-        if not folder.is_dir():
+        try:
+            return EpochPlan(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES})
+        except FileNotFoundError:  # never planned, or removed by a process that is further on
             return None
-        return EpochPlan(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES})
 
     def save(self, epoch: int, plan: EpochPlan) -> EpochPlan:
         """Writes an epoch and gives it back memory-mapped.
