@@ -39,7 +39,7 @@ def attention(
         the first where the heads can be divided, for it moves less.
 
     Returns:
-      out_BHLK, 0 in padding slots.
+      out_BHLK; in padding slots finite and of no meaning, and its gradient there must be 0.
 
     Raises:
       UserError: for a backend that is not known, or one that cannot do what is asked; none ignores segments.
@@ -59,11 +59,10 @@ def attention(
     else:
         function = exchange_heads(_local(backend, block))
 
-    def masked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
-        out = function(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, segments)
-        return jnp.where((segments > 0)[:, None, :, None], out, 0)
+    def scaled(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        return function(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, segments)
 
-    local = jax.shard_map(masked, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
+    local = jax.shard_map(scaled, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
     return local(q_BHLK, k_BHLK, v_BHLK, segments_BL)
 
 

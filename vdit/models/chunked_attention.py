@@ -173,7 +173,8 @@ def _forward(
     wide = [_wide(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)]
     head, length = functools.partial(_forward_head, block=block), q_BHLK.shape[2]
     out_BHLK, lse_BHL1 = _each_head(head, wide, jax.vmap(_ranges)(q_segments_BL, k_segments_BM))
-    return out_BHLK[:, :, :length].astype(q_BHLK.dtype), lse_BHL1[:, :, :length, 0]
+    out_BHLK = jnp.where((q_segments_BL > 0)[:, None, :, None], out_BHLK[:, :, :length], 0)
+    return out_BHLK.astype(q_BHLK.dtype), lse_BHL1[:, :, :length, 0]
 
 
 def _backward(

@@ -75,12 +75,31 @@ def exchange_heads(attend: Attend) -> Attend:
     """Attention of rows over `context` that gives every device whole rows of a part of its heads."""
 
     def exchanged(q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
-        swap = functools.partial(jax.lax.all_to_all, axis_name="context", tiled=True)
         whole_BL = jax.lax.all_gather(segments_BL, "context", axis=1, tiled=True)
-        q, k, v = (swap(x, split_axis=1, concat_axis=2) for x in (q, k, v))
-        return swap(attend(q, k, v, whole_BL), split_axis=2, concat_axis=1)
+        return _all_heads(attend(_all_tokens(q), _all_tokens(k), _all_tokens(v), whole_BL))
 
     return exchanged
+
+
+def _swap(x_BCHLK: jax.Array) -> jax.Array:
+    """Gives part c of C to device c; returns the parts that the devices gave."""
+    return jax.lax.all_to_all(x_BCHLK, "context", split_axis=1, concat_axis=1, tiled=True)
+
+
+def _all_tokens(x_BHLK: jax.Array) -> jax.Array:
+    """From all heads of some tokens to all tokens of some heads."""
+    batch, heads, length, width = x_BHLK.shape
+    parts = jax.lax.axis_size("context")
+    x_BCHLK = _swap(x_BHLK.reshape(batch, parts, heads // parts, length, width))
+    return x_BCHLK.swapaxes(1, 2).reshape(batch, heads // parts, parts * length, width)
+
+
+def _all_heads(x_BHLK: jax.Array) -> jax.Array:
+    """The inverse of `_all_tokens`."""
+    batch, heads, length, width = x_BHLK.shape
+    parts = jax.lax.axis_size("context")
+    x_BHCLK = x_BHLK.reshape(batch, heads, parts, length // parts, width)
+    return _swap(x_BHCLK.swapaxes(1, 2)).reshape(batch, heads * parts, length // parts, width)
 
 
 def ring(kernel: Kernel) -> Attend:

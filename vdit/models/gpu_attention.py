@@ -46,7 +46,7 @@ def gpu_attention(
     for name in implementations:
         try:
             out_BLHK = api.IMPLEMENTATIONS[name](q, k, v, mask=mask, logits_scale=1.0)
-            return out_BLHK.swapaxes(1, 2)
+            return jnp.where((segments_BL > 0)[:, None, :, None], out_BLHK.swapaxes(1, 2), 0)
         except (NotImplementedError, KeyError) as error:
             reasons.append(f"{name}: {error}")
     raise UserError(f"model.attention=gpu: no kernel here honours segments ({'; '.join(reasons)})")

@@ -2,7 +2,8 @@
 
 This file is all that knows the inside of tokamax. The kernel walks a list of (query block, key block) pairs; its public
 makers derive the list from a dense mask, here it comes from the segments' ranges, in a few operations on L / block
-numbers. Inside a block the kernel compares segment ids.
+numbers. Inside a block the kernel compares segment ids. A query in padding matches no key, and gets the mean of some
+values.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,8 +36,22 @@ class Interface:
 
 def rms_norm(x_BLD: jax.Array) -> jax.Array:
     """Root-mean-square normalisation without gain (Zhang & Sennrich 2019); statistics in float32 or wider."""
+    return (x_BLD * rms_factor(x_BLD)).astype(x_BLD.dtype)
+
+
+def rms_factor(x_BLD: jax.Array) -> jax.Array:
+    """One over the root mean square of every token, factor_BL1."""
     wide = x_BLD.astype(jnp.promote_types(x_BLD.dtype, jnp.float32))
-    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)).astype(x_BLD.dtype)
+    return jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """An array that is in memory before it is used.
+
+    Elementwise work that XLA fuses into a matrix product is done anew for every tile of it; by the TPU compiler's own
+    count the product then runs at 0.6 to 0.7 of its peak instead of 0.9.
+    """
+    return jax.lax.optimization_barrier(x)
 
 
 def remat(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
@@ -78,26 +92,33 @@ class Block(nnx.Module):
         self.qk_gain = weight(rngs, (2, k), P(None, None), "vector", fill=1.0)
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
 
-    def __call__(self, x_BLD: jax.Array, modulation_BLD: jax.Array, rotary: Any, segments_BL: jax.Array) -> jax.Array:
+    def __call__(
+        self, x_BLD: jax.Array, modulation: Sequence[jax.Array], rotary: Any, segments_BL: jax.Array
+    ) -> jax.Array:
+        """Tokens after the block; modulation holds six arrays _BLD, see `SpacetimeTransformer`."""
         config, dtype = self.config, x_BLD.dtype
         tokens = jax.typeof(x_BLD).sharding.spec
-        modulation_BLD = modulation_BLD + self.table[...].reshape(-1).astype(dtype)
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(modulation_BLD, 6, axis=-1)
+        own = self.table[...].astype(dtype)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (x + own[i] for i, x in enumerate(modulation))
 
-        h_BLD = rms_norm(x_BLD) * (1 + scale_a) + shift_a
-        heads = P(None, tokens[0], "tensor", tokens[1], None)
-        q, k, v = jnp.einsum("bld,dchk->cbhlk", h_BLD, use(self.qkv, dtype), out_sharding=heads)
-        gain = self.qk_gain[...].astype(dtype)
-        q, k = (rotate(rms_norm(x) * gain[i], rotary) for i, x in enumerate((q, k)))
+        h_BLD = whole(rms_norm(x_BLD) * (1 + scale_a) + shift_a)
+        heads, qkv = P(*tokens[:2], "tensor", None), use(self.qkv, dtype)
+        q, k, v = (
+            whole(jnp.einsum("bld,dhk->blhk", h_BLD, qkv[:, i], out_sharding=heads)).swapaxes(1, 2) for i in range(3)
+        )
+        # Of normalised q and k; the factor is the token's alone, so that turning need not wait for it.
+        q, k = ((rms_factor(x) * rotate(x, rotary, self.qk_gain[i])).astype(dtype) for i, x in enumerate((q, k)))
         mixed_BHLK = attention(
             q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
         )
-        x_BLD += (1 + gate_a) * jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens)
+        mixed_BLD = whole(jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens))
+        x_BLD += (1 + gate_a) * mixed_BLD
 
-        h_BLD = rms_norm(x_BLD) * (1 + scale_f) + shift_f
+        h_BLD = whole(rms_norm(x_BLD) * (1 + scale_f) + shift_f)
         wide = P(*tokens[:2], "tensor")
-        hidden_BLF = jax.nn.gelu(jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=wide))
-        return x_BLD + (1 + gate_f) * jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
+        hidden_BLF = whole(jax.nn.gelu(jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=wide)))
+        added_BLD = whole(jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens))
+        return x_BLD + (1 + gate_f) * added_BLD
 
 
 class SpacetimeTransformer(nnx.Module):
@@ -166,13 +187,14 @@ class SpacetimeTransformer(nnx.Module):
             self.text_modulation[...].astype(dtype), (shared.shape[0], 1, shared.shape[2]), out_sharding=rows
         )
         modulation_BKD = jnp.concatenate([shared, caption], axis=1)
-        modulation_BLD = take(modulation_BKD, jnp.where(text_BL, times_BK.shape[1], time_index_BL))
+        time_BL = jnp.where(text_BL, times_BK.shape[1], time_index_BL)
+        modulation = [take(part_BKD, time_BL) for part_BKD in jnp.split(modulation_BKD, 6, axis=-1)]
         rotary = rotary_table(batch.positions_BL3, config.head_width)
 
         graph, stacked = nnx.split(self.blocks)
 
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
-            return nnx.merge(graph, state)(x, modulation_BLD, rotary, batch.segments_BL), None
+            return nnx.merge(graph, state)(x, modulation, rotary, batch.segments_BL), None
 
         x_BLD, _ = jax.lax.scan(remat(block, config.remat), x_BLD, stacked)
 
