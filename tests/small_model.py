@@ -102,15 +102,24 @@ def question_function(config: Config) -> Callable[[PackedBatch], Question]:
 
 
 def loss_and_gradients(
-    batch: PackedBatch, config: Config = CONFIG, mesh: jax.sharding.Mesh | None = None
+    batch: PackedBatch,
+    config: Config = CONFIG,
+    mesh: jax.sharding.Mesh | None = None,
+    inspect: Callable[[str], None] | None = None,
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Training loss of the stirred model and its gradient by parameter; all in float64 if the model is."""
+    """Training loss of the stirred model and its gradient by parameter; all in float64 if the model is.
+
+    `inspect` is called with the text of the compiled program.
+    """
     mesh = mesh or one_device()
     dtype = np.float64 if config.model.dtype == "float64" else np.float32
     with use_mesh(mesh), jax.enable_x64(dtype == np.float64):
         params = shard_like(jax.tree.map(lambda p: p.astype(dtype), stirred(config)[1]), config)
         placed = to_global(batch, mesh)
-        loss, gradients = _loss_function(config)(params, placed, question_function(config)(placed))
+        arguments = params, placed, question_function(config)(placed)
+        if inspect:
+            inspect(_loss_function(config).lower(*arguments).compile().as_text())
+        loss, gradients = _loss_function(config)(*arguments)
     return float(loss), {
         jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
     }

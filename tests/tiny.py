@@ -118,9 +118,16 @@ def two_devices() -> Iterator[None]:
 
 
 def train(config: Config, workdir: Path, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """`loop.train` on two devices."""
+    """`loop.train` on two devices; a run that compiles its step a second time is an error."""
     with two_devices():
-        return loop.train(config, workdir, progress)
+        before = _compilations()
+        result = loop.train(config, workdir, progress)
+        assert _compilations() - before <= 1, "the step was compiled twice"
+        return result
+
+
+def _compilations() -> int:
+    return sum(function._cache_size() for function, _ in loop._compiled.values())
 
 
 def copy_now(workdir: Path, to: Path) -> None:

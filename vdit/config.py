@@ -266,6 +266,8 @@ class OptimizerConfig:
       weight_decay: decoupled decay of matrices, relative to the rate.
       clip: largest global norm of the gradient.
       ema: decay of the averaged parameters, which are evaluated and sampled.
+      accumulate: parts, one after another, in which a step does the rows of each device; the gradient is the same, the
+        activations of one part are in memory at a time.
     """
 
     learning_rate: float = 3e-3
@@ -276,6 +278,11 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.99
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise UserError(f"optimizer.accumulate={self.accumulate} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,36 @@
-"""Every layout over eight devices gives the loss and gradients of one device."""
+"""Every layout over eight devices gives the loss and gradients of one, and communicates only what it must."""
 
 import dataclasses
 import functools
 import itertools
+import re
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
-from small_model import CONFIG, MODEL, clips, loss_and_gradients, pack
+from small_model import (
+    CONFIG,
+    MODEL,
+    clips,
+    initial,
+    loss_and_gradients,
+    one_device,
+    pack,
+    shard_like,
+    stirred,
+)
 
-from vdit.config import Config, MeshConfig
-from vdit.parallel.mesh import make_mesh
+from vdit.batch import RowShape
+from vdit.config import Config, MeshConfig, OptimizerConfig, UserError
+from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+from vdit.training import step
 
 CLIPS = clips() + clips(first=30)
-ROWS = pack([[CLIPS[i], CLIPS[(i + 3) % 10], CLIPS[(i + 7) % 10]] for i in range(8)])
+SHAPE = RowShape(tokens=72, examples=6, text=16)  # 72 is no dimension of a weight
+ROWS = pack([[CLIPS[i], CLIPS[(i + 3) % 10], CLIPS[(i + 7) % 10]] for i in range(8)], SHAPE)
+DEPTH = 3
+"""Layers, and a leading dimension of nothing but a stack of their weights."""
 LAYOUTS = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repeat=4) if np.prod(sizes) == 8]
 """All ways to write 8 as a product over the four axes."""
 
@@ -21,7 +38,7 @@ LAYOUTS = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repea
 def config_of(layout: MeshConfig, **changes: Any) -> Config:
     """Eight heads where the layout cuts them in more than two, so that each device has one."""
     heads = dict(width=64, head_width=8, base_width=16) if layout.tensor > 2 else {}
-    return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **heads, **changes))
+    return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, depth=DEPTH, **heads, **changes))
 
 
 @functools.cache
@@ -29,11 +46,39 @@ def on_one_device(config: Config) -> tuple[float, dict[str, np.ndarray]]:
     return loss_and_gradients(ROWS, config)
 
 
+COLLECTIVE = re.compile(
+    r"= \(?(\w+)\[([\d,]*)\].* (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
+)
+
+
+def assert_contract(hlo: str, layout: MeshConfig, config: Config) -> None:
+    """Which collectives a layout may contain, and how much each may gather.
+
+    Whatever the layout, sums are reduced. Sharded state is gathered, one weight of one layer at a time. A row over
+    `context` exchanges heads or passes round; its segment ids are all of it that is ever on one device.
+    """
+    found = [(kind, dtype, tuple(map(int, dims.split(",")))) for dtype, dims, kind in COLLECTIVE.findall(hlo) if dims]
+    heads = config.model.heads // layout.tensor
+    exchanges = layout.context > 1 and config.model.context != "ring" and heads % layout.context == 0
+    allowed = {"all-reduce"}
+    if layout.fsdp * layout.context > 1:
+        allowed |= {"all-gather", "reduce-scatter"}
+    if layout.context > 1:
+        allowed.add("all-to-all" if exchanges else "collective-permute")
+    assert {kind for kind, *_ in found} <= allowed
+    largest = 6 * config.model.width**2  # the modulation
+    for kind, dtype, dims in found:
+        if kind == "all-gather":
+            assert np.prod(dims) <= largest and dims[0] != DEPTH, "more than one weight at once"
+            assert SHAPE.tokens not in dims or dtype == "s32", "a whole row"
+
+
 def assert_equal(layout: MeshConfig, config: Config, of_loss: float, of_gradients: float) -> None:
     """Compares with one device: the loss relatively, every leaf of the gradient by the norm of the difference."""
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none", context="auto"))
     expected, expected_gradients = on_one_device(plain)
-    loss, gradients = loss_and_gradients(ROWS, config, make_mesh(layout))
+    check = functools.partial(assert_contract, layout=layout, config=config)
+    loss, gradients = loss_and_gradients(ROWS, config, make_mesh(layout), check)
     assert loss == pytest.approx(expected, rel=of_loss)
     assert gradients.keys() == expected_gradients.keys()
     for name, value in expected_gradients.items():
@@ -64,6 +109,31 @@ def test_some_layouts_in_float64(layout):
 @pytest.mark.parametrize("remat", ["blocks", "attention", "offload"])
 def test_rematerialised_with_rows_over_devices(remat, kind):
     assert_equal(MeshConfig(2, 2, 2, 1), config_of(remat=remat, context=kind), 1e-6, 1e-4)
+
+
+@pytest.mark.parametrize(("layout", "parts"), [(MeshConfig(1, 1, 1, 1), 4), (MeshConfig(2, 1, 2, 2), 2)], ids=str)
+def test_a_step_in_parts(layout, parts):
+    config = dataclasses.replace(config_of(layout, remat="blocks"), optimizer=OptimizerConfig(accumulate=parts))
+    mesh = make_mesh(layout, jax.devices()[: np.prod(dataclasses.astuple(layout))])
+    graph, _ = initial(config)
+    with use_mesh(mesh):
+        key = jax.random.fold_in(jax.random.key(config.seed), 0)
+        function = jax.jit(lambda params, batch: step.loss_and_gradients(graph, params, batch, key, config))
+        loss, gradients = function(shard_like(stirred(config)[1], config), to_global(ROWS, mesh))
+    expected, expected_gradients = on_one_device(config_of(layout))
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        value = expected_gradients[jax.tree_util.keystr(path)]
+        assert np.linalg.norm(leaf - value) < 1e-4 * np.linalg.norm(value), path
+
+
+def test_parts_that_do_not_go():
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(accumulate=3))
+    graph, _ = initial(config)
+    with use_mesh(one_device()), pytest.raises(UserError, match="accumulate=3 does not divide the 8 rows of a step"):
+        batch = to_global(ROWS, one_device())
+        params = shard_like(stirred(config)[1], config)
+        jax.eval_shape(lambda p, b: step.loss_and_gradients(graph, p, b, jax.random.key(0), config), params, batch)
 
 
 @pytest.mark.nightly

@@ -1,9 +1,14 @@
 import os
+import socket
+import subprocess
+import sys
 
+import jax
 import pytest
 
 from vdit.config import Config, DataConfig, MeshConfig, UserError
-from vdit.parallel.runtime import PROCESSES, cpu_devices_for, initialise
+from vdit.parallel import runtime
+from vdit.parallel.runtime import PROCESSES, cluster, cpu_devices_for, initialise
 
 
 @pytest.mark.parametrize(
@@ -34,3 +39,48 @@ def test_half_a_description_of_processes(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID not set; a run of several processes"):
         initialise()
+
+
+CLUSTERS = [
+    ({}, ""),
+    ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "variables"),
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, "slurm"),
+    ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, ""),  # an interactive allocation of one task
+    ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, "tpu"),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),  # one host, as in Colab
+    ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, "tpu"),
+]
+
+
+@pytest.mark.parametrize(("variables", "expected"), CLUSTERS, ids=[kind or "alone" for _, kind in CLUSTERS])
+def test_what_tells_that_there_are_other_processes(monkeypatch, variables, expected):
+    for name in {name for given, _ in CLUSTERS for name in given}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cluster() == expected
+
+
+@pytest.mark.parametrize("kind", ["slurm", "tpu"])
+def test_jax_finds_the_processes_of_a_cluster(monkeypatch, kind):
+    calls = []
+    monkeypatch.setattr(runtime, "cluster", lambda: kind)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **options: calls.append((given, options)))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setenv("VDIT_START_SECONDS", "17")
+    initialise()
+    assert calls == [((), {"initialization_timeout": 77})]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_processes_that_do_not_meet_are_one_line(process):
+    """Process 0 waits for process 1, or 1 for the coordinator; neither comes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    many = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
+    environment = {**os.environ, **many, "VDIT_START_SECONDS": "1", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "from vdit.parallel.runtime import initialise; initialise()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert f"(coordinator {address}, process {process} of 2): not all came within 1 s" in line

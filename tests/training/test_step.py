@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from small_model import (
     CONFIG,
     INTERFACE,
@@ -164,3 +166,21 @@ def test_the_abstract_state_is_that_of_the_real_one():
     assert graph == stirred(CONFIG)[0]
     describe = lambda x: (x.shape, x.dtype, x.sharding)  # noqa: E731
     assert jax.tree.map(describe, abstract) == jax.tree.map(describe, state)
+
+
+def test_the_step_gives_its_state_away_and_moves_nothing_to_or_from_the_host(step, batch):
+    state, rate = fresh_state(), jax.device_put(np.float32(1e-2), NamedSharding(one_device(), P()))
+    step(fresh_state(), batch, rate)  # compiled outside the guard: constants are moved once
+    with jax.transfer_guard("disallow"):
+        after, metrics = step(state, batch, rate)
+        after, metrics = step(after, batch, rate)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert int(after.step) == 2 and np.isfinite(metrics["loss"])
+
+
+def test_a_run_compiles_its_step_once(batch):
+    step = make_train_step(stirred(CONFIG)[0], STEPPED)
+    state = fresh_state()
+    for rate in (1e-2, 1e-3, 0.0):
+        state, _ = step(state, batch, np.float32(rate))
+    assert step._cache_size() == 1

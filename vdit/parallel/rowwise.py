@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vdit.config import UserError
 from vdit.parallel.mesh import rows_spec, tokens_spec
 
 
@@ -47,6 +48,24 @@ def sum_of_segments(values_BL: jax.Array, segments_BL: jax.Array, count: int) ->
         return jax.lax.psum(of_row(values_BL, segments_BL), "context")
 
     return jax.shard_map(sums, out_specs=rows_spec(2), check_vma=False)(values_BL, segments_BL)
+
+
+def split_rows(tree: Any, parts: int) -> Any:
+    """Arrays _AB... from arrays _B...: each device's rows in `parts` parts, without communication.
+
+    Raises:
+      UserError: if the rows of a device do not make so many parts.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        if len(x) % parts:
+            raise UserError(f"optimizer.accumulate={parts} does not divide the {len(x)} rows of a step on one device")
+        return x.reshape(parts, len(x) // parts, *x.shape[1:])
+
+    def spread(x: jax.Array) -> jax.Array:
+        return jax.shard_map(split, out_specs=jax.P(None, *jax.typeof(x).sharding.spec), check_vma=False)(x)
+
+    return jax.tree.map(spread, tree)
 
 
 def take(table_BKD: jax.Array, index_BL: jax.Array) -> jax.Array:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,8 +22,24 @@ PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def process_count() -> int:
-    """Processes of this run, before JAX is started."""
+    """Processes of this run on CPUs, before JAX is started."""
     return int(os.environ.get("JAX_NUM_PROCESSES") or 1)
+
+
+def cluster() -> str:
+    """What says that this process is one of several: "variables", "slurm", "tpu", or "" where nothing does.
+
+    SLURM sets SLURM_NTASKS and the like in every task of `srun`. A Cloud TPU VM or a GKE pod of more than one host has
+    TPU_WORKER_HOSTNAMES; GKE sets MEGASCALE_NUM_SLICES for several slices.
+    """
+    if any(os.environ.get(name) for name in PROCESSES):
+        return "variables"
+    if int(os.environ.get("SLURM_NTASKS") or 1) > 1 and os.environ.get("SLURM_PROCID"):
+        return "slurm"
+    hosts = [host for host in os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]
+    if len(hosts) > 1 or int(os.environ.get("MEGASCALE_NUM_SLICES") or 1) > 1:
+        return "tpu"
+    return ""
 
 
 def cpu_devices_for(config: Config) -> int:
@@ -38,9 +57,7 @@ def cpu_devices_for(config: Config) -> int:
 
 
 def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
-    """Sets up JAX for this process.
-
-    Several processes are started when JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set.
+    """Sets up JAX for this process, and joins it to the others of its run where there are any (see `cluster`).
 
     Args:
       cpu_devices: virtual devices of a CPU; 0 takes one per core. Two rows on two devices use two cores fully,
@@ -48,17 +65,47 @@ def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
       cache: keep compiled programs on disk, so that a restart does not compile again.
 
     Raises:
-      UserError: if only some of the three variables are set.
+      UserError: if only some of the variables of `PROCESSES` are set. If the other processes do not come within
+        VDIT_START_SECONDS (300 if it is not set), the process ends with an error of one line and status 2.
     """
     values = [os.environ.get(name) for name in PROCESSES]
     if any(values) and not all(values):
         missing = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
         raise UserError(f"{', '.join(missing)} not set; a run of several processes needs {', '.join(PROCESSES)}")
-    processes = process_count()
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
-        jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // processes))
+        jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // process_count()))
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    if processes > 1:
-        jax.distributed.initialize(values[0], processes, int(values[2] or 0), initialization_timeout=120)
+    kind = cluster()
+    if not kind or (kind == "variables" and process_count() == 1):
+        return
+    given = (values[0], process_count(), int(values[2] or 0)) if kind == "variables" else ()
+    seconds = int(os.environ.get("VDIT_START_SECONDS") or 300)
+    _join(kind, given, seconds)
+
+
+def _join(kind: str, given: tuple[Any, ...], seconds: int) -> None:
+    """Waits for the other processes; JAX finds out about them itself unless it is given (coordinator, number, own)."""
+    where = f"coordinator {given[0]}, process {given[2]} of {given[1]}" if given else f"found by {kind}"
+
+    def give_up(reason: str) -> None:
+        print(
+            f"error: the processes of this run did not meet ({where}): {reason}; check that all of them run and reach "
+            "the coordinator, or set VDIT_START_SECONDS",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    # Past its own limit the distributed runtime aborts the process with a stack trace, so ours comes first.
+    watch = threading.Timer(seconds, give_up, [f"not all came within {seconds} s"])
+    watch.daemon = True
+    watch.start()
+    try:
+        jax.distributed.initialize(*given, initialization_timeout=seconds + 60)
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"the processes of this run did not meet ({where}): {reason}") from error
+    finally:
+        watch.cancel()

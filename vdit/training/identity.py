@@ -17,6 +17,7 @@ NOT_IDENTITY = {
     "plan": None,
     "data": {"path"},
     "model": {"remat", "attention", "attention_block", "context"},
+    "optimizer": {"accumulate"},
     "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
 }
 """Fields that change where, how or how often, not what is computed: a run may go on with other values of them."""

@@ -18,7 +18,7 @@ from vdit.config import Config
 from vdit.diffusion import corruption, flow
 from vdit.models.transformer import Interface, SpacetimeTransformer
 from vdit.models.wan_dit import WanTransformer
-from vdit.parallel.rowwise import sum_of_segments
+from vdit.parallel.rowwise import split_rows, sum_of_segments
 from vdit.scaling import flops
 from vdit.training.optimizer import make_optimizer, rate_multipliers
 
@@ -109,6 +109,26 @@ def train_loss(graph: Any, params: Any, batch: PackedBatch, key: jax.Array, conf
     return error_BL.sum() / jnp.maximum(count, 1)
 
 
+def loss_and_gradients(
+    graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config
+) -> tuple[jax.Array, Any]:
+    """`train_loss` and its gradient, in optimizer.accumulate parts of each device's rows, one after another."""
+    parts = config.optimizer.accumulate
+    if parts == 1:
+        return jax.value_and_grad(lambda p: train_loss(graph, p, batch, key, config))(params)
+    question = corruption.training_question(batch, key, config.diffusion)
+    count = jnp.maximum(question.scored_BL.sum(), 1)
+
+    def part_loss(params: Any, part: Any) -> jax.Array:
+        return question_loss(graph, params, *part, config)[0].sum() / count
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(part_loss)(params, part)), None
+
+    zero = jnp.zeros((), count.dtype), jax.tree.map(jnp.zeros_like, params)
+    return jax.lax.scan(add, zero, split_rows((batch, question), parts))[0]
+
+
 def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The compiled step (state, batch, rate) -> (state, metrics); the state is donated.
 
@@ -119,7 +139,7 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
 
     def step(state: TrainState, batch: PackedBatch, rate: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, grads = jax.value_and_grad(lambda params: train_loss(graph, params, batch, key, config))(state.params)
+        loss, grads = loss_and_gradients(graph, state.params, batch, key, config)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         scale = rate_multipliers(state.params, config.model)
         updates = jax.tree.map(lambda update, s: -rate * s * update, updates, scale)
