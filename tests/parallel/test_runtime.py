@@ -65,11 +65,11 @@ def test_what_tells_that_there_are_other_processes(monkeypatch, variables, expec
 def test_jax_finds_the_processes_of_a_cluster(monkeypatch, kind):
     calls = []
     monkeypatch.setattr(runtime, "cluster", lambda: kind)
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **options: calls.append((given, options)))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setenv("VDIT_START_SECONDS", "17")
     initialise()
-    assert calls == [((), {"initialization_timeout": 77})]
+    assert calls == [{"initialization_timeout": 77}]
 
 
 @pytest.mark.parametrize("process", [0, 1])

@@ -49,14 +49,13 @@ def angle_table(positions_BL3: jax.Array, frequencies: Sequence[np.ndarray]) -> 
 
 
 def rotate(x_BHLK: jax.Array, table: tuple[jax.Array, jax.Array], gain_K: jax.Array | float = 1.0) -> jax.Array:
-    """Turns the halves of each head, times a gain, against each other by the table's angles."""
-    cos, sin = table
+    """Turns the halves of each head, times a gain, against each other by the table's angles; float32 or wider."""
+    wide = jnp.promote_types(x_BHLK.dtype, jnp.float32)
+    cos, sin = (t[:, None].astype(wide) for t in table)
     half = x_BHLK.shape[-1] // 2
-    gain_K = jnp.broadcast_to(gain_K, x_BHLK.shape[-1])
-    own = gain_K * jnp.concatenate([cos, cos], -1)
-    other = jnp.roll(gain_K, half) * jnp.concatenate([-sin, sin], -1)
-    own, other = (t[:, None].astype(x_BHLK.dtype) for t in (own, other))
-    return x_BHLK * own + jnp.roll(x_BHLK, half, axis=-1) * other
+    gain_K = jnp.broadcast_to(gain_K, x_BHLK.shape[-1]).astype(wide)
+    turned = jnp.roll(x_BHLK, half, axis=-1).astype(wide) * jnp.roll(gain_K, half)
+    return x_BHLK.astype(wide) * gain_K * jnp.concatenate([cos, cos], -1) + turned * jnp.concatenate([-sin, sin], -1)
 
 
 WAVES = (4.0, 8.0, 16.0, 32.0)

@@ -103,7 +103,8 @@ def _join(kind: str, given: tuple[Any, ...], seconds: int) -> None:
     watch.daemon = True
     watch.start()
     try:
-        jax.distributed.initialize(*given, initialization_timeout=seconds + 60)
+        named = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=False))
+        jax.distributed.initialize(**named, initialization_timeout=seconds + 60)
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"the processes of this run did not meet ({where}): {reason}") from error

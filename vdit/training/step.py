@@ -120,7 +120,8 @@ def loss_and_gradients(
     count = jnp.maximum(question.scored_BL.sum(), 1)
 
     def part_loss(params: Any, part: Any) -> jax.Array:
-        return question_loss(graph, params, *part, config)[0].sum() / count
+        rows, asked = part
+        return question_loss(graph, params, rows, asked, config)[0].sum() / count
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(part_loss)(params, part)), None
