@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file
 
 from data_pipelines.components import principal_components
 from data_pipelines.crops import Crops
@@ -142,3 +143,15 @@ def test_latents_are_not_trained_on(tmp_path):
 def test_rows_must_be_shared_evenly(tmp_path):
     with pytest.raises(UserError, match="data.rows_per_step=3 is not a multiple of the 2 row shards"):
         train(tiny.change(config_of(2), data={"rows_per_step": 3}), tmp_path)
+
+
+def test_a_run_starts_from_a_trained_one(trained, tmp_path):
+    config = dataclasses.replace(config_of(1), init_from=str(trained[0]))
+    dataset = Dataset(config.data.path)
+    with use_mesh(make_mesh(config.mesh, jax.devices()[:2])):
+        params = autoencoder._open(config, tmp_path, dataset).state.params
+        for name, array in load_file(trained[0] / "autoencoder" / "model.safetensors").items():
+            np.testing.assert_array_equal(np.asarray(params[name]), array, name)
+        wider = dataclasses.replace(config, autoencoder=dataclasses.replace(VAE, width=16))
+        with pytest.raises(UserError, match="model.safetensors: tensor .* is .*, the model's is"):
+            autoencoder._open(wider, tmp_path, dataset)

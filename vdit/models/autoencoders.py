@@ -78,8 +78,7 @@ def load_causal_vae(where: str) -> Autoencoder:
       UserError: if it is not there, or its files do not fit each other.
     """
     folder, config, mean, std = _read_config(where)
-    file = folder / "model.safetensors"
-    weights = jax.tree.map(jax.numpy.asarray, read_tensors(file, causal_vae.shapes(config)))
+    file, weights = folder / "model.safetensors", read_causal_vae(where, config)
     patch = Patch(*config.strides)
 
     @jax.jit
@@ -102,6 +101,16 @@ def load_causal_vae(where: str) -> Autoencoder:
         decoder=lambda x, past: decode(weights, x, past),
         halo=causal_vae.halo(config),
     )
+
+
+def read_causal_vae(where: str, config: AutoencoderConfig) -> dict[str, jax.Array]:
+    """The weights that `load_causal_vae` loads, which must be of the config.
+
+    Raises:
+      UserError: naming a tensor that is missing, unexpected or of another shape.
+    """
+    tensors = read_tensors(_read_config(where)[0] / "model.safetensors", causal_vae.shapes(config))
+    return jax.tree.map(jax.numpy.asarray, tensors)
 
 
 def _read_config(where: str) -> tuple[Path, AutoencoderConfig, np.ndarray, np.ndarray]:

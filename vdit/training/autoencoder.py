@@ -18,7 +18,7 @@ from data_pipelines.store import Dataset
 from vdit.config import Config, UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.models import causal_vae
-from vdit.models.autoencoders import EXPORT, load_autoencoder, save_causal_vae
+from vdit.models.autoencoders import EXPORT, load_autoencoder, read_causal_vae, save_causal_vae
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
 from vdit.patches import Patch
 from vdit.training import workdir as workdirs
@@ -85,13 +85,16 @@ def train_autoencoder(
 
 
 def _open(config: Config, workdir: epath.Path, dataset: Dataset) -> AutoencoderRun:
-    """At the newest checkpoint, or at the principal components of the data."""
+    """At the newest checkpoint, or at the weights of config.init_from, or the principal components of the data."""
     patch = Patch(*config.autoencoder.strides)
     with Checkpoints(workdir, config.train, create=False) as checkpoints:
         newest = checkpoints.latest
         if newest is None:
-            basis = principal_components(dataset, config.data.split, patch, config.autoencoder.channels)
-            weights = causal_vae.initial_weights(config.autoencoder, config.seed, basis)
+            if config.init_from:
+                weights = read_causal_vae(config.init_from, config.autoencoder)
+            else:
+                basis = principal_components(dataset, config.data.split, patch, config.autoencoder.channels)
+                weights = causal_vae.initial_weights(config.autoencoder, config.seed, basis)
             return AutoencoderRun(config, workdir, init_state(config, weights), Position())
         empty = {name: np.zeros(shape, np.float32) for name, shape in causal_vae.shapes(config.autoencoder).items()}
         like = init_state(config, jax.tree.map(jax.numpy.asarray, empty))
