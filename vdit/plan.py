@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from absl import flags
+from tqdm import tqdm
 
 from vdit import config_flag
 from vdit.config import Config, UserError, build, no_arguments, run_main
@@ -58,7 +60,9 @@ def main(argv: list[str]) -> None:
         best = plans[0]
         print(json.dumps({**best, "candidates": plans}) if JSON.value else f"{ranking(plans)}\n\n{table(best)}")
         return
-    values, program = plan(config, TOPOLOGY.value, SLICES.value, rows, assumptions, budget_of(config))
+    with tqdm(total=1, desc=f"compiling for {TOPOLOGY.value}", unit="program", disable=not sys.stderr.isatty()) as bar:
+        values, program = plan(config, TOPOLOGY.value, SLICES.value, rows, assumptions, budget_of(config))
+        bar.update()
     if DUMP_HLO.value and program.hlo:
         Path(DUMP_HLO.value).write_text(program.hlo)
     print(json.dumps(values) if JSON.value else table(values))
