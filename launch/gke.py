@@ -16,7 +16,7 @@ import yaml
 from launch import cloud, manifests
 from launch.folder import Folder, State
 from launch.settings import Gke, require
-from launch.sweeps import Run, Sweep
+from launch.sweeps import Run, Sweep, name_of
 from vdit.config import UserError
 
 
@@ -43,9 +43,7 @@ def start(sweep: Sweep, folder: Folder, settings: Gke) -> int:
         there = _jobsets(folder, settings)
         failed = [run_id for run_id, item in there.items() if _condition(item) == "Failed"]
         if failed:
-            kubectl(
-                settings, ["delete", "jobset", *map(manifests.name_of, failed), "--ignore-not-found", "--wait=true"]
-            )
+            kubectl(settings, ["delete", "jobset", *map(name_of, failed), "--ignore-not-found", "--wait=true"])
         todo = [run for run in sweep.runs if not folder.finished(run) and (run.id not in there or run.id in failed)]
         documents = manifests.queue(settings) if settings.queue and settings.quota else []
         for run in todo:
@@ -90,20 +88,20 @@ def stop(folder: Folder, settings: Gke, ids: list[str]) -> str:
     """Deletes the JobSets of runs; their pods get SIGTERM and save a checkpoint."""
     there = [run_id for run_id in ids if run_id in _jobsets(folder, settings)]
     if there:
-        names = [manifests.name_of(run_id) for run_id in there]
+        names = [name_of(run_id) for run_id in there]
         kubectl(settings, ["delete", "jobset,configmap", *names, "--ignore-not-found", "--wait=false"])
     for run_id in there:
         state = folder.state(run_id) or State()
         state.end("stopped", "stopped", "stopped by launch.stop")
         folder.write_state(run_id, state)
-    return f"deleted: {', '.join(map(manifests.name_of, there)) or 'none, as there is none'}"
+    return f"deleted: {', '.join(map(name_of, there)) or 'none, as there is none'}"
 
 
 def fetch_logs(folder: Folder, settings: Gke, run_id: str) -> None:
     """Writes the logs of a run's pods, as far as the cluster has them."""
     logs = folder.run(run_id) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    selector = f"jobset.sigs.k8s.io/jobset-name={manifests.name_of(run_id)}"
+    selector = f"jobset.sigs.k8s.io/jobset-name={name_of(run_id)}"
     text = kubectl(settings, ["logs", f"--selector={selector}", "--container=train", "--prefix", "--tail=-1"])
     (logs / "pods.log").write_text(text)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from launch import accelerators, cloud
 from launch.settings import Gke
-from launch.sweeps import Run, Sweep
+from launch.sweeps import Run, Sweep, name_of
 from vdit.training.exit_status import USER_ERROR
 
 STAGING_IMAGE = "gcr.io/google.com/cloudsdktool/google-cloud-cli:528.0.0-slim"
@@ -18,11 +18,6 @@ HOME = "/opt/vdit"
 """WORKDIR of the images in docker/."""
 PORT = 8476
 Manifest = dict[str, Any]
-
-
-def name_of(run_id: str) -> str:
-    """Name of a run's objects."""
-    return f"vdit-{run_id}"
 
 
 def of_run(sweep: Sweep, run: Run, settings: Gke) -> list[Manifest]:

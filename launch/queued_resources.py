@@ -16,18 +16,13 @@ from pathlib import Path
 from launch import accelerators, cloud, gcloud
 from launch.folder import Folder, State
 from launch.settings import QueuedResources, require
-from launch.sweeps import Run, Sweep
+from launch.sweeps import Run, Sweep, name_of
 from vdit.config import UserError
 from vdit.training.exit_status import USER_ERROR
 
 MACHINE = Path(__file__).parent / "machine"
 DEAD = ("FAILED", "SUSPENDED")
 GOING = ("DELETING", "SUSPENDING")
-
-
-def name_of(run_id: str) -> str:
-    """Name of a run's queued resource."""
-    return f"vdit-{run_id}"
 
 
 def create_arguments(sweep: Sweep, run: Run, settings: QueuedResources, files: dict[str, Path]) -> list[str]:

@@ -11,15 +11,10 @@ from pathlib import Path
 from launch import flags
 from launch.folder import Folder, State
 from launch.settings import Slurm
-from launch.sweeps import Run, Sweep
+from launch.sweeps import Run, Sweep, name_of
 from vdit.config import UserError
 
 SCRIPT = Path(__file__).parent / "machine" / "run.sbatch"
-
-
-def name_of(run_id: str) -> str:
-    """Name of a run's job."""
-    return f"vdit-{run_id}"
 
 
 def sbatch_arguments(run: Run, folder: Folder, settings: Slurm) -> list[str]:

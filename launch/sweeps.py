@@ -50,6 +50,11 @@ class Sweep:
         return [f"--config={self.config}", f"--workdir={workdir}", *run.overrides, *staged]
 
 
+def name_of(run_id: str) -> str:
+    """Name of what belongs to a run elsewhere: a queued resource, a JobSet, a job."""
+    return f"vdit-{run_id}"
+
+
 def load(path: str) -> Any:
     """What get_config() of a Python file returns; `path:argument` passes it an argument, as `--config` does.
 

@@ -13,6 +13,7 @@ from launch import gke, manifests, remote, status, stop
 from launch.folder import Folder
 from launch.grid import over, point
 from launch.settings import Gke
+from launch.sweeps import name_of
 from vdit.config import UserError
 
 TPU = {"topology": "v5e:4x4", "image": "us-docker.pkg.dev/p/vdit/tpu:1", "bucket": "gs://b", "queue": "tpus"}
@@ -147,7 +148,7 @@ def test_the_real_kubectl_applies_looks_and_deletes(cluster, tmp_path, capsys):
     points = point({"data.split": HOSTILE})
     sweep, settings = made(tmp_path, points, **{**TPU, "bucket": str(bucket), "quota": 32, "context": "fake"})
     folder, run = Folder(tmp_path / "sweeps" / "tiny"), sweep.runs[0]
-    name = manifests.name_of(run.id)
+    name = name_of(run.id)
     assert gke.start(sweep, folder, settings) == 0
     assert [path.split("/")[-2] for path in cluster.created] == [
         *("resourceflavors", "clusterqueues", "localqueues"),

@@ -14,7 +14,7 @@ import sweeping
 import tiny
 
 from launch import collect, local, status, stop
-from launch.folder import Folder
+from launch.folder import Folder, State
 from launch.grid import over, point
 from vdit.config import UserError
 from vdit.scaling.runs import read_csv, table
@@ -262,3 +262,34 @@ def test_logs_are_printed(real, capfd):
     listed = json.loads(cli.runner(capfd)("launch.status", str(folder.path), "--json").out)
     assert [row["id"] for row in listed] == [run.id for run in made.runs]
     assert Path(folder.run(listed[0]["id"])).is_dir()
+
+
+@pytest.mark.nightly
+def test_two_processes_of_a_run_of_which_one_is_told_to_stop_and_one_is_killed(tmp_path):
+    train = {"steps": 400, "checkpoint_every": 100, "log_every": 10}
+    made = sweeping.sweep(over("seed", 5), tmp_path, train=train, processes=2, cpu_devices=1)
+    folder, run = Folder(tmp_path / made.name), made.runs[0]
+
+    def disturb() -> None:
+        for number, process in ((signal.SIGTERM, 1), (signal.SIGKILL, 0)):
+            attempt = 1 if number == signal.SIGTERM else 2
+            _wait(lambda n=attempt: len((folder.state(run.id) or State()).attempts) == n, 200)
+            before = folder.step(run.id)
+            _wait(lambda step=before: folder.step(run.id) > step, 200)
+            os.kill(folder.state(run.id).pids[process], number)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local.os, "environ", tiny.environment())
+        _, failed = sweeping.launch(made, tmp_path)
+    disturber.join()
+    log = (folder.run(run.id) / "logs" / "0.log").read_text()
+    assert failed == 0, log
+    statuses = [attempt["status"] for attempt in folder.state(run.id).attempts]
+    assert statuses == [75, -signal.SIGKILL, 0] and log.count("stopped as asked, after step") == 1
+    tiny.train(run.config, tmp_path / "alone")
+    ours, theirs = tiny.read_metrics(folder.run(run.id)), tiny.read_metrics(tmp_path / "alone")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    losses = [[row["loss"] for row in rows if "loss" in row] for rows in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -17,6 +17,7 @@ import tiny
 from launch import cloud, queued_resources
 from launch.grid import over
 from launch.settings import QueuedResources
+from launch.sweeps import name_of
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 
@@ -148,7 +149,7 @@ def assert_finished(machine: Machine, steps: int) -> None:
     assert [row["step"] for row in rows if "validation" not in row] == list(range(10, steps + 1, 10))
     assert json.loads((machine.folder / "result.json").read_text())["steps"] == steps
     assert (machine.folder / "exit").read_text().split() == ["1-now", "0"]
-    name = queued_resources.name_of(machine.run.id)
+    name = name_of(machine.run.id)
     (deleted,) = machine.asked("delete")
     assert deleted == f"compute tpus queued-resources delete {name} --zone=z --force --async --quiet"
     assert not (machine.root / "pid").exists()

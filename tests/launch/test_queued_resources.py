@@ -14,8 +14,9 @@ from fake_tpu import FakeTpu
 from launch import cloud, gcloud, queued_resources, status
 from launch.folder import Folder
 from launch.grid import over, point
-from launch.queued_resources import Watcher, name_of
+from launch.queued_resources import Watcher
 from launch.settings import QueuedResources
+from launch.sweeps import name_of
 from vdit.config import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -14,6 +14,7 @@ from launch import local, slurm, status, stop
 from launch.folder import Folder
 from launch.grid import over, point
 from launch.settings import Slurm
+from launch.sweeps import name_of
 from vdit.config import UserError
 
 COMMANDS = {
@@ -43,7 +44,7 @@ def test_submitted_once_followed_and_cancelled(cluster, tmp_path):
     sweep = sweeping.sweep(over("seed", 1, 2), tmp_path)
     settings = Slurm(partition="gpu", nodes=2, gpus_per_node=4, time="01:00:00", price_per_chip_hour=2.0)
     folder = Folder(tmp_path / "sweeps" / "tiny")
-    first, second = (slurm.name_of(run.id) for run in sweep.runs)
+    first, second = (name_of(run.id) for run in sweep.runs)
     (cluster / "queue").write_text(f"other job RUNNING\n{first} RUNNING\n")
     assert slurm.start(sweep, folder, settings) == 0
     told = (cluster / "sbatch.log").read_text().splitlines()
