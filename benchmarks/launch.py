@@ -115,9 +115,9 @@ class Killer(threading.Thread):
     def _meet(self, pid: int) -> None:
         if pid not in self.seen:
             self.seen.add(pid)
-            behind = self.killed + len(self._marked) < self._share * len(self.seen)
+            behind = self.killed + len(self._marked) < (self._share + 0.1) * len(self.seen)  # some end before
             if behind or self._random.random() < self._share:
-                self._marked[pid] = time.monotonic() + self._random.uniform(0.1, 1.0) * self._life
+                self._marked[pid] = time.monotonic() + self._random.uniform(0.1, 0.8) * self._life
 
 
 def disturbed(runs: int, share: float = 0.3, steps: int = 80) -> dict[str, Any]:
