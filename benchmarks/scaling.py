@@ -30,6 +30,7 @@ from vdit.planning.compile import fingerprint
 from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
 from vdit.planning.result import plan
 from vdit.planning.rows import rows_of
+from vdit.scaling import flops
 from vdit.scaling.formatting import count
 
 ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
@@ -135,7 +136,32 @@ def page(results: dict[str, Any]) -> str:
     if old:
         names = ", ".join(line.name for line in old)
         text.append(f"Compiled before the last change of the program, so a new run may differ: {names}.\n")
-    return "\n".join([*text, CLOSING])
+    return "\n".join([*text, CLOSING, *_attention_work()])
+
+
+def _attention_work() -> list[str]:
+    """Executed attention over the sum of n^2 for each size's clips, which needs no compilation."""
+    lines = [
+        "## Attention work",
+        "",
+        WORK,
+        "| size | clips | fill | 128 | 256 | 512 |",
+        "| --- | --- | --: | --: | --: | --: |",
+    ]
+    for size in dict.fromkeys(line.size for line in LINES):
+        config = config_of(next(line for line in LINES if line.size == size))
+        rows = rows_of(config)
+        tokens, ideal = (
+            rows.patches + rows.words,
+            sum(float(n @ n) for n in (row.astype(float) for row in rows.lengths)),
+        )
+        cells = [size, ", ".join(config.plan.clips), f"{tokens.sum() / len(rows) / config.data.row_tokens:.1%}"]
+        for block in (128, 256, 512):
+            area = sum(flops.attention_area(row, block, block) for row in rows.lengths)
+            mark = "**" if block == config.model.attention_block else ""
+            cells.append(f"{mark}{area / ideal:.3f}{mark}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _turn(line: Line) -> int:
@@ -170,6 +196,11 @@ def _cells(line: Line, values: dict[str, Any]) -> list[str]:
         f"{values['compiled_over_model_flops']:.2f}",
         f"{moved:.1f}",
     ]
+
+
+WORK = """Pairs of slots in the attention blocks that are executed over the sum of n² of the segments, by tokens of a
+block; in bold the config's own block. Rows of many small images waste most.
+"""
 
 
 def _mfu_at(values: dict[str, Any], efficiency: float) -> float:
