@@ -220,29 +220,36 @@ def waiting(path: str, steps: int) -> dict[str, float]:
     seconds, waited, held_up = np.subtract(marks[-1], marks[0])
     return {
         "load average of the machine": os.getloadavg()[0],
-        "ms a step": 1e3 * seconds / (0.9 * steps),
-        "waiting for data": waited / seconds,
-        "waiting for data, processors free": max(0.0, waited - held_up) / seconds,
+        "ms a step": float(1e3 * seconds / (0.9 * steps)),
+        "waiting for data": float(waited / seconds),
+        "waiting for data, processors free": float(max(0.0, waited - held_up) / seconds),
         "waiting for data, as the run logs it": logged,
     }
 
 
-def main(argv: list[str]) -> None:
-    figures = fills(EXAMPLES.value)
-    figures |= planning(EXAMPLES.value)
-    figures |= many(MANY.value)
-    figures |= reading(DATA.value)
-    figures |= waiting(DATA.value, STEPS.value)
-    if JSON.value:
-        print(json.dumps(figures))
-        return
+def show(figures: dict[str, float]) -> None:
+    """Prints figures with their targets."""
     for name, value in figures.items():
         sign, target = TARGETS.get(name, ("", 0.0))
-        beside = ""
-        if sign:
-            met = value >= target if sign == ">=" else value <= target
-            beside = f"   target {sign} {target:g}: {'met' if met else 'MISSED'}"
-        print(f"{name:<42} {value:>12,.4f}{beside}")
+        met = value >= target if sign == ">=" else value <= target
+        beside = f"   target {sign} {target:g}: {'met' if met else 'MISSED'}" if sign else ""
+        print(f"{name:<42} {value:>12,.6g}{beside}", flush=True)
+
+
+def main(argv: list[str]) -> None:
+    figures: dict[str, float] = {}
+    for measure, *arguments in (
+        (fills, EXAMPLES.value),
+        (planning, EXAMPLES.value),
+        (many, MANY.value),
+        (reading, DATA.value),
+        (waiting, DATA.value, STEPS.value),
+    ):
+        figures |= (measured := measure(*arguments))
+        if not JSON.value:
+            show(measured)
+    if JSON.value:
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from data_pipelines.mixture import open_data
 from data_pipelines.records import Record
-from data_pipelines.store import Dataset
 from data_pipelines.writer import DatasetWriter
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from vdit.parallel.mesh import make_mesh
@@ -147,7 +147,7 @@ def long_run() -> tuple[Config, Path]:
 def restored(workdir: Path, config: Config, step: int | None = None) -> loop.Run:
     """The run at its newest checkpoint, or at `step`."""
     with two_devices():
-        return loop.open_run(config, workdir, Dataset(config.data.path).meta, step)
+        return loop.open_run(config, workdir, open_data(config.data).meta, step)
 
 
 def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[str, Any], list[dict[str, Any]]]:
