@@ -24,6 +24,9 @@ from vdit.training.workdir import read_config, read_json
 SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "prediction")
 """Fields of the model that the weights of a Wan transformer decide."""
 
+HUB_FILES = ("transformer/*", "config.json", "diffusion_pytorch_model*", "model*")
+"""What is fetched of a hub repository: not the text encoder of a whole pipeline, which is the larger part of it."""
+
 
 def named(params: Any) -> dict[str, Any]:
     """Parameters by name, such as "blocks.qkv"."""
@@ -94,7 +97,7 @@ def _source(where: str) -> epath.Path:
     """The workdir, folder or file; a hub id's folder; the transformer's folder of a whole pipeline."""
     path = epath.Path(where)
     if not path.exists():
-        path = epath.Path(find_weights(where, ("transformer/*", "config.json", "*.safetensors", "*.index.json")))
+        path = epath.Path(find_weights(where, HUB_FILES))
     return path / "transformer" if (path / "transformer").is_dir() else path
 
 
