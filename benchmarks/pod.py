@@ -1,0 +1,87 @@
+"""What the TPU compiler says of the step on slices: `python -m benchmarks.pod [--what=depth,weak,long]`.
+
+depth: time to compile 32 layers over that of 8, and FLOPs outside attention over those of the model, without remat.
+weak:  bytes of collectives per chip and step on 64, 512 and 4,096 chips of v5p at one row per chip.
+long:  the 10b size on one row of 75,776 slots over the four chips of v5p:2x2x1, everything recomputed.
+
+Nothing is run and no TPU is needed; figures are those of `python -m vdit.plan`, which counts them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from typing import Any
+
+from absl import flags
+
+from vdit.config import Config, MeshConfig, build, run_main
+
+WHAT = flags.DEFINE_list("what", ["depth", "weak", "long"], "Which figures.")
+
+
+def size(name: str, mesh: MeshConfig, rows: int, **model: Any) -> Config:
+    """A named size on a mesh, with other fields of the model."""
+    config = build(importlib.import_module(f"configs.{name}").get_config().to_dict())
+    return dataclasses.replace(
+        config,
+        mesh=mesh,
+        data=dataclasses.replace(config.data, rows_per_step=rows),
+        model=dataclasses.replace(config.model, **model),
+    )
+
+
+def plan(config: Config, topology: str) -> tuple[dict[str, Any], float]:
+    """(what `vdit.plan` says, seconds of the compilation)."""
+    from vdit.planning.chips import chip_of
+    from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
+    from vdit.planning.result import plan as plan_of
+    from vdit.planning.rows import rows_of
+
+    chip = chip_of(topology)
+    assumed = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
+    values, program = plan_of(config, topology, 1, rows_of(config), assumed, config.data.rows_per_step)
+    return values, program.seconds
+
+
+def gib(values: dict[str, Any]) -> float:
+    return sum(kind["gib"] for kind in values["collectives"].values())
+
+
+def depth() -> dict[str, float]:
+    found = {n: plan(size("vdit_b", MeshConfig(1, 4, 1, 1), 4, depth=n, remat="none"), "v5p:2x2x1") for n in (8, 32)}
+    key = "compiled_over_model_flops_outside_attention"
+    return {
+        "compile seconds of 32 layers over 8": found[32][1] / found[8][1],
+        "compiled over model FLOPs outside attention": found[32][0][key],
+    }
+
+
+def weak() -> dict[str, float]:
+    out = {}
+    for topology, chips in (("v5p:4x4x4", 64), ("v5p:8x8x8", 512), ("v5p:16x16x16", 4096)):
+        values, _ = plan(size("vdit_b", MeshConfig(chips // 64, 64, 1, 1), chips), topology)
+        out[f"GiB of collectives per chip and step on {chips} chips"] = gib(values)
+    return out
+
+
+def long() -> dict[str, Any]:
+    values, seconds = plan(size("vdit_10b", MeshConfig(1, 1, 4, 1), 1), "v5p:2x2x1")
+    names = ("fits", "hbm_gib_per_chip", "hbm_gib_limit", "cycles_over_matmul_cycles", "attention_overhead")
+    return {
+        **{name: values[name] for name in names},
+        "GiB of collectives": gib(values),
+        "of them": {kind: found["gib"] for kind, found in values["collectives"].items()},
+        "compile seconds": seconds,
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    for name in WHAT.value:
+        print(json.dumps({name: {"depth": depth, "weak": weak, "long": long}[name]()}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
