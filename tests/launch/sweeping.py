@@ -52,9 +52,9 @@ def stand_in(folder: Path):
 
 def sweep(points: Points, folder: Path, name: str = "tiny", **values) -> Sweep:
     """A sweep over `tiny.tiny_config`; `values` go to the settings of local."""
-    config = folder / "experiment.py"
+    config, train = folder / "experiment.py", values.pop("train", {})
     if not config.exists():
-        tiny.write_config(config, tiny.tiny_config(**values.pop("train", {})))
+        tiny.write_config(config, tiny.tiny_config(**train))
     values = {"backoff": 0.02, "grace": 20.0, **values}
     return Sweep(name, str(config), expand(str(config), points), {"local": settings.Local(**values)})
 
