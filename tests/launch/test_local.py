@@ -147,7 +147,7 @@ def test_a_launcher_that_is_interrupted_leaves_all_resumable(quick, number):
     made = sweeping.sweep(over("seed", 1, 2, 3), quick, at_once=2)
     folder = Folder(quick / made.name)
     for run in made.runs[:2]:
-        order(folder, run.id, {"sleep": 1.5 if number == signal.SIGKILL else 60}, {})
+        order(folder, run.id, {"sleep": 3 if number == signal.SIGKILL else 60}, {})
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(quick)], stdout=subprocess.PIPE, text=True)
     try:
         _wait(lambda: [tried(folder, run.id) for run in made.runs] == [1, 1, 0])
