@@ -1,8 +1,8 @@
 """Bouncing balls with every way to prompt: text, frames and clips at either end, boxes, references; diffusion forcing.
 
 Build the data first: python -m data_pipelines.build --source=physics --out=data/physics
-This is the model to try the flags of vdit.sample with. Expect a validation loss of about 0.025 after 1.3e13 FLOPs, which
-take two quiet cores some eight minutes.
+This is the model to try the flags of vdit.sample with. Expect a validation loss of about 0.025 after 1.3e13 FLOPs:
+some eight minutes on two quiet cores.
 """
 
 from ml_collections import ConfigDict
