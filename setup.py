@@ -62,7 +62,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10", TOKAMAX],
         "gpu": ["jax[cuda13]>=0.10", TOKAMAX],
         "shots": [SHOTS],
-        "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "test": TEST,
         "parity": [
