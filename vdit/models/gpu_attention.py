@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 
 from vdit.config import UserError
 
@@ -39,6 +40,8 @@ def gpu_attention(
     """
     from tokamax._src.ops.attention import api, base
 
+    if not flags.FLAGS.is_parsed():  # outside a command, tokamax would parse the arguments of a notebook or of pytest
+        flags.FLAGS.mark_as_parsed()
     start_BL, end_BL = key_ranges(segments_BL)
     mask = base.Mask(k_start=start_BL[:, None], k_end=end_BL[:, None])
     q, k, v = (x.swapaxes(1, 2) for x in (q_BHLK, k_BHLK, v_BHLK))
