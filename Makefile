@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= study
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -22,8 +23,8 @@ $(VENV)/.ready: setup.py constraints.txt
 study: venv ## build data, run the CPU scaling study (FULL=1: 1.5 decades), write $(STUDY)/report.html
 	$(BIN)/python -m launch.study --out=$(STUDY) $(if $(FULL),--full)
 
-test: venv ## run the tests
-	$(BIN)/python -m pytest
+test: venv ## run the tests, in two processes (JOBS=n: in n)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # PyTorch lives in an environment of its own, as no part of vdit needs it.
 $(VENV)-parity/.ready: setup.py constraints.txt constraints-parity.txt

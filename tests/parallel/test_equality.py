@@ -108,7 +108,8 @@ def test_some_layouts_in_float64(layout):
 @pytest.mark.parametrize("kind", ["ring", "all_to_all"])
 @pytest.mark.parametrize("remat", ["blocks", "attention", "offload"])
 def test_rematerialised_with_rows_over_devices(remat, kind):
-    assert_equal(MeshConfig(2, 2, 2, 1), config_of(remat=remat, context=kind), 1e-6, 1e-4)
+    layout = MeshConfig(2, 2, 2, 1)
+    assert_equal(layout, config_of(layout, remat=remat, context=kind), 1e-6, 1e-4)
 
 
 @pytest.mark.parametrize(("layout", "parts"), [(MeshConfig(1, 1, 1, 1), 4), (MeshConfig(2, 1, 2, 2), 2)], ids=str)
