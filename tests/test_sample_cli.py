@@ -231,7 +231,7 @@ def test_a_disk_that_fills_up_leaves_no_partial_file(run, tmp_path, name):
         path.unlink()
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # bytes: writing fails midway, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))  # bytes: less than a video, more than a message
         done = run("--size=16x16", "--frames=5", f"--out={tmp_path / name}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
