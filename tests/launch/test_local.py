@@ -281,7 +281,9 @@ def test_two_processes_of_a_run_of_which_one_is_told_to_stop_and_one_is_killed(t
     log = (folder.run(run.id) / "logs" / "0.log").read_text()
     assert failed == 0, log
     statuses = [attempt["status"] for attempt in folder.state(run.id).attempts]
-    assert statuses == [75, -signal.SIGKILL, 0] and log.count("stopped as asked, after step") == 1
+    # What is written is the status of whichever process ends first: the killed one, or the one that JAX then aborts.
+    assert statuses[0] == 75 and statuses[1] in (-signal.SIGKILL, -signal.SIGABRT) and statuses[2:] == [0]
+    assert log.count("stopped as asked, after step") == 1
     tiny.train(run.config, tmp_path / "alone")
     ours, theirs = tiny.read_metrics(folder.run(run.id)), tiny.read_metrics(tmp_path / "alone")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
