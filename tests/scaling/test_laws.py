@@ -58,7 +58,7 @@ def test_cost_is_measured_where_flops_are_counted():
 
 def test_gradient_of_the_objective():
     rng = np.random.default_rng(0)
-    rows = laws._centre(rng.lognormal(10, 1, 9), rng.lognormal(15, 1, 9), rng.lognormal(0, 0.1, 9))
+    rows = laws.centre(rng.lognormal(10, 1, 9), rng.lognormal(15, 1, 9), rng.lognormal(0, 0.1, 9))
     theta, weights = np.array([[-1.0, -2.0, -0.5, 0.3, 4.2]]), rng.uniform(0, 3, (1, 9))  # one of them out of bounds
     _, gradient = laws._objective(theta, rows, weights)
     for i, step in enumerate(np.eye(5) * 1e-6):
@@ -69,7 +69,7 @@ def test_gradient_of_the_objective():
 def test_many_minima_at_once_agree_with_scipy():
     rng = np.random.default_rng(1)
     runs = grid(0.01)
-    rows = laws._centre(runs.params, runs.tokens, runs.loss)
+    rows = laws.centre(runs.params, runs.tokens, runs.loss)
     weights = rng.integers(0, 3, (3, len(runs))).astype(float)
     start = laws._starts(rows, 1)
     _, values = laws._descend(np.tile(start, (3, 1)), rows, weights)

@@ -22,7 +22,7 @@ HUBER_DELTA = 1e-3
 LEVEL = 0.8  # of every interval, as in the Chinchilla papers
 MIN_ROWS = 6  # five coefficients and one row to contradict them
 # In centred units the three terms sum to about 1: logs of A', B', E', then alpha and beta.
-_BOUNDS = [(-14.0, 3.0), (-14.0, 3.0), (-10.0, 1.0), (0.0, 4.0), (0.0, 4.0)]
+BOUNDS = [(-14.0, 3.0), (-14.0, 3.0), (-10.0, 1.0), (0.0, 4.0), (0.0, 4.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def central(values: Number, level: float = LEVEL) -> Interval | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Centred:
+class Rows:
     """Rows in log units around their means, in which the five coefficients are nearly uncorrelated."""
 
     x_R: np.ndarray
@@ -145,27 +145,35 @@ class _Centred:
         (x, y, z), (log_a, log_b, log_e, alpha, beta) = self.means, np.moveaxis(theta_K5, -1, 0)
         return Law(np.exp(log_a + z + alpha * x), np.exp(log_b + z + beta * y), np.exp(log_e + z), alpha, beta)
 
+    def theta(self, law: Law) -> np.ndarray:
+        """The five coefficients of one law in centred units."""
+        x, y, z = self.means
+        logs = np.log(law.A) - z - law.alpha * x, np.log(law.B) - z - law.beta * y, np.log(max(law.E, 1e-300)) - z
+        return np.array([*logs, law.alpha, law.beta])
+
     def log_loss(self, theta_K5: np.ndarray) -> np.ndarray:
         """Log of the law at every row, for each of K coefficient vectors: (K, R)."""
         log_a, log_b, log_e, alpha, beta = np.moveaxis(theta_K5[:, None, :], -1, 0)
         return np.logaddexp(np.logaddexp(log_a - alpha * self.x_R, log_b - beta * self.y_R), log_e)
 
 
-def _centre(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> _Centred:
+def centre(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> Rows:
+    """Runs in log units around their means."""
     x, y, z = (np.log(np.asarray(values, np.float64)) for values in (params, tokens, loss))
     means = float(x.mean()), float(y.mean()), float(z.mean())
-    return _Centred(x - means[0], y - means[1], z - means[2], means)
+    return Rows(x - means[0], y - means[1], z - means[2], means)
 
 
-def _huber(residual: np.ndarray) -> np.ndarray:
+def huber(residual: np.ndarray) -> np.ndarray:
+    """Huber's loss over delta: quadratic within delta of 0, linear outside."""
     size = np.abs(residual)
-    return np.where(size < HUBER_DELTA, residual**2 / (2 * HUBER_DELTA), size - HUBER_DELTA / 2)  # over delta
+    return np.where(size < HUBER_DELTA, residual**2 / (2 * HUBER_DELTA), size - HUBER_DELTA / 2)
 
 
-def _objective(theta_K5: np.ndarray, rows: _Centred, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _objective(theta_K5: np.ndarray, rows: Rows, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted sum over rows of Huber(log L_hat - log L) / delta, and its gradient over the five coefficients.
 
-    Coefficients outside `_BOUNDS` pay for it quadratically, so a fit that nothing determines still ends somewhere.
+    Coefficients outside `BOUNDS` pay for it quadratically, so a fit that nothing determines still ends somewhere.
     """
     log_a, log_b, log_e, alpha, beta = np.moveaxis(theta_K5[:, None, :], -1, 0)
     # The logsumexp form; the limits matter only to steps that a line search takes back.
@@ -174,16 +182,16 @@ def _objective(theta_K5: np.ndarray, rows: _Centred, weights_KR: np.ndarray) -> 
     e_K1 = np.exp(np.clip(log_e, -60, 60))
     total_KR = a_KR + b_KR + e_K1
     residual_KR = np.log(total_KR) - rows.z_R
-    value_K = (weights_KR * _huber(residual_KR)).sum(-1)
+    value_K = (weights_KR * huber(residual_KR)).sum(-1)
     slope_KR = weights_KR * np.clip(residual_KR / HUBER_DELTA, -1, 1) / total_KR
     a_KR *= slope_KR
     b_KR *= slope_KR
     parts = (a_KR, b_KR, e_K1 * slope_KR, -a_KR * rows.x_R, -b_KR * rows.y_R)
-    outside_K5 = theta_K5 - np.clip(theta_K5, *np.array(_BOUNDS).T)
+    outside_K5 = theta_K5 - np.clip(theta_K5, *np.array(BOUNDS).T)
     return value_K + 10 * (outside_K5**2).sum(-1), np.stack([p.sum(-1) for p in parts], -1) + 20 * outside_K5
 
 
-def _descend(starts_K5: np.ndarray, rows: _Centred, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _descend(starts_K5: np.ndarray, rows: Rows, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients and objectives after descent from each start on its own weights (one row of them serves all)."""
     found = []
     for part in range(0, len(starts_K5), 500):  # so that the arrays stay in cache
@@ -193,7 +201,7 @@ def _descend(starts_K5: np.ndarray, rows: _Centred, weights_KR: np.ndarray) -> t
     return np.concatenate([theta for theta, _ in found]), np.concatenate([value for _, value in found])
 
 
-def _starts(rows: _Centred, count: int) -> np.ndarray:
+def _starts(rows: Rows, count: int) -> np.ndarray:
     """The best `count` of a grid: shares of the loss that are irreducible and due to size, and both exponents."""
     shares = itertools.product([0.05, 0.3, 0.6, 0.85], [0.1, 0.3, 0.5, 0.7, 0.9])
     exponents = list(itertools.product([0.1, 0.25, 0.45, 0.8, 1.3], repeat=2))
@@ -203,7 +211,7 @@ def _starts(rows: _Centred, count: int) -> np.ndarray:
             for (e, share), (alpha, beta) in itertools.product(list(shares), exponents)
         ]
     )
-    losses = _huber(rows.log_loss(grid) - rows.z_R).sum(-1)
+    losses = huber(rows.log_loss(grid) - rows.z_R).sum(-1)
     return grid[np.argsort(losses, kind="stable")[:count]]
 
 
@@ -235,7 +243,7 @@ def fit_law(
     for name, values in (("params", params), ("tokens", tokens)):
         if len(np.unique(values)) < 2:
             raise UserError(f"all runs have the same {name}; a law needs at least 2 different values")
-    rows = _centre(params, tokens, loss)
+    rows = centre(params, tokens, loss)
     everything = np.ones((1, len(loss)))
     ends, objectives = _descend(_starts(rows, starts), rows, everything)
     objective, theta = float(objectives.min()), ends[objectives.argmin()]
@@ -247,9 +255,17 @@ def fit_law(
 
 
 def _bootstrap(
-    rows: _Centred, theta: np.ndarray, params: np.ndarray, tokens: np.ndarray, count: int, seed: int
+    rows: Rows, theta: np.ndarray, params: np.ndarray, tokens: np.ndarray, count: int, seed: int
 ) -> np.ndarray:
-    """Coefficients refitted to `count` resamples of the runs with replacement, (K, 5).
+    """Coefficients refitted to `count` resamples of the runs, (K, 5)."""
+    weights_KR = resample(params, tokens, count, seed)
+    if not len(weights_KR):
+        return np.zeros((0, 5))
+    return _descend(np.tile(theta, (len(weights_KR), 1)), rows, weights_KR)[0]
+
+
+def resample(params: np.ndarray, tokens: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """How often each of R runs is drawn in `count` resamples with replacement, (K, R) float64.
 
     A resample that holds too few different runs, or one size only, identifies nothing and is drawn again.
     """
@@ -262,9 +278,14 @@ def _bootstrap(
         kept = np.unique(picked)
         if len(kept) >= MIN_ROWS - 1 and len(np.unique(params[kept])) > 1 and len(np.unique(tokens[kept])) > 1:
             weights.append(np.bincount(picked, minlength=len(params)).astype(np.float64))
-    if not weights:
-        return np.zeros((0, 5))
-    return _descend(np.tile(theta, (len(weights), 1)), rows, np.array(weights))[0]
+    return np.array(weights).reshape(-1, len(params))
+
+
+def leave_one_out(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit) -> Law:
+    """The law fitted to all runs but one, for each of them (coefficients are arrays of length R)."""
+    rows = centre(*(np.asarray(values, np.float64) for values in (params, tokens, loss)))
+    starts = np.tile(rows.theta(fit.law), (len(loss), 1))
+    return rows.law(_descend(starts, rows, 1 - np.eye(len(loss)))[0])
 
 
 def measure_cost(flops: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> Cost:

@@ -18,9 +18,10 @@ from vdit.scaling.flops import flops_6nd
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
 COLUMNS = (
-    "run,kind,budget,seed,width,depth,heads,params,params_total,tokens,examples,unique_examples,epochs,seconds_of_video,"
-    "flops,flops_6nd,steps,loss,loss_low,loss_high,loss_ood,physics_error_in,physics_error_in_low,physics_error_in_high,"
-    "physics_error_out,physics_error_out_low,physics_error_out_high,train_seconds,seconds,accelerator_hours,tflops"
+    "run,kind,budget,seed,width,depth,heads,params,params_total,tokens,text_tokens,unique_tokens,repeated_tokens,epochs,"
+    "examples,unique_examples,seconds_of_video,flops,flops_6nd,steps,loss,loss_low,loss_high,loss_ood,physics_error_in,"
+    "physics_error_in_low,physics_error_in_high,physics_error_out,physics_error_out_low,physics_error_out_high,"
+    "train_seconds,seconds,accelerator_hours,tflops"
 ).split(",")
 _TEXT = ("run", "kind")
 Run = dict[str, Any]
@@ -57,6 +58,10 @@ class Table:
     def drop_highest(self, count: int) -> Table:
         """All but the `count` runs of highest loss, in their old order."""
         return self.pick(np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count]))
+
+    def by_6nd(self) -> Table:
+        """The same runs with C = 6 N D."""
+        return dataclasses.replace(self, flops=6 * self.params * self.tokens)
 
     @property
     def convention(self) -> str:
