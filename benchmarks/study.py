@@ -8,17 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vdit.config import UserError, run_main
+from vdit.training.account import training_seconds
 from vdit.training.metrics import read_metrics
-
-
-def training_seconds(rows: list[dict[str, Any]]) -> float:
-    """Seconds in training steps, compilation included, validation not; a restart begins to count at 0 again."""
-    total = last = 0.0
-    for row in (row for row in rows if "validation" not in row):
-        if row["seconds"] < last:
-            total += last
-        last = row["seconds"]
-    return total + last
 
 
 def account(study: Path) -> dict[str, Any]:

@@ -65,6 +65,21 @@ def window_starts(frames: np.ndarray, window: np.ndarray, ids: np.ndarray, visit
     return starts
 
 
+def chosen(ids: np.ndarray, members: np.ndarray, fraction: float) -> np.ndarray:
+    """The share of some examples that a hash of their ids puts first, at least one; smaller shares are part of larger.
+
+    Args:
+      ids: (N,) uint64 identities of all examples.
+      members: (M,) of them to choose from, ascending.
+      fraction: share to keep.
+
+    Returns:
+      (max(1, round(M * fraction)),) of the members, ascending; none of none.
+    """
+    order = np.argsort(_hash(ids[members], np.zeros(len(members), np.int64), 0), kind="stable")
+    return np.sort(members[order[: max(1, round(len(members) * fraction))]])
+
+
 def _hash(ids: np.ndarray, turn: np.ndarray, seed: int) -> np.ndarray:
     """64 random bits for each (id, turn): the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied to each."""
     bits = np.full(len(ids), seed % 2**64, np.uint64)

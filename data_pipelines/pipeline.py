@@ -113,7 +113,8 @@ def validation_rows(
 
 def validation_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch) -> Plan:
     """The plan whose `once` gives the rows of `validation_rows`; raises as `make_plan`."""
-    return make_plan(dataset, dataclasses.replace(config, stages=(), weights=()), patch, seed=0)
+    whole = dataclasses.replace(config, stages=(), weights=(), fraction=1.0, buckets=0)
+    return make_plan(dataset, whole, patch, seed=0)
 
 
 def validation_steps(epoch: EpochPlan, config: DataConfig) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from data_pipelines.balance import order_rows, row_costs
 from data_pipelines.best_fit import pack
-from data_pipelines.draws import visits, window_starts
+from data_pipelines.buckets import pack_buckets
+from data_pipelines.draws import chosen, visits, window_starts
 from data_pipelines.index import Index
 from data_pipelines.plan_files import PlanFiles
 from data_pipelines.rows import EpochPlan
@@ -72,7 +73,7 @@ class StagePlan:
         self._shape = RowShape(config.row_tokens, config.row_examples, config.row_text)
         index, patch = source.index, source.patch
         weights = stage.weights or config.weights or (1.0,) * len(source.parts)
-        self.weights, self.members = weights, _members(source, stage.max_area, weights)
+        self.weights, self.members = weights, _members(source, stage.max_area, weights, config.fraction)
         self._columns = _columns(config, source)
         self.frames = _window_frames(index, stage.max_frames or config.max_frames, patch)
         self._grid_tokens = _grid_tokens(index, self.frames, patch)
@@ -167,7 +168,10 @@ class StagePlan:
     ) -> EpochPlan:
         text = np.maximum(self._source.index.text_tokens[examples, columns], 0)
         tokens = self._grid_tokens[examples] + text
-        order, offsets = pack(tokens, text, self._shape, self._config.pack_window, rng)
+        if self._config.buckets:
+            order, offsets = pack_buckets(tokens, text, self._shape, self._config.buckets, rng)
+        else:
+            order, offsets = pack(tokens, text, self._shape, self._config.pack_window, rng)
         rows = order_rows(row_costs(tokens[order], offsets), self._config.rows_per_step, phase, rng)
         order, offsets = _permute_rows(order, offsets, rows)
         examples = examples[order]
@@ -215,14 +219,16 @@ class _Once:
             return self._value
 
 
-def _members(source: Source, max_area: int, weights: Sequence[float]) -> tuple[np.ndarray, ...]:
-    """Examples of each data set whose frames hold at most max_area patches; none where the weight is 0."""
+def _members(source: Source, max_area: int, weights: Sequence[float], fraction: float = 1.0) -> tuple[np.ndarray, ...]:
+    """A fraction of the examples of each data set, whose frames hold at most max_area patches; none at weight 0."""
     index, patch = source.index, source.patch
     area = (index.height // patch.height) * (index.width // patch.width)
     ends = np.cumsum(source.parts)
     out = []
     for end, count, weight in zip(ends, source.parts, weights, strict=True):
         members = np.arange(end - count, end) if weight else np.zeros(0, np.int64)
+        if fraction < 1:
+            members = chosen(index.id, members, fraction)
         out.append(members[area[members] <= max_area] if max_area else members)
     return tuple(out)
 

@@ -138,7 +138,7 @@ class Study:
         dataset = Dataset(self.physics)
         generator = generator_of(run)
         errors = {side: physics_errors(generator, dataset, split, self.plan.clips) for side, split in SPLITS.items()}
-        values = study_plan.result_row(name, kind, budget, run, dataset, result, started)
+        values = study_plan.result_row(name, kind, budget, run, result, started)
         write_json(self._result(name), {**values, "physics_error": errors})
         times = budget / self.plan.budgets[0]
         add_physics_samples(self.out, name, times, budget, values["loss"], generator, dataset)
@@ -160,7 +160,7 @@ class Study:
         started = time.time()
         result = train(config, self.out / "runs" / name)
         run = load_run(self.out / "runs" / name)
-        values = study_plan.result_row(name, "film", result["flops"], run, dataset, result, started)
+        values = study_plan.result_row(name, "film", result["flops"], run, result, started)
         write_json(self._result(name), values)
         add_film_samples(self.out, name, generator_of(run), dataset, config)
         self._report()

@@ -8,9 +8,6 @@ import importlib.util
 import time
 from typing import Any
 
-import numpy as np
-
-from data_pipelines.store import Dataset
 from vdit.config import Config, UserError, build
 from vdit.scaling import runs
 
@@ -90,28 +87,20 @@ def load(path: str, full: bool) -> StudyPlan:
     )
 
 
-def result_row(
-    name: str, kind: str, budget: float, run: Any, dataset: Dataset, result: dict[str, Any], started: float
-) -> dict[str, Any]:
+def result_row(name: str, kind: str, budget: float, run: Any, result: dict[str, Any], started: float) -> dict[str, Any]:
     """The account of a finished run, as written to its result.json.
 
     Args:
       name, kind, budget: which run it is.
       run: the opened run.
-      dataset: what it was trained on.
       result: what `training.loop.train` returned.
       started: Unix time at which the trunk's extension or the run began.
     """
-    index = dataset.index(run.config.data.split)
-    frames = np.minimum(index.frames, run.config.data.max_frames or index.frames.max())
     return {
         **runs.result_row(run.config, result),
         "run": name,
         "kind": kind,
         "budget": budget,
-        "unique_examples": len(index),
-        "epochs": result["examples"] / len(index),
-        "seconds_of_video": result["examples"] * float((frames / index.fps).mean()),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": time.time() - started,
     }

@@ -99,6 +99,9 @@ class DataConfig:
         whole clips.
       captions: caption kinds, one drawn at random per example and epoch; empty = all of the data set.
       pack_window: examples among which the plan packs best-fit.
+      buckets: 0 packs best-fit; n sorts examples into n buckets of length, and a row holds as many of one bucket as
+        would fit were they all as long as its longest: 1 is padding to the longest. For comparison only.
+      fraction: share of the examples of split that is trained on; smaller shares are part of larger ones.
       weights: how often an epoch holds each example, by data set, such as (1, 0.25); empty = once.
       stages: limits and weights by step, the first from step 0; empty = the same throughout.
       autoencoder, text_encoder: names of what must have made the data set; empty = any.
@@ -113,6 +116,8 @@ class DataConfig:
     max_frames: int = 0
     captions: tuple[str, ...] = ()
     pack_window: int = 4096
+    buckets: int = 0
+    fraction: float = 1.0
     weights: tuple[float, ...] = ()
     stages: tuple[StageConfig, ...] = ()
     autoencoder: str = ""
@@ -124,6 +129,8 @@ class DataConfig:
                 raise UserError(f"data.weights={weights} should have one number for each of data.path={self.path!r}")
             if weights and not (min(weights) >= 0 and 0 < max(weights) < float("inf")):
                 raise UserError(f"data.weights={weights} must not be negative, and one must be greater than 0")
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"data.fraction={self.fraction:g} is not a share of the data: above 0, at most 1")
         steps = [stage.step for stage in self.stages]
         if steps and (steps[0] or any(a >= b for a, b in itertools.pairwise(steps))):
             raise UserError(f"data.stages begin at steps {steps}; the first must begin at 0, each later than the last")

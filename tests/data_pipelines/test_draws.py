@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.draws import visits, window_starts
+from data_pipelines.draws import chosen, visits, window_starts
 
 
 @settings(max_examples=60)
@@ -62,3 +62,13 @@ def test_windows_begin_at_every_frame_and_not_in_step():
 
 def test_clips_that_fit_begin_at_their_first_frame():
     assert not starts_of(17, 17, 3, np.arange(9)).any()
+
+
+def test_smaller_fractions_are_part_of_larger_ones():
+    ids = np.random.default_rng(0).integers(0, 2**63, 500).astype(np.uint64)
+    members = np.arange(100, 500)
+    kept = [set(chosen(ids, members, fraction).tolist()) for fraction in (0.1, 0.3, 1.0)]
+    assert [len(part) for part in kept] == [40, 120, 400]
+    assert kept[0] < kept[1] < kept[2] == set(members.tolist())
+    assert set(chosen(ids[::-1].copy(), np.arange(400), 0.1).tolist()) == {499 - i for i in kept[0]}  # by id, not place
+    assert len(chosen(ids, members[:3], 0.01)) == 1 and not len(chosen(ids, members[:0], 0.5))

@@ -198,3 +198,26 @@ def test_other_misfits():
     plan = Plan(make_index(5, rng), DataConfig(rows_per_step=8), PATCH, 0)
     with pytest.raises(UserError, match="fewer than one step; lower data.rows_per_step=8"):
         plan.require_step()
+
+
+@pytest.mark.parametrize("buckets", [1, 4, 1000])
+def test_buckets_hold_every_example_once_and_what_padding_would(buckets):
+    index = make_index(300, np.random.default_rng(3), groups=(1, 8), text=((5, 30),))
+    config = DataConfig(row_tokens=1024, row_examples=40, row_text=200, buckets=buckets)
+    epoch = Plan(index, config, PATCH, 0).epoch(0)
+    assert sorted(epoch.examples.tolist()) == list(range(300))
+    counts = np.diff(epoch.offsets)
+    longest = np.maximum.reduceat(epoch.tokens, epoch.offsets[:-1])
+    assert (counts * longest <= 1024).all()
+    assert counts.max() <= 1024 // (epoch.tokens.max() if buckets == 1 else epoch.tokens.min())
+    assert epoch.fill(1024) < Plan(index, dataclasses.replace(config, buckets=0), PATCH, 0).epoch(0).fill(1024)
+
+
+def test_a_fraction_of_the_data_is_an_epoch_of_it():
+    index = make_index(200, np.random.default_rng(4), text=((5, 30),))
+    config = DataConfig(row_tokens=1024, row_text=200, fraction=0.3)
+    plan = Plan(index, config, PATCH, 0)
+    first, second = (sorted(plan.epoch(n).examples.tolist()) for n in (0, 1))
+    assert first == second and len(first) == 60
+    with pytest.raises(UserError, match="data.fraction=0 is not a share"):
+        DataConfig(fraction=0.0)

@@ -24,6 +24,9 @@ COLUMNS = (
     "train_seconds,seconds,accelerator_hours,tflops"
 ).split(",")
 _TEXT = ("run", "kind")
+_ACCOUNT = (
+    "unique_tokens,unique_examples,repeated_tokens,epochs,seconds_of_video,train_seconds,accelerator_hours,tflops"
+).split(",")
 Run = dict[str, Any]
 
 
@@ -148,15 +151,17 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "params": result["params"],
         "params_total": result["params_total"],
         "tokens": result["patches"],
+        "text_tokens": result["text"],
         "examples": result["examples"],
         "flops": result["flops"],
         "flops_6nd": float(flops_6nd(result["params"], result["patches"])),
         "steps": result["step"],
+        "train_seconds": result["seconds"],  # of an autoencoder; other runs have an account over all restarts
+        **{name: result[name] for name in _ACCOUNT if name in result},
         "loss": validation.get("loss"),
         "loss_interval": validation.get("loss_interval"),
         "loss_ood": validation["ood"]["loss"] if "ood" in validation else None,
         "validation": validation,
-        "train_seconds": result["seconds"],
         "data_wait": result["data_wait"],
     }
 

@@ -23,9 +23,11 @@ from vdit.models.transformer import Interface, parameter_counts
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
 from vdit.scaling import flops
 from vdit.training import workdir as workdirs
+from vdit.training.account import data_account, time_account
 from vdit.training.checkpoint import Checkpoints, Position
 from vdit.training.drive import drive
 from vdit.training.initial import load_params, of_weights
+from vdit.training.metrics import read_metrics
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 _compiled: dict[Any, Any] = {}
@@ -179,7 +181,14 @@ def _train(
     look = functools.partial(evaluate_run, run, dataset, evaluate)
     final = drive(run, batches, step_function, look, config.data.rows_per_step, progress)
     body, total = parameter_counts(run.state.params)
-    return {**final, "params": body, "params_total": total}
+    plan = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed)
+    return {
+        **final,
+        "params": body,
+        "params_total": total,
+        **data_account(plan, dataset.index(config.data.split), dataset.patch, run.position),
+        **time_account(read_metrics(run.workdir)),
+    }
 
 
 def _functions(run: Run) -> tuple[Any, Any]:

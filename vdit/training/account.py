@@ -1,0 +1,74 @@
+"""What a run has consumed, beside FLOPs: different and repeated data, seconds of video, time on accelerators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.index import Index
+from data_pipelines.packing import Plan
+from vdit.patches import Patch
+from vdit.training.checkpoint import Position
+
+
+def data_account(plan: Plan, index: Index, patch: Patch, position: Position) -> dict[str, Any]:
+    """Different data that the run could see, and how often it saw it.
+
+    Args:
+      plan: its rows.
+      index: shapes of the examples of its split.
+      patch: extent of a patch.
+      position: what it has consumed.
+
+    Returns:
+      unique_tokens, unique_examples: patches and examples of all members of its stages, long clips counting whole;
+      repeated_tokens: patches seen beyond those; epochs: patches seen over the different ones; seconds_of_video: seen,
+      from the mean length of the windows of the first stage.
+    """
+    members = np.unique(np.concatenate([part for stage in plan.stages for part in stage.members]))
+    frames = 1 + (index.frames[members].astype(np.int64) - 1) // patch.time
+    area = (index.height[members] // patch.height) * (index.width[members] // patch.width)
+    unique = int((frames * area).sum())
+    stage = plan.stages[0]
+    counts = [weight * len(part) for weight, part in zip(stage.weights, stage.members, strict=True)]
+    means = [float((stage.frames[part] / index.fps[part]).mean()) if len(part) else 0.0 for part in stage.members]
+    return {
+        "unique_tokens": unique,
+        "unique_examples": len(members),
+        "repeated_tokens": max(0, position.patches - unique),
+        "epochs": position.patches / unique,
+        "seconds_of_video": position.examples * float(np.average(means, weights=counts)),
+    }
+
+
+def training_seconds(rows: list[dict[str, Any]]) -> float:
+    """Seconds in training steps, compilation included, validation not; a restart begins to count at 0 again."""
+    total = last = 0.0
+    for row in (row for row in rows if "validation" not in row):
+        if row["seconds"] < last:
+            total += last
+        last = row["seconds"]
+    return total + last
+
+
+def time_account(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Time that the steps of a workdir took, over all restarts; a branch does not count its trunk's.
+
+    Args:
+      rows: of its metrics.jsonl.
+
+    Returns:
+      train_seconds: wall time, see `training_seconds`; accelerator_hours: that times the accelerators (machines, where
+      there are none); tflops: FLOPs per second between logged steps, in 10^12, compilation left out.
+    """
+    seconds = training_seconds(rows)
+    steps = [row for row in rows if "validation" not in row and "flops" in row]
+    pairs = [(b["flops"] - a["flops"], b["seconds"] - a["seconds"]) for a, b in zip(steps, steps[1:], strict=False)]
+    timed = [(work, took) for work, took in pairs if took > 0]
+    accelerators = jax.process_count() if jax.default_backend() == "cpu" else jax.device_count()
+    out = {"train_seconds": seconds, "accelerator_hours": seconds * accelerators / 3600}
+    if timed:
+        out["tflops"] = sum(work for work, _ in timed) / sum(took for _, took in timed) / 1e12
+    return out
