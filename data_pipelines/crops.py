@@ -42,19 +42,27 @@ class Crops:
         # Every frame of the data is as likely as any other to be seen.
         shares = index.frames[self._clips].astype(np.float64)
         self._ends = np.cumsum(shares) / shares.sum()
+        self._ids = index.id
         self._dataset, self._split, self._crop, self._seed = dataset, split, config.crop, seed
 
     def __call__(self, step: int, number: int) -> np.ndarray:
         """Crop `number` of a step, video_TYXC uint8; half of them mirrored."""
-        rng = np.random.Generator(
-            np.random.Philox(key=np.array([self._seed % 2**64, (step << 24) + number], np.uint64))
-        )
-        clip = int(self._clips[np.searchsorted(self._ends, rng.random(), side="right")])
+        clip, rng = self._draw(step, number)
         video_TYXC = self._dataset.read_clip(self._split, clip).video_TYXC
         places = [int(rng.integers(have - want + 1)) for have, want in zip(video_TYXC.shape, self._crop, strict=False)]
         window = tuple(slice(place, place + want) for place, want in zip(places, self._crop, strict=True))
         crop_TYXC = video_TYXC[window]
         return np.ascontiguousarray(crop_TYXC[:, :, ::-1] if rng.integers(2) else crop_TYXC)
+
+    def clip_id(self, step: int, number: int) -> int:
+        """The id of the clip that crop `number` of a step is of."""
+        return int(self._ids[self._draw(step, number)[0]])
+
+    def _draw(self, step: int, number: int) -> tuple[int, np.random.Generator]:
+        """The clip, and what draws the place in it."""
+        key = np.array([self._seed % 2**64, (step << 24) + number], np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key))
+        return int(self._clips[np.searchsorted(self._ends, rng.random(), side="right")]), rng
 
 
 def crop_batches(

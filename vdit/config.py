@@ -272,6 +272,8 @@ class OptimizerConfig:
       warmup, cooldown: steps of the linear rise at the start and the linear fall to 0 at the end.
       weight_decay: decoupled decay of matrices, relative to the rate.
       clip: largest global norm of the gradient.
+      adaptive_clip: standard deviations above its running mean at which the gradient's norm is clipped as well (2.5 is
+        usual); 0 = not.
       ema: decay of the averaged parameters, which are evaluated and sampled.
       accumulate: parts, one after another, in which a step does the rows of each device; the gradient is the same, the
         activations of one part are in memory at a time.
@@ -284,12 +286,15 @@ class OptimizerConfig:
     beta2: float = 0.99
     weight_decay: float = 0.01
     clip: float = 1.0
+    adaptive_clip: float = 0.0
     ema: float = 0.99
     accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise UserError(f"optimizer.accumulate={self.accumulate} must be at least 1")
+        if self.adaptive_clip < 0:
+            raise UserError(f"optimizer.adaptive_clip={self.adaptive_clip} must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +317,9 @@ class TrainConfig:
       keep: newest checkpoints kept.
       keep_steps: checkpoints that are written and never deleted: where branches leave a trunk.
       branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown.
+      spike: a step is bad if its log loss is this many standard deviations above its running mean, or not finite (then
+        nothing is updated). After five bad steps the run goes on from its last good checkpoint, past the rows since;
+        0 = only steps that are not finite are bad.
       profile: steps between which an xprof trace is written, such as (10, 13); () = none.
     """
 
@@ -322,12 +330,15 @@ class TrainConfig:
     keep: int = 2
     keep_steps: tuple[int, ...] = ()
     branch_from: str = ""
+    spike: float = 6.0
     profile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if self.spike < 0:
+            raise UserError(f"train.spike={self.spike} must not be negative")
         if len(self.profile) not in (0, 2):
             raise UserError("train.profile takes two steps, such as (10, 13)")
 

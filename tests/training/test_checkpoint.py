@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 
 import jax
 import numpy as np
@@ -148,7 +149,9 @@ def test_another_format_is_refused(saved, tmp_path, change, message):
     workdir = shutil.copytree(saved[0], tmp_path / "run")
     path = workdir / "checkpoints" / "7" / "position" / "metadata"
     values = {**json.loads(path.read_text()), **change}
-    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    values = {name: value for name, value in values.items() if value is not None and name != "crc"}
+    crc = zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    path.write_text(json.dumps({**values, "crc": crc}))
     with pytest.raises(UserError, match=f"checkpoints/7 .*{message}"):
         restore(workdir, abstract())
 

@@ -24,6 +24,7 @@ from vdit.patches import Patch
 from vdit.training import workdir as workdirs
 from vdit.training.autoencoder_step import init_state, make_train_step
 from vdit.training.checkpoint import Checkpoints, Position
+from vdit.training.divergence import go_past, persist
 from vdit.training.drive import drive
 from vdit.training.step import TrainState
 
@@ -65,31 +66,35 @@ def train_autoencoder(
             f"data.rows_per_step={per_step} is not a multiple of the {row_shards(mesh)} row shards of the mesh"
         )
     workdirs.check(workdir, config, dataset.meta)
-    with use_mesh(mesh), contextlib.ExitStack() as cleanup:
-        run = _open(config, workdir, dataset)
-        workdirs.claim(workdir, config, dataset.meta)
-        batches = crop_batches(crops, per_step, run.position.step, *row_reader(mesh))
-        placed = iter(batches.map(lambda batch: to_global(batch, mesh)))
-        cleanup.callback(placed.close)
-        step = _counting(make_train_step(config), config)
 
-        def evaluate() -> dict[str, Any]:
-            _export(run, crops)
-            return _validate(run, dataset)
+    def attempt() -> dict[str, Any]:
+        with use_mesh(mesh), contextlib.ExitStack() as cleanup:
+            run = _open(config, workdir, dataset)
+            go_past(workdir, run.position)
+            workdirs.claim(workdir, config, dataset.meta)
+            batches = crop_batches(crops, per_step, run.position.next_row // per_step, *row_reader(mesh))
+            placed = iter(batches.map(lambda batch: to_global(batch, mesh)))
+            cleanup.callback(placed.close)
+            step = _counting(make_train_step(config), config)
 
-        final = drive(run, placed, step, evaluate, per_step, progress)
-        if jax.process_index() == 0 and not (workdir / EXPORT).is_dir():  # never evaluated
-            _export(run, crops)
-    count = sum(int(leaf.size) for leaf in jax.tree.leaves(run.state.params))
-    return {**final, "params": count, "params_total": count}
+            def evaluate() -> dict[str, Any]:
+                _export(run, crops)
+                return _validate(run, dataset)
+
+            final = drive(run, placed, step, evaluate, per_step, progress)
+            if jax.process_index() == 0 and not (workdir / EXPORT).is_dir():  # never evaluated
+                _export(run, crops)
+        count = sum(int(leaf.size) for leaf in jax.tree.leaves(run.state.params))
+        return {**final, "params": count, "params_total": count}
+
+    return persist(attempt, workdir, config.train, lambda row: [crops.clip_id(*divmod(row, per_step))])
 
 
 def _open(config: Config, workdir: epath.Path, dataset: Dataset) -> AutoencoderRun:
     """At the newest checkpoint, or at the weights of config.init_from, or the principal components of the data."""
     patch = Patch(*config.autoencoder.strides)
     with Checkpoints(workdir, config.train, create=False) as checkpoints:
-        newest = checkpoints.latest
-        if newest is None:
+        if checkpoints.latest is None:
             if config.init_from:
                 weights = read_causal_vae(config.init_from, config.autoencoder)
             else:
@@ -98,7 +103,9 @@ def _open(config: Config, workdir: epath.Path, dataset: Dataset) -> AutoencoderR
             return AutoencoderRun(config, workdir, init_state(config, weights), Position())
         empty = {name: np.zeros(shape, np.float32) for name, shape in causal_vae.shapes(config.autoencoder).items()}
         like = init_state(config, jax.tree.map(jax.numpy.asarray, empty))
-        return AutoencoderRun(config, workdir, *checkpoints.restore(like, newest))
+        found = checkpoints.restore_newest(like)
+        assert found is not None
+        return AutoencoderRun(config, workdir, *found)
 
 
 def _counting(step: Callable[..., Any], config: Config) -> Callable[..., Any]:

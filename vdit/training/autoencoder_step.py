@@ -14,13 +14,14 @@ from vdit.config import Config
 from vdit.models import causal_vae
 from vdit.parallel.mesh import ROWS, rows_spec
 from vdit.patches import Patch
-from vdit.training.step import TrainState
+from vdit.training.clipping import clipping
+from vdit.training.step import TrainState, keep_finite
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
     """Clipping and Adam; the step multiplies by the learning rate."""
     adam = optax.scale_by_adam(config.optimizer.beta1, config.optimizer.beta2)
-    return optax.chain(optax.clip_by_global_norm(config.optimizer.clip), adam)
+    return optax.chain(*clipping(config.optimizer), adam)
 
 
 def init_state(config: Config, weights: Mapping[str, jax.Array]) -> TrainState:
@@ -75,7 +76,8 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: -rate * update, updates))
         decay = jnp.minimum(config.optimizer.ema, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
-        return TrainState(state.step + 1, params, average, optimizer_state), metrics
+        norm = optax.tree.norm(grads)
+        kept = keep_finite(loss, norm, (params, average, optimizer_state), (state.params, state.ema, state.optimizer))
+        return TrainState(state.step + 1, *kept), {"loss": loss, "grad_norm": norm, **parts}
 
     return jax.jit(step, donate_argnums=0)

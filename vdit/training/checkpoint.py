@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import fsspec
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from vdit.config import TrainConfig, UserError
 from vdit.safetensors_io import check_tensors
+from vdit.training.checksums import checksums
 from vdit.training.step import TrainState
+from vdit.training.watch import Watch
 from vdit.training.workdir import is_remote
 
-FORMAT = 1
+FORMAT = 2
+"""Version of what is saved; of 1, which had neither checksums nor a watch, no damage is noticed."""
 
 
 @dataclasses.dataclass
@@ -32,6 +40,7 @@ class Position:
       patches, text, examples: real patches, caption tokens and examples seen.
       squares: pairs of tokens that attended (n^2 of a segment, see scaling.flops), for the FLOPs of attention.
       skipped: ranges of rows that were passed over.
+      watch: what is known of the losses so far.
     """
 
     step: int = 0
@@ -41,6 +50,7 @@ class Position:
     examples: int = 0
     squares: float = 0.0
     skipped: list[list[int]] = dataclasses.field(default_factory=list)
+    watch: Watch = dataclasses.field(default_factory=Watch)
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -65,6 +75,9 @@ class Checkpoints:
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
                 [
                     ocp.checkpoint_managers.LatestN(config.keep),
+                    ocp.checkpoint_managers.BestN(
+                        get_metric_fn=lambda metrics: -metrics["loss"], n=1, keep_checkpoints_without_metrics=False
+                    ),
                     ocp.checkpoint_managers.CustomSteps(list(config.keep_steps)),
                 ]
             ),
@@ -77,13 +90,25 @@ class Checkpoints:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, position: Position) -> None:
-        """Starts to write a checkpoint in the background; does nothing if this step is saved already."""
+    def save(self, state: TrainState, position: Position, loss: float | None = None) -> None:
+        """Starts to write a checkpoint in the background; does nothing if this step is saved already.
+
+        Args:
+          state, position: what to save.
+          loss: its validation loss, if known; the checkpoint with the lowest is kept.
+
+        Raises:
+          UserError: if this or the last one cannot be written.
+        """
         if position.step in self._manager.all_steps():
             return
-        values = {"format": FORMAT, **dataclasses.asdict(position)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), position=ocp.args.JsonSave(values))
-        self._manager.save(position.step, args=args)
+        named = _named(state)
+        values = {"format": FORMAT, **dataclasses.asdict(position), "sums": checksums(named)}
+        values["crc"] = _crc(values)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(named), position=ocp.args.JsonSave(values))
+        metrics = None if loss is None else {"loss": loss}
+        with self._told(position.step):
+            self._manager.save(position.step, args=args, metrics=metrics)
 
     def restore(self, like: TrainState, step: int) -> tuple[TrainState, Position]:
         """Reads one checkpoint into the shapes and shardings of `like`.
@@ -100,22 +125,52 @@ class Checkpoints:
         restore_output = _only_one_error()
         try:
             read = self._manager.restore(step, args=args)
-            values = dict(read["position"])
-            if values.pop("format", None) != FORMAT:
-                raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
-            if values.keys() != {field.name for field in dataclasses.fields(Position)}:
-                raise ValueError(f"its position holds {', '.join(values)}")
+            position, sums = _position(read["position"], where)
+            leaves = {name: read["state"][name] for name in _named(like)}
+            _verify(leaves, sums)
         except Exception as error:  # Orbax raises bare Exceptions too
             if isinstance(error, UserError):
                 raise
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise UserError(
-                f"checkpoint {where} cannot be restored: it is damaged or of another model ({reason}); "
-                "remove it to go on from the one before"
+                f"checkpoint {where} cannot be restored: it is damaged or of another model ({_reason(error)})"
             ) from error
         restore_output()
-        leaves = [read["state"][name] for name in _named(like)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(**values)
+        return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values())), position
+
+    def restore_newest(self, like: TrainState) -> tuple[TrainState, Position] | None:
+        """The newest checkpoint that can be restored, telling of newer ones that cannot; None if there are none.
+
+        Raises:
+          UserError: about the newest, if there are some and none can be restored.
+        """
+        refused: UserError | None = None
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self.restore(like, step)
+            except UserError as error:
+                refused = refused or error
+            else:
+                if refused:
+                    print(f"warning: {refused}; going on from that of step {step}", file=sys.stderr, flush=True)
+                return found
+        if refused:
+            raise refused
+        return None
+
+    def newest_position(self, good: Callable[[Position], bool]) -> Position | None:
+        """The newest position among the checkpoints of which `good` holds."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read_position(step)[0]
+            except Exception:  # a damaged one is none of them
+                continue
+            if good(found):
+                return found
+        return None
+
+    def _read_position(self, step: int) -> tuple[Position, dict[str, int] | None]:
+        read = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
+        return _position(read["position"], self.path / str(step))
 
     def restore_average(self, like: Any, step: int) -> Any:
         """The averaged parameters of one checkpoint in the shapes and shardings of `like`; reads nothing else.
@@ -136,26 +191,103 @@ class Checkpoints:
                 restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
                 args = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
                 read = reader.restore(where / "state", args=args)
+            _verify({name: read[name] for name in abstract}, self._read_position(step)[1])
         except UserError:
             raise
         except Exception as error:  # Orbax raises bare Exceptions too
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
-            raise UserError(f"checkpoint {where} cannot be read: it is damaged ({reason})") from error
+            raise UserError(f"checkpoint {where} cannot be read: it is damaged ({_reason(error)})") from error
         return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in abstract])
 
     def wait(self) -> None:
-        """Waits until what was started is on disk."""
-        self._manager.wait_until_finished()
+        """Waits until what was started is on disk.
+
+        Raises:
+          UserError: if it could not be written.
+        """
+        with self._told(None):
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _told(self, step: int | None) -> Iterator[None]:
+        """Turns a failure to write, which Orbax may tell of only at the next save, into one line."""
+        try:
+            yield
+        except Exception as error:
+            whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
+            kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
+            raise UserError(
+                f"a checkpoint could not be written to {self.path} ({_reason(error)}); {kept}; make room, and the same "
+                "command goes on from there"
+            ) from error
 
     def close(self) -> None:
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
+
+
+def _crc(values: Mapping[str, Any]) -> int:
+    """Checksum of what is saved beside the arrays."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+def _position(read: Mapping[str, Any], where: epath.Path) -> tuple[Position, dict[str, int] | None]:
+    """The position, and the checksums of the arrays, from what was saved beside them.
+
+    Raises:
+      UserError: if it is of another format.
+      ValueError: if it is damaged.
+    """
+    values = dict(read)
+    if values.get("format") not in (1, FORMAT):
+        raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
+    old = values["format"] == 1
+    if not old and values.pop("crc", None) != _crc(values):
+        raise ValueError("its position does not have the checksum written with it")
+    del values["format"]
+    sums = values.pop("sums", None)
+    expected = {field.name for field in dataclasses.fields(Position)} - ({"watch"} if old else set())
+    if values.keys() != expected:
+        raise ValueError(f"its position holds {', '.join(values)}")
+    return Position(**{**values, "watch": Watch(**values.get("watch", {}))}), sums
+
+
+def _verify(arrays: Mapping[str, jax.Array], sums: Mapping[str, int] | None) -> None:
+    """Raises ValueError naming an array that is not what was saved; nothing is known of a checkpoint of format 1."""
+    if sums is None:
+        return
+    for name, value in checksums(arrays).items():
+        if sums.get(name) != value:
+            raise ValueError(f"{name} does not have the checksum written with it")
+
+
+def set_aside(workdir: epath.PathLike, after: int) -> None:
+    """Renames the checkpoints of later steps to STEP.set-aside, so that none of them is taken for the newest."""
+    if jax.process_index() == 0:
+        for step in checkpoint_steps(workdir):
+            if step > after:
+                path = epath.Path(workdir) / "checkpoints" / str(step)
+                aside = path.with_name(f"{step}.set-aside")
+                if aside.exists():
+                    aside.rmtree()
+                if is_remote(path):
+                    filesystem, source = fsspec.core.url_to_fs(os.fspath(path))
+                    filesystem.mv(source, os.fspath(aside), recursive=True)
+                else:
+                    path.rename(aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"set_aside_{after}")
 
 
 def _only_one_error() -> Callable[[], None]:
@@ -191,7 +323,7 @@ def _only_one_error() -> Callable[[], None]:
     return undo
 
 
-def checkpoint_steps(workdir: Path) -> list[int]:
+def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
     """Steps of the complete checkpoints below a workdir, in order, without opening them."""
     names = [path.name for path in (epath.Path(workdir) / "checkpoints").glob("*") if path.name.isdigit()]
     return sorted(int(name) for name in names)

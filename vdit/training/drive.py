@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +15,15 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from vdit.config import Config, UserError
-from vdit.training.checkpoint import Checkpoints, Position
+from vdit.config import Config
+from vdit.training.checkpoint import Checkpoints, Position, set_aside
+from vdit.training.divergence import Diverged
 from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
 from vdit.training.optimizer import learning_rate
 from vdit.training.preemption import Preempted, notice
 from vdit.training.step import TrainState
+from vdit.training.watch import STRIKES
 
 
 class Driven(Protocol):
@@ -59,7 +63,8 @@ def drive(
       Totals of the run, and under "validation" its final evaluation (if config.train.evaluate_every >= 0).
 
     Raises:
-      UserError: if loss or gradient are not finite.
+      UserError: if a checkpoint cannot be written.
+      Diverged: if bad steps repeat, or the last one is not finite.
       Preempted: after SIGTERM, once a checkpoint is saved.
     """
     with contextlib.ExitStack() as cleanup:
@@ -79,6 +84,8 @@ def _drive(
     writer = None
     if jax.process_index() == 0:
         writer = cleanup.enter_context(contextlib.closing(MetricWriter(run.workdir, run.position.step)))
+    start = copy.deepcopy(run.position)
+    set_aside(run.workdir, start.step)
     checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
     clock = _Clock()
     heart = Heartbeat(run.workdir, steps)
@@ -96,7 +103,7 @@ def _drive(
             writer.write(values)
         if progress:
             progress(values)
-        if bar.disable and jax.process_index() == 0:
+        if bar.disable and writer:
             left = (steps - run.position.step) * clock.seconds_per_step
             kind = "validation" if "validation" in values else "train"
             loss = values["validation"]["loss"] if "validation" in values else values["loss"]
@@ -110,6 +117,7 @@ def _drive(
         values = {name: float(value) for name, value in pending.items()}
         position = run.position
         position.step += 1
+        row = position.next_row
         position.next_row += rows_per_step
         position.patches += int(values.pop("patches", 0))
         position.text += int(values.pop("text", 0))
@@ -118,16 +126,19 @@ def _drive(
         clock.step()
         bar.update()
         heart.beat("training", position.step, values["loss"], steps_per_second=1 / clock.seconds_per_step)
-        if not np.isfinite(values["loss"] + values["grad_norm"]):
-            raise UserError(
-                f"step {position.step} of {run.workdir} has loss {values['loss']} and gradient norm "
-                f"{values['grad_norm']}; it was not saved; lower optimizer.learning_rate"
-            )
-        if position.step % config.train.log_every == 0 or position.step == steps:
-            record({**values, "rate": rate})
+        bad = position.watch.judge(position.step, row, values["loss"], values["grad_norm"], config.train.spike)
+        if bad and writer:
+            say = f"warning: step {position.step} of {run.workdir}, rows {row} to {position.next_row}, has loss"
+            bar.write(f"{say} {values['loss']:.4g} and gradient norm {values['grad_norm']:.4g}", file=sys.stderr)
+        if any(row < stage.step * rows_per_step <= position.next_row for stage in config.data.stages):
+            position.watch.forget()
+        if bad or position.step % config.train.log_every == 0 or position.step == steps:
+            record({**values, "skipped_updates": position.watch.skipped_updates, "rate": rate})
+        if position.watch.strikes >= STRIKES or (position.step == steps and not math.isfinite(values["loss"])):
+            raise Diverged(position, start)
 
     pending: tuple[dict[str, jax.Array], float] | None = None
-    first = run.position.step
+    first, due = run.position.step, False
     for number in range(first, steps):
         _profile(run, number, first, cleanup)
         batch = clock.wait(lambda: next(batches))
@@ -138,18 +149,24 @@ def _drive(
             finish(*pending)
         pending = metrics, rate
         done = number + 1
-        save = done % config.train.checkpoint_every == 0 or done in config.train.keep_steps or done == steps
+        must = done in config.train.keep_steps or done == steps
+        due = due or must or done % config.train.checkpoint_every == 0
         every = config.train.evaluate_every
         look = (done == steps and every >= 0) or (every > 0 and done % every == 0)
-        if save or look:
+        if due or look:
             finish(*pending)
             pending = None
+        loss = None
         if look:
             heart.beat("evaluating", done)
             final = {"validation": evaluate()}
+            loss = final["validation"]["loss"]
             record(final)
-        if save:  # after all metrics of the step: a run that goes on from here does not write them again
-            checkpoints.save(run.state, run.position)
+        # After all metrics of the step: a run that goes on from here does not write them again. While steps are bad
+        # a checkpoint waits, so that the newest kept are good ones.
+        if must or (due and not run.position.watch.strikes):
+            checkpoints.save(run.state, run.position, loss)
+            due = False
         if done < steps and stop.reached(done):
             if pending:
                 finish(*pending)

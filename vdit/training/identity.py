@@ -18,7 +18,7 @@ NOT_IDENTITY = {
     "data": {"path"},
     "model": {"remat", "attention", "attention_block", "context"},
     "optimizer": {"accumulate"},
-    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile"},
+    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile", "spike"},
 }
 """Fields that change where, how or how often, not what is computed: a run may go on with other values of them."""
 

@@ -25,6 +25,7 @@ from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.account import data_account, time_account
 from vdit.training.checkpoint import Checkpoints, Position
+from vdit.training.divergence import go_past, persist
 from vdit.training.drive import drive
 from vdit.training.initial import load_params, of_weights
 from vdit.training.metrics import read_metrics
@@ -75,10 +76,11 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
     workdir = epath.Path(workdir)
     interface = interface_of(meta)
     with use_mesh(mesh), Checkpoints(workdir, config.train, create=False) as checkpoints:
-        newest = checkpoints.latest if step is None else step
-        if newest is not None:
+        if step is not None or checkpoints.latest is not None:
             graph, like = abstract_state(config, interface, mesh)
-            state, position = checkpoints.restore(like, newest)
+            found = checkpoints.restore_newest(like) if step is None else checkpoints.restore(like, step)
+            assert found is not None
+            state, position = found
         elif config.train.branch_from:
             graph, like = abstract_state(config, interface, mesh)
             state, position = _leave_trunk(config, like)
@@ -98,7 +100,8 @@ def _leave_trunk(config: Config, like: TrainState) -> tuple[TrainState, Position
     start = config.train.steps - config.optimizer.cooldown
     with Checkpoints(config.train.branch_from, config.train, create=False) as trunk:
         state, position = trunk.restore(like, start)
-    ours, theirs = config.data.rows_per_step, position.next_row / max(1, start)
+    read = position.next_row - sum(end - first for first, end in position.skipped)
+    ours, theirs = config.data.rows_per_step, read / max(1, start)
     if ours != theirs:
         raise UserError(f"train.branch_from={config.train.branch_from} has data.rows_per_step={theirs:g}, not {ours}")
     return state, position
@@ -135,10 +138,19 @@ def train(
         config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
     _check(config, dataset)
     workdirs.check(workdir, config, meta)
-    run = open_run(config, workdir, meta)
-    workdirs.claim(workdir, config, meta)  # only now: a mistake leaves no trace
-    with use_mesh(run.mesh), contextlib.ExitStack() as cleanup:
-        return _train(run, dataset, progress, cleanup)
+
+    def attempt() -> dict[str, Any]:
+        run = open_run(config, workdir, meta)
+        go_past(workdir, run.position)
+        workdirs.claim(workdir, config, meta)  # only now: a mistake leaves no trace
+        with use_mesh(run.mesh), contextlib.ExitStack() as cleanup:
+            return _train(run, dataset, progress, cleanup)
+
+    def ids(row: int) -> np.ndarray:
+        plan = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed)
+        return dataset.index(config.data.split).id[plan.row(row).examples]
+
+    return persist(attempt, workdir, config.train, ids)
 
 
 def _check(config: Config, dataset: Dataset | Mixture) -> None:
@@ -174,9 +186,8 @@ def _train(
     config = run.config
     step_function, evaluate = _functions(run)
     place = functools.partial(to_global, mesh=run.mesh)
-    batches = pipeline.rows(
-        dataset, config.data, dataset.patch, config.seed, run.position.step, *row_reader(run.mesh), place=place
-    )
+    start = run.position.next_row // config.data.rows_per_step
+    batches = pipeline.rows(dataset, config.data, dataset.patch, config.seed, start, *row_reader(run.mesh), place=place)
     cleanup.callback(batches.close)
     look = functools.partial(evaluate_run, run, dataset, evaluate)
     final = drive(run, batches, step_function, look, config.data.rows_per_step, progress)

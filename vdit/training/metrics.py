@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 
@@ -30,7 +31,7 @@ class MetricWriter:
         self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=step + 1, flush_secs=30)
 
     def write(self, values: dict[str, Any]) -> None:
-        """One row; `values` must hold "step". Numbers also go to TensorBoard, nested ones under joined names."""
+        """One row; `values` must hold "step". Finite numbers also go to TensorBoard, nested ones under joined names."""
         line = json.dumps(values) + "\n"
         if self._remote is None:
             with self._path.open("a") as file:
@@ -70,6 +71,6 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
     for name, value in values.items():
         if isinstance(value, dict):
             out |= _numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, (int, float)) and math.isfinite(value):
             out[f"{prefix}{name}"] = float(value)
     return out

@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 
 from vdit.config import ModelConfig, OptimizerConfig
+from vdit.training.clipping import clipping
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -19,7 +20,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         return _each(params, lambda param: param.get_metadata()["role"] == "matrix")
 
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
+        *clipping(config),
         optax.scale_by_adam(config.beta1, config.beta2, eps=1e-8),
         optax.add_decayed_weights(config.weight_decay, mask=matrices),
     )

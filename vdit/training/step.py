@@ -130,6 +130,12 @@ def loss_and_gradients(
     return jax.lax.scan(add, zero, split_rows((batch, question), parts))[0]
 
 
+def keep_finite(loss: jax.Array, norm: jax.Array, new: Any, old: Any) -> Any:
+    """`new` where loss and the norm of the gradient are finite, else `old`, leaf by leaf."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
 def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The compiled step (state, batch, rate) -> (state, metrics); the state is donated.
 
@@ -148,12 +154,9 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         # Early on the average would mostly remember the initial weights.
         decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
-            **consumed(batch, config),
-        }
-        return TrainState(state.step + 1, params, average, optimizer_state), metrics
+        norm = optax.tree.norm(grads)
+        kept = keep_finite(loss, norm, (params, average, optimizer_state), (state.params, state.ema, state.optimizer))
+        return TrainState(state.step + 1, *kept), {"loss": loss, "grad_norm": norm, **consumed(batch, config)}
 
     return jax.jit(step, donate_argnums=0)
 

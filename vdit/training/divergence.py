@@ -1,0 +1,106 @@
+"""After divergence: back to the last good checkpoint, and past the rows that followed it.
+
+Bad steps (`watch`) that repeat end an attempt with `Diverged`. `persist` then writes down which rows followed the last
+good checkpoint and starts again. A run that opens a checkpoint goes past the rows written down for it (`go_past`), so
+going back is the same as being killed and started again, and a kill at any moment of it changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+from etils import epath
+from jax.experimental import multihost_utils
+
+from vdit.config import TrainConfig, UserError
+from vdit.training.checkpoint import Checkpoints, Position, set_aside
+from vdit.training.workdir import read_json, write_json
+
+NAME = "passed_over.json"
+"""File of a workdir: what was passed over, and why."""
+
+ATTEMPTS = 3
+"""Times that a run goes on from one checkpoint before it gives up."""
+
+Result = TypeVar("Result")
+
+
+class Diverged(Exception):
+    """Bad steps repeat; `position` is where, `start` where this attempt began."""
+
+    def __init__(self, position: Position, start: Position):
+        super().__init__(f"diverged at step {position.step}")
+        self.position, self.start = position, start
+
+
+def go_past(workdir: epath.Path, position: Position) -> None:
+    """Moves the position of a checkpoint past the rows that led to divergence from it."""
+    for entry in _entries(workdir):
+        first, end = entry["rows"]
+        if (entry["checkpoint"], first) == (position.step, position.next_row):
+            position.next_row = end
+            position.skipped.append([first, end])
+
+
+def persist(
+    attempt: Callable[[], Result], workdir: epath.Path, config: TrainConfig, ids: Callable[[int], Iterable[int]]
+) -> Result:
+    """Calls `attempt` until it does not diverge, each time past the rows that led there.
+
+    Args:
+      attempt: opens the run at its newest checkpoint, and trains it.
+      workdir, config: of the run.
+      ids: the example ids of a row of the data.
+
+    Raises:
+      UserError: if it diverges `ATTEMPTS` times from the same checkpoint.
+    """
+    while True:
+        try:
+            return attempt()
+        except Diverged as error:
+            position, start = error.position, error.start
+        _go_back(workdir, config, position, start, ids)
+
+
+def _go_back(
+    workdir: epath.Path, config: TrainConfig, position: Position, start: Position, ids: Callable[[int], Iterable[int]]
+) -> None:
+    """Writes down what to pass over, and sets aside the checkpoints after the last good one."""
+    with Checkpoints(workdir, config, create=False) as checkpoints:
+        good = checkpoints.newest_position(lambda found: found.watch.strikes == 0)
+        if good is None and checkpoints.latest is not None:
+            raise UserError(f"{workdir} diverged by step {position.step} and has no checkpoint from before it")
+    good = start if good is None else good  # none was saved yet: where the run, or branch, begins
+    go_past(workdir, good)
+    if good.next_row < position.next_row:  # else it was written down already, before a kill
+        _write_down(workdir, position, good, ids)
+    set_aside(workdir, good.step)
+
+
+def _write_down(workdir: epath.Path, position: Position, good: Position, ids: Callable[[int], Iterable[int]]) -> None:
+    earlier = [entry for entry in _entries(workdir) if entry["checkpoint"] == good.step]
+    where = f"{workdir} diverged at step {position.step}, going on from step {good.step}"
+    if len(earlier) >= ATTEMPTS - 1:
+        raise UserError(
+            f"{where}, {ATTEMPTS} times; begin a new workdir with a lower optimizer.learning_rate, or go on with "
+            "train.spike=0 if only a high loss is what was wrong"
+        )
+    per_step = (position.next_row - good.next_row) // (position.step - good.step)
+    bad = [
+        {"step": step, "loss": loss, "rows": {row + i: list(map(int, ids(row + i))) for i in range(per_step)}}
+        for step, row, loss in position.watch.bad
+    ]
+    entry = {"checkpoint": good.step, "step": position.step, "rows": [good.next_row, position.next_row], "bad": bad}
+    if jax.process_index() == 0:
+        write_json(workdir / NAME, [*_entries(workdir), entry])
+        print(f"{where}: rows {good.next_row} to {position.next_row} are passed over, see {NAME}", file=sys.stderr)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("passed_over")
+
+
+def _entries(workdir: epath.Path) -> list[dict[str, Any]]:
+    return read_json(workdir / NAME) if (workdir / NAME).exists() else []
