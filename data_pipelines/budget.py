@@ -12,6 +12,7 @@ from data_pipelines.index import Index
 from data_pipelines.packing import Plan
 from data_pipelines.rows import EpochPlan
 from vdit.config import DataConfig, UserError
+from vdit.patches import Patch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,14 @@ def step_sums(epoch: EpochPlan, index: Index, rows_per_step: int) -> StepSums:
     patches = int(epoch.tokens.sum(dtype=np.int64)) - text
     steps = epoch.rows / rows_per_step
     return StepSums(patches / steps, text / steps, squares / steps, len(epoch.examples) / steps)
+
+
+def unique_data(plan: Plan, index: Index, patch: Patch) -> tuple[int, int]:
+    """(patches, examples) of all members of the plan's stages, each once; clips cut to windows count whole."""
+    members = np.unique(np.concatenate([part for stage in plan.stages for part in stage.members]))
+    groups = 1 + (index.frames[members].astype(np.int64) - 1) // patch.time
+    area = (index.height[members] // patch.height) * (index.width[members] // patch.width)
+    return int((groups * area).sum()), len(members)
 
 
 @dataclasses.dataclass(frozen=True)

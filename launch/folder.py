@@ -13,7 +13,7 @@ import dataclasses
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,22 @@ class Folder:
     def finished(self, run: Run | str) -> bool:
         """Whether a run has its result."""
         return (self.run(run if isinstance(run, str) else run.id) / "result.json").is_file()
+
+    def ready(self, run: Run) -> bool:
+        """Whether the trunk that a run branches off, if any, is finished."""
+        return not run.trunk or self.finished(run.trunk)
+
+    def hopeless(self, run: Run) -> bool:
+        """Whether the trunk that a run branches off has failed for good, or was stopped."""
+        state = self.state(run.trunk) if run.trunk and not self.finished(run.trunk) else None
+        return state is not None and state.state in ("failed", "stopped")
+
+    def without_trunk(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs that can start now; says which must wait for a trunk."""
+        waiting = [run for run in runs if not self.ready(run)]
+        if waiting:
+            print(f"{len(waiting)} runs branch off trunks that are not finished; start the sweep again when they are")
+        return [run for run in runs if run not in waiting]
 
     def step(self, run_id: str) -> int:
         """The newest step that a run has told of."""

@@ -45,6 +45,7 @@ def start(sweep: Sweep, folder: Folder, settings: Gke) -> int:
         if failed:
             kubectl(settings, ["delete", "jobset", *map(name_of, failed), "--ignore-not-found", "--wait=true"])
         todo = [run for run in sweep.runs if not folder.finished(run) and (run.id not in there or run.id in failed)]
+        todo = folder.without_trunk(todo)
         documents = manifests.queue(settings) if settings.queue and settings.quota else []
         for run in todo:
             documents += manifests.of_run(sweep, run, settings)

@@ -27,6 +27,10 @@ class Points:
         return len(self._points)
 
 
+class IsoFlop(Points):
+    """The runs of an iso-FLOP grid; `launch.sweep` prints their plan before it starts them."""
+
+
 def point(values: Mapping[str, Any]) -> Points:
     """One run."""
     return Points([dict(values)])

@@ -103,6 +103,7 @@ class Launcher:
         ):
             self._say(f"{total} runs, {len(done)} finished before; logs in {self._folder.path}/runs/*/logs")
             while self._active or (self._waiting and not self._stopping):
+                self._give_up_branches()
                 self._start_some()
                 for active in list(self._active):
                     self._look_at(active)
@@ -112,8 +113,18 @@ class Launcher:
         states = [self._folder.state(run.id) for run in self._sweep.runs]
         return sum(state is not None and state.state == "failed" for state in states)
 
+    def _give_up_branches(self) -> None:
+        """Those whose trunk will not come."""
+        for item in [item for item in self._waiting if self._folder.hopeless(item[1])]:
+            self._waiting.remove(item)
+            run, state = item[1], self._folder.state(item[1].id) or State()
+            state.end("failed", None, f"its trunk {run.trunk} has not finished")
+            self._folder.write_state(run.id, state)
+            self._bar.update()
+            self._say(f"{run.id} failed: {state.reason}")
+
     def _start_some(self) -> None:
-        ready = [item for item in self._waiting if item[0] <= time.monotonic()]
+        ready = [item for item in self._waiting if item[0] <= time.monotonic() and self._folder.ready(item[1])]
         for item in ready[: self._settings.at_once - len(self._active)]:
             if self._stopping:
                 return

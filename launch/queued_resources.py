@@ -139,7 +139,7 @@ class Watcher:
         cloud.mirror(self._folder, self._settings, self._sweep.name)
         resources = self._tpus.states()
         over = self._over_budget()
-        open_runs = 0
+        open_runs, at_once = 0, self._settings.at_once
         held = sum(name_of(run.id) in resources for run in self._sweep.runs)
         for run in self._sweep.runs:
             state = self._folder.state(run.id) or State()
@@ -147,7 +147,9 @@ class Watcher:
             found = resources.get(name_of(run.id))
             if over and state.state not in ("finished", "failed") and not self._folder.finished(run):
                 self._give_up(run, state, found, "stopped", "max_spend is reached")
-            elif self._follow(run, state, found) and found is None and held < self._settings.at_once:
+            elif self._folder.hopeless(run) and state.state not in ("stopped", "failed"):
+                self._give_up(run, state, found, "failed", f"its trunk {run.trunk} has not finished")
+            elif self._follow(run, state, found) and self._folder.ready(run) and not found and held < at_once:
                 held += self._create(run, state)
             if dataclasses.asdict(state) != before:
                 self._folder.write_state(run.id, state)

@@ -54,6 +54,7 @@ def start(sweep: Sweep, folder: Folder, settings: Slurm) -> int:
         folder.write_plan(sweep, "slurm", settings)
         there = _queue()
         todo = [run for run in sweep.runs if not folder.finished(run) and name_of(run.id) not in there]
+        todo = folder.without_trunk(todo)
         for run in todo:
             logs = folder.run(run.id) / "logs"
             logs.mkdir(parents=True, exist_ok=True)

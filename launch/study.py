@@ -107,7 +107,7 @@ class Study:
         from vdit.training.loop import train
 
         config = self._config(size)
-        steps = isoflop.steps_for(budget, config, self.physics)
+        steps = isoflop.steps_for(budget, config)
         cooldown = max(1, round(steps * self.plan.cooldown))
         branch_at = steps - cooldown
         trunk = self.out / "runs" / f"trunk-{size.name}"
@@ -172,7 +172,7 @@ class Study:
         from vdit.training.workdir import read_json, write_json
 
         grid = table([run for run in gather(self.out).runs if run["kind"] == "grid"])
-        size, params, tokens = isoflop.best_size(grid, self.plan, self.physics, self._config)
+        size, params, tokens = isoflop.best_size(grid, self.plan, self._config)
         path = self.out / "prediction.json"
         name = f"heldout-{size.name}-{self.plan.held_out:.3g}"
         said = read_json(path) if path.exists() else {}

@@ -5,6 +5,7 @@ Started again, it starts nothing twice: finished runs stay finished and the othe
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from absl import flags
 
 from launch import backends, planning
 from launch.folder import Folder
-from launch.settings import TARGETS
-from launch.sweeps import build_sweep
+from launch.grid import IsoFlop
+from launch.settings import TARGETS, Settings
+from launch.sweeps import Sweep, build_sweep
 from vdit import config_flag
 from vdit.config import UserError, no_arguments, run_main
 
@@ -26,6 +28,8 @@ def main(argv: list[str]) -> None:
     backend = backends.of(values.to)
     sweep = build_sweep(values.sweep, "--sweep")
     folder, settings = Folder(Path(values.out) / sweep.name), sweep.settings[values.to]
+    if isinstance(values.sweep["runs"], IsoFlop):
+        print_account(sweep, values.to, settings, values.speed, values.law)
     if values.plan:
         print(planning.plan(sweep, values.to, settings), flush=True)
     if values.dry_run:
@@ -38,9 +42,26 @@ def main(argv: list[str]) -> None:
         sys.exit(1)
 
 
+def print_account(sweep: Sweep, target: str, settings: Settings, speed: str, law: str) -> None:
+    """Runs, FLOPs, hours and cost of an iso-FLOP grid.
+
+    Raises:
+      UserError: if earlier runs say that a budget's best size is not among its sizes.
+    """
+    from launch import grid_plan  # reads data sets, which other sweeps need not wait for
+
+    planned = grid_plan.plan(sweep, grid_plan.known_speeds(speed) if speed else ())
+    price = backends.price_per_hour(target, dataclasses.asdict(settings))
+    print(grid_plan.text(planned, price, getattr(settings, "at_once", 1)), flush=True)
+    if law and (outside := grid_plan.check_minima(planned, law)):
+        raise UserError("the grid cannot show a minimum: " + "; ".join(outside))
+
+
 if __name__ == "__main__":
     config_flag.define("sweep", "The sweep, a Python file with get_config().", "configs/sweeps/physics.py", TARGETS)
     flags.DEFINE_string("to", None, f"Where it runs: {', '.join(TARGETS)}.")
+    flags.DEFINE_string("speed", "", "runs.csv of earlier runs on such machines, for the hours that a plan estimates")
+    flags.DEFINE_string("law", "", "runs.csv of earlier runs: refuse budgets whose best size it puts outside the grid")
     flags.DEFINE_string("out", "sweeps", "Folder in which sweeps have their folders.")
     flags.DEFINE_bool("dry_run", False, "Print what would be run, and start nothing.")
     flags.DEFINE_bool(

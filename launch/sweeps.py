@@ -11,7 +11,7 @@ from typing import Any
 
 from launch import settings as target_settings
 from launch.grid import Points
-from vdit.config import Config, UserError, build
+from vdit.config import BESIDE, Config, UserError, build
 from vdit.training.identity import run_id
 
 
@@ -28,6 +28,12 @@ class Run:
     id: str
     overrides: tuple[str, ...]
     config: Config
+
+    @property
+    def trunk(self) -> str:
+        """Id of the run of the same sweep that this one branches off; empty if there is none."""
+        where = self.config.train.branch_from
+        return where.removeprefix(BESIDE) if where.startswith(BESIDE) else ""
 
     @property
     def label(self) -> str:

@@ -19,6 +19,8 @@ WAN_TIME_FEATURES = 256
 
 
 ATTENTION_BACKENDS = ("chunked", "splash", "gpu", "reference")
+BESIDE = "../"
+"""Begins a train.branch_from that is relative to the folder in which the run's workdir lies."""
 REMAT_POLICIES = ("none", "blocks", "attention", "offload")
 
 
@@ -316,7 +318,8 @@ class TrainConfig:
       log_every, checkpoint_every, evaluate_every: in steps; evaluate_every=0 evaluates at the end only, -1 never.
       keep: newest checkpoints kept.
       keep_steps: checkpoints that are written and never deleted: where branches leave a trunk.
-      branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown.
+      branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown. "../NAME" is
+        the folder NAME beside the run's own.
       spike: a step is bad if its log loss is this many standard deviations above its running mean, or not finite (then
         nothing is updated). After five bad steps the run goes on from its last good checkpoint, past the rows since;
         0 = only steps that are not finite are bad.

@@ -14,7 +14,7 @@ from data_pipelines import pipeline
 from data_pipelines.build import BuildArgs, build
 from data_pipelines.clip import Options
 from data_pipelines.store import Dataset
-from launch import isoflop, samples, study_plan
+from launch import isoflop, samples, scaling_grid, study_plan
 from vdit.config import Config, DataConfig, ModelConfig, UserError
 from vdit.scaling import flops
 
@@ -49,10 +49,10 @@ def test_steps_spend_the_budget(physics):
     data = DataConfig(path=str(physics), row_tokens=512, row_text=64, row_examples=20)
     config = Config(data=data, model=ModelConfig(width=16, depth=2, head_width=16))
     budget = 4e9
-    steps = isoflop.steps_for(budget, config, physics)
+    steps = isoflop.steps_for(budget, config)
     dataset = Dataset(physics)
     rows = pipeline.rows(dataset, data, dataset.patch, config.seed)
-    shape = isoflop.model_shape(config, physics)
+    shape = scaling_grid.model_shape(config)
     batches = [next(rows) for _ in range(steps)]
     spent = sum(flops.batch_training_flops(shape, batch.segments_BL, batch.text_index_BL) for batch in batches)
     assert spent == pytest.approx(budget, rel=0.03)

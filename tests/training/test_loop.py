@@ -89,6 +89,12 @@ def test_a_branch_starts_from_the_trunk(tmp_path):
     assert sorted(workdir.rglob("*")) == before
 
 
+def test_a_branch_finds_a_trunk_beside_it():
+    stem = train_rows(trunk()[1])
+    tiny.train(branch(branch_from=f"../{trunk()[1].name}"), tiny.folder() / "beside")
+    assert train_rows(tiny.folder() / "beside")[0]["loss"] == stem[4]["loss"]
+
+
 def test_a_branch_goes_on_from_its_own_checkpoint(tmp_path):
     tiny.train(branch(), tmp_path / "whole")
     expected = tiny.result(tmp_path / "whole", branch())

@@ -145,7 +145,7 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     """
     validation = result.get("validation", {})
     return {
-        "kind": "grid" if config.task == "diffusion" else config.task,
+        "kind": kind_of(config),
         "seed": config.seed,
         **_shape(config),
         "params": result["params"],
@@ -164,6 +164,13 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "validation": validation,
         "data_wait": result["data_wait"],
     }
+
+
+def kind_of(config: Config) -> str:
+    """What a run is to a law: "grid"; or "trunk", from which others branch and which is itself not cooled down."""
+    if config.task != "diffusion":
+        return config.task
+    return "trunk" if config.train.keep_steps and not config.optimizer.cooldown else "grid"
 
 
 def _shape(config: Config) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.budget import unique_data
 from data_pipelines.index import Index
 from data_pipelines.packing import Plan
 from vdit.patches import Patch
@@ -27,16 +28,13 @@ def data_account(plan: Plan, index: Index, patch: Patch, position: Position) -> 
       repeated_tokens: patches seen beyond those; epochs: patches seen over the different ones; seconds_of_video: seen,
       from the mean length of the windows of the first stage.
     """
-    members = np.unique(np.concatenate([part for stage in plan.stages for part in stage.members]))
-    frames = 1 + (index.frames[members].astype(np.int64) - 1) // patch.time
-    area = (index.height[members] // patch.height) * (index.width[members] // patch.width)
-    unique = int((frames * area).sum())
+    unique, examples = unique_data(plan, index, patch)
     stage = plan.stages[0]
     counts = [weight * len(part) for weight, part in zip(stage.weights, stage.members, strict=True)]
     means = [float((stage.frames[part] / index.fps[part]).mean()) if len(part) else 0.0 for part in stage.members]
     return {
         "unique_tokens": unique,
-        "unique_examples": len(members),
+        "unique_examples": examples,
         "repeated_tokens": max(0, position.patches - unique),
         "epochs": position.patches / unique,
         "seconds_of_video": position.examples * float(np.average(means, weights=counts)),

@@ -17,7 +17,7 @@ from data_pipelines import pipeline
 from data_pipelines.mixture import Mixture, open_data
 from data_pipelines.store import Dataset
 from vdit.batch import PackedBatch
-from vdit.config import Config, UserError
+from vdit.config import BESIDE, Config, UserError
 from vdit.evaluation.validation import ExampleLosses, make_evaluate, validate
 from vdit.models.transformer import Interface, parameter_counts
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
@@ -83,7 +83,7 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
             state, position = found
         elif config.train.branch_from:
             graph, like = abstract_state(config, interface, mesh)
-            state, position = _leave_trunk(config, like)
+            state, position = _leave_trunk(config, like, workdir)
         else:
             graph, state = init_state(config, interface)
             position = Position()
@@ -95,10 +95,11 @@ def open_run(config: Config, workdir: epath.PathLike, meta: dict[str, Any], step
     return Run(config, workdir, meta, mesh, graph, state, position, shape)
 
 
-def _leave_trunk(config: Config, like: TrainState) -> tuple[TrainState, Position]:
+def _leave_trunk(config: Config, like: TrainState, workdir: epath.Path) -> tuple[TrainState, Position]:
     """The trunk's state where the cool-down begins."""
-    start = config.train.steps - config.optimizer.cooldown
-    with Checkpoints(config.train.branch_from, config.train, create=False) as trunk:
+    start, where = config.train.steps - config.optimizer.cooldown, config.train.branch_from
+    beside = workdir.parent / where.removeprefix(BESIDE) if where.startswith(BESIDE) else where
+    with Checkpoints(beside, config.train, create=False) as trunk:
         state, position = trunk.restore(like, start)
     read = position.next_row - sum(end - first for first, end in position.skipped)
     ours, theirs = config.data.rows_per_step, read / max(1, start)

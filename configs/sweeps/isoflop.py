@@ -1,0 +1,31 @@
+"""An iso-FLOP grid on the balls: three budgets, five sizes, one trunk a size with a cool-down branch for each budget.
+
+Build the data first: python -m data_pipelines.build --source=physics --out=data/physics
+Then: python -m launch.sweep --sweep=configs/sweeps/isoflop.py --to=local; it prints runs, FLOPs, hours and cost first
+(--dry_run: only that). python -m launch.collect sweeps/isoflop writes runs.csv, python -m vdit.scaling.fit fits it.
+The rate is one for all sizes (muP), stated at model.base_width and tuned at the smallest: configs/sweeps/mup.py.
+"""
+
+from ml_collections import ConfigDict
+
+from launch.scaling_grid import isoflop, size
+
+
+def get_config() -> ConfigDict:
+    experiment = "configs/physics.py"
+    return ConfigDict(
+        {
+            "name": "isoflop",
+            "config": experiment,
+            "runs": isoflop(
+                experiment,
+                budgets=(1.5e11, 4.5e11, 1.35e12),
+                sizes=(size(8), size(16), size(24), size(32), size(48)),
+                seeds=(0,),
+                fractions=(1.0,),
+                cooldown=0.2,
+                trunks=True,
+            ),
+            "local": {"at_once": 1},
+        }
+    )
