@@ -77,6 +77,6 @@ setup(
         "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],
         "cloud": [CLOUD],
         "profile": ["xprof>=2.20"],
-        "figures": ["kaleido>=1"],
+        "figures": ["kaleido>=1", "matplotlib>=3.9"],
     },
 )

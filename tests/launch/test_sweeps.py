@@ -105,7 +105,10 @@ def test_a_sweep_that_makes_no_sense(tmp_path):
 
 
 def test_the_committed_sweeps_are_valid():
-    for path in ("configs/sweeps/physics.py",):  # isoflop.py needs built data: test_scaling_grid.py
+    for path in (
+        "configs/sweeps/physics.py",
+        "configs/sweeps/mup.py",
+    ):  # isoflop.py needs built data: test_scaling_grid.py
         made = sweeps.build_sweep(sweeps.load(path), path)
         assert len(made.runs) == len({run.id for run in made.runs}) >= 2
 

@@ -169,6 +169,26 @@ class SpacetimeTransformer(nnx.Module):
           prediction_BLP, float32; of no meaning outside patches.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        x_BLD, hidden_BKD = self.stream(noised_BLP, times_BK, time_index_BL, batch, null_BN)
+        tokens = jax.typeof(noised_BLP).sharding.spec
+        rows = P(tokens[0], None, None)
+        final_BKD = jnp.einsum("bkd,de->bke", hidden_BKD, use(self.final, dtype), out_sharding=rows)
+        shift, gain = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
+        x_BLD = rms_norm(x_BLD) * (1 + gain) + shift
+        scale = config.base_width / config.width  # muP: the output layer's sum grows with width
+        out_BLP = jnp.einsum("bld,dp->blp", x_BLD * scale, use(self.out, dtype), out_sharding=tokens)
+        return out_BLP.astype(jnp.promote_types(dtype, jnp.float32)) + self.out_bias[...]
+
+    def stream(
+        self,
+        noised_BLP: jax.Array,
+        times_BK: jax.Array,
+        time_index_BL: jax.Array,
+        batch: PackedBatch,
+        null_BN: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The tokens after the last block, x_BLD, and the features of the times, hidden_BKD; arguments as of a call."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
         tokens = jax.typeof(noised_BLP).sharding.spec
         rows = P(tokens[0], None, None)
         text_BL = batch.text_index_BL >= 0
@@ -196,14 +216,7 @@ class SpacetimeTransformer(nnx.Module):
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
             return nnx.merge(graph, state)(x, modulation, rotary, batch.segments_BL), None
 
-        x_BLD, _ = jax.lax.scan(remat(block, config.remat), x_BLD, stacked)
-
-        final_BKD = jnp.einsum("bkd,de->bke", hidden, use(self.final, dtype), out_sharding=rows)
-        shift, gain = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
-        x_BLD = rms_norm(x_BLD) * (1 + gain) + shift
-        scale = config.base_width / config.width  # muP: the output layer's sum grows with width
-        out_BLP = jnp.einsum("bld,dp->blp", x_BLD * scale, use(self.out, dtype), out_sharding=tokens)
-        return out_BLP.astype(jnp.promote_types(dtype, jnp.float32)) + self.out_bias[...]
+        return jax.lax.scan(remat(block, config.remat), x_BLD, stacked)[0], hidden
 
     def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
         """Projected caption features in every slot that holds a caption token, tokens_BLD."""

@@ -17,6 +17,7 @@ from vdit.scaling.runs import Run
 RAMP = ("#3f7ad6", "#7d66d3", "#b757b4", "#dd5a7d", "#e8773f", "#d9a11e")
 INSIDE, OUTSIDE = "#3f7ad6", "#e8773f"
 STAR, MUTED, INK, GRID = "#d9a11e", "#8a8f98", "#24292f", "rgba(128,128,128,0.22)"
+GRID_HEX = "#e2dfd8"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _DRAWN_POINTS = 240  # of a training curve
 

@@ -18,7 +18,7 @@ from vdit.scaling.flops import flops_6nd
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
 COLUMNS = (
-    "run,kind,budget,seed,width,depth,heads,params,params_total,tokens,text_tokens,unique_tokens,repeated_tokens,epochs,"
+    "run,kind,budget,seed,width,depth,heads,learning_rate,params,params_total,tokens,text_tokens,unique_tokens,repeated_tokens,epochs,"
     "examples,unique_examples,seconds_of_video,flops,flops_6nd,steps,loss,loss_low,loss_high,loss_ood,physics_error_in,"
     "physics_error_in_low,physics_error_in_high,physics_error_out,physics_error_out_low,physics_error_out_high,"
     "train_seconds,seconds,accelerator_hours,tflops"
@@ -147,6 +147,7 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": kind_of(config),
         "seed": config.seed,
+        "learning_rate": config.optimizer.learning_rate,
         **_shape(config),
         "params": result["params"],
         "params_total": result["params_total"],
