@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
+import inspect
 import json
 import logging
 import os
@@ -212,13 +214,19 @@ class Checkpoints:
         """Turns a failure to write, which Orbax may tell of only at the next save, into one line."""
         try:
             yield
+            return
         except Exception as error:
-            whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
-            kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
-            raise UserError(
-                f"a checkpoint could not be written to {self.path} ({_reason(error)}); {kept}; make room, and the same "
-                "command goes on from there"
-            ) from error
+            reason = _reason(error)
+        for thing in gc.get_objects():  # Orbax's unfinished writes, which would complain at the end of the process
+            if inspect.iscoroutine(thing) and "write_fragment" in thing.__qualname__:
+                with contextlib.suppress(Exception):
+                    thing.close()
+        whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
+        kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
+        raise UserError(
+            f"a checkpoint could not be written to {self.path} ({reason}); {kept}; make room, and the same command goes "
+            "on from there"
+        )
 
     def close(self) -> None:
         try:
