@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from data_pipelines.retry import patiently
 from vdit.config import UserError
 from vdit.patches import Patch
 
@@ -113,9 +114,13 @@ def load_index(directory: epath.PathLike, split: str) -> Index:
     path = epath.Path(directory) / f"index-{split}.npz"
     if not path.is_file():
         raise UserError(f"{path} is missing; {REBUILD}")
-    try:
+
+    def read() -> Index:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            index = Index(**{name: arrays[name] for name in _DTYPES})
+            return Index(**{name: arrays[name] for name in _DTYPES})
+
+    try:
+        index = patiently(read, path)
         _check(index, meta, split)
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"{path} is damaged ({_line(error)}); {REBUILD}") from error

@@ -18,6 +18,7 @@ from etils import epath
 from data_pipelines import remote
 from data_pipelines.index import META_FILE, REBUILD, Index, load_index, load_meta
 from data_pipelines.records import FastDecoder
+from data_pipelines.retry import is_passing, patiently
 from vdit.batch import Example
 from vdit.config import UserError
 from vdit.packages import cache_dir
@@ -66,6 +67,10 @@ class Dataset:
         self._shards = {split: _Shards(self.path, info["shards"], sizes, origin) for split, info in splits}
         self._decode = FastDecoder(self.meta["dtype"], self.meta["text_encoder"]["width"])
         self._features: tfds.features.FeaturesDict | None = None
+        self._indexes: dict[str, Index] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_indexes": {}}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -77,7 +82,9 @@ class Dataset:
         Raises:
           UserError: if the split or its index is missing, or damaged.
         """
-        return load_index(self.path, split)
+        if split not in self._indexes:
+            self._indexes[split] = load_index(self.path, split)
+        return self._indexes[split]
 
     def size(self, split: str) -> int:
         """Number of examples of a split."""
@@ -112,11 +119,18 @@ class Dataset:
 
         Raises:
           ValueError: if the clip has not those frames, or no such caption.
-          UserError: if the record is damaged.
+          UserError: if the record is damaged, or not the one that the index says.
         """
         if caption is not None and caption not in self.meta["captions"]:
             raise ValueError(f"no captions of kind {caption!r}; there are {', '.join(self.meta['captions'])}")
         identity, fps, video_TYXC, text_ME = self._decode(self._split(split).read(i), caption)
+        index = self.index(split)
+        wanted = (index.id[i], index.frames[i], index.height[i], index.width[i])
+        if (identity, *video_TYXC.shape[:3]) != wanted:
+            raise UserError(
+                f"{self._split(split).where(i)} holds id {identity} of {video_TYXC.shape[:3]}, where index-{split}.npz has "
+                f"id {wanted[0]} of {tuple(map(int, wanted[1:]))}: not of the same build; {REBUILD}"
+            )
         end = start_frame + frames if frames else len(video_TYXC)
         if not 0 <= start_frame < end <= len(video_TYXC):
             raise ValueError(f"example {i} of {split} has {len(video_TYXC)} frames, not {start_frame}..{end}")
@@ -178,15 +192,37 @@ class _Shards:
 
     def read(self, i: int) -> bytes:
         """The bytes of record `i`."""
+        shard, local = self._place(i)
+        path = self._paths[shard]
+        try:
+            return patiently(lambda: self._read(shard, local), path)
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            if is_passing(error):
+                raise UserError(f"{path} cannot be read at record {local} ({reason}); is its storage there?") from error
+            raise UserError(f"{path} is damaged at record {local} ({reason}); {REBUILD}") from error
+
+    def where(self, i: int) -> str:
+        """Which record of which file `i` is."""
+        shard, local = self._place(i)
+        return f"record {local} of {self._paths[shard]}"
+
+    def _place(self, i: int) -> tuple[int, int]:
+        """(shard, record in it)."""
         if not 0 <= i < self.size:
             raise IndexError(f"record {i} of {self.size}")
         shard = bisect.bisect_right(self._ends, i)
-        local = i - (self._ends[shard] - self._lengths[shard])
+        return shard, i - (self._ends[shard] - self._lengths[shard])
+
+    def _read(self, shard: int, local: int) -> bytes:
+        reader = self._reader(shard)
         try:
-            return self._reader(shard).read([local])[0]
-        except (RuntimeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._paths[shard]} is damaged at record {local} ({reason}); {REBUILD}") from error
+            return reader.read([local])[0]
+        except RuntimeError:
+            with self._lock:  # a reader that has failed stays so
+                if self._readers[shard] is reader:
+                    self._readers[shard] = None
+            raise
 
     def _reader(self, shard: int) -> Any:
         with self._lock:
