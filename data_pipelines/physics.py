@@ -113,6 +113,19 @@ def make_clip(seed: int, split: str, index: int) -> PhysicsClip:
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     names = [str(name) for name in rng.permutation(list(COLOURS))]
     odd = str(rng.choice(["speed", "radius", "both"])) if split == "ood" else ""
+    return compose(identity, rng, kind, names, odd)
+
+
+def compose(identity: int, rng: np.random.Generator, kind: str, names: list[str], odd: str = "") -> PhysicsClip:
+    """Draws a clip of a kind whose balls take the first of these colours.
+
+    Args:
+      identity: of the clip.
+      rng: of all draws.
+      kind: one of `KINDS`.
+      names: colours, at least as many as balls.
+      odd: what is out of distribution: "", "speed", "radius" or "both".
+    """
     while (drawn := _draw(rng, kind, odd)) is None:  # the balls did not fit the frame (some collisions, few others)
         pass
     (height, width), scene, start, (positions, velocities) = drawn

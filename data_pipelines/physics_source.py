@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from data_pipelines import physics
 from data_pipelines.clip import Clip, Input, Options
+from data_pipelines.physics_variants import VARIANTS
 from vdit.config import UserError
 
 PHYSICS_COUNTS = {"train": 12_000, "val": 256, "ood": 256}
@@ -42,6 +43,15 @@ def clips(options: Options, source: Input) -> Iterator[Clip]:
     made = physics.make_clip(options.seed, source.split, source.data)
     extra = {name: value for name, value in made.truth().items() if name != "fps"}  # which is a feature already
     yield Clip(source.item, made.id, source.split, made.video_TYXC, made.fps, made.captions, extra)
+
+
+def variant_clips(name: str, options: Options, source: Input) -> Iterator[Clip]:
+    """Makes one clip of a variant of the balls."""
+    made = VARIANTS[name](options.seed, source.split, source.data)
+    truth = made.truth() if isinstance(made, physics.PhysicsClip) else made.clip.truth() | made.extra
+    clip = made if isinstance(made, physics.PhysicsClip) else made.clip
+    extra = {key: value for key, value in truth.items() if key != "fps"}
+    yield Clip(source.item, clip.id, source.split, clip.video_TYXC, clip.fps, clip.captions, extra)
 
 
 def _check(options: Options) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from data_pipelines import film, folder, physics_source, remote, skvideo, stamps, tfds_source
 from data_pipelines.clip import Input, Options, Outcome
+from data_pipelines.physics_variants import HIDDEN, PHYSICS_VARIANTS
 from vdit.config import UserError
 
 FILE_OPTIONS = ("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject")
@@ -62,6 +63,18 @@ SOURCES: dict[str, Source] = {
         clips=physics_source.clips,
         listed=False,
     ),
+    **{
+        name: Source(
+            name=name,
+            licence="Apache-2.0 (generated)",
+            version=1,
+            takes=("limit", "seed"),
+            inputs=physics_source.inputs,
+            clips=functools.partial(physics_source.variant_clips, name),
+            listed=False,
+        )
+        for name in (*PHYSICS_VARIANTS, HIDDEN)
+    },
     "stamps": Source(
         name="stamps",
         licence=stamps.LICENCE,

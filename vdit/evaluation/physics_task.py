@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.physics_variants import PHYSICS_VARIANTS
 from data_pipelines.store import Dataset
 from vdit.config import UserError
 from vdit.evaluation.intervals import bootstrap_mean
@@ -27,7 +28,7 @@ def physics_clips(dataset: Dataset, split: str, count: int) -> list[int]:
 
 def has_truth(dataset: Dataset) -> bool:
     """Whether the data set's clips carry ground-truth velocities."""
-    return dataset.meta["source"] == "physics"
+    return dataset.meta["source"] in ("physics", *PHYSICS_VARIANTS)
 
 
 def continue_clips(
