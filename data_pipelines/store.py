@@ -128,8 +128,8 @@ class Dataset:
         wanted = (index.id[i], index.frames[i], index.height[i], index.width[i])
         if (identity, *video_TYXC.shape[:3]) != wanted:
             raise UserError(
-                f"{self._split(split).where(i)} holds id {identity} of {video_TYXC.shape[:3]}, where index-{split}.npz has "
-                f"id {wanted[0]} of {tuple(map(int, wanted[1:]))}: not of the same build; {REBUILD}"
+                f"{self._split(split).where(i)} holds id {identity} of {video_TYXC.shape[:3]}, where index-{split}.npz "
+                f"has id {wanted[0]} of {tuple(map(int, wanted[1:]))}: not of the same build; {REBUILD}"
             )
         end = start_frame + frames if frames else len(video_TYXC)
         if not 0 <= start_frame < end <= len(video_TYXC):

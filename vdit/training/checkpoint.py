@@ -224,8 +224,8 @@ class Checkpoints:
         whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
         kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
         raise UserError(
-            f"a checkpoint could not be written to {self.path} ({reason}); {kept}; make room, and the same command goes "
-            "on from there"
+            f"a checkpoint could not be written to {self.path} ({reason}); {kept}; make room, and the same command "
+            "goes on from there"
         )
 
     def close(self) -> None:
