@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,10 @@ import numpy as np
 from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
-from vdit.generation.programs import Asked, Moment, State, programs
+from vdit.generation.programs import SCALE, Asked, State, programs
 from vdit.generation.request import Request, Settings, canvas
 from vdit.generation.timing import timing
+from vdit.generation.turns import Turn, turns
 from vdit.parallel.mesh import row_shards, to_global, use_mesh
 from vdit.patches import Patch, unpatchify
 
@@ -75,47 +76,63 @@ class Generator:
         for request in requests:
             laid = canvas(request, self.patch, self.channels, self._latents)
             jobs.append(job(request, laid, timing(request, laid, chosen, self.config.diffusion), guided))
-        shape, shards = sizes(jobs, self.config.data), row_shards(self._mesh)
-        numbers = assign(jobs, shape)
-        batches = [
-            lay_out(numbers[i : i + shards], jobs, shape, self.patch, shards) for i in range(0, len(numbers), shards)
-        ]
-        total, done = sum(len(rows.times_EBK) for rows in batches), 0
-        videos: dict[int, np.ndarray] = {}
-        for rows in batches:
-            for state in self._denoise(rows, chosen):
+        shape = sizes(jobs, self.config.data)
+        rows = lay_out(assign(jobs, shape), jobs, shape, self.patch)
+        plan = turns([len(table) for table in rows.tables[:-1]], row_shards(self._mesh))
+        total, done = sum(turn.count for turn in plan), 0
+        states: dict[int, State] = {}
+        for turn in plan:
+            for state in self._denoise(rows, turn, states, chosen):
                 done += 1
                 if progress:
                     progress(done, total)
                 if preview:
-                    preview(done, self._videos(state.before, rows, jobs))
-            videos |= self._videos(state.x, rows, jobs)
+                    estimates = dict(zip(turn.rows_B, np.asarray(state.before), strict=True))
+                    preview(done, self._videos(estimates, rows, jobs))
+        videos = self._videos({row: state.x for row, state in states.items()}, rows, jobs)
         return [videos[i] for i in range(len(requests))]
 
-    def _denoise(self, rows: Rows, settings: Settings) -> Any:
-        """Yields the state after each evaluation."""
+    def _denoise(self, rows: Rows, turn: Turn, states: dict[int, State], settings: Settings) -> Iterator[State]:
+        """Yields the state after each evaluation of a turn, and notes the states of its rows at its end."""
         with use_mesh(self._mesh):
             place = lambda array: to_global(np.ascontiguousarray(array), self._mesh)  # noqa: E731
-            asked = to_global(Asked(rows.batch, rows.other, rows.null_BN, rows.level_BL), self._mesh)
-            state: State = self._start(asked, place(rows.start_BK))
+            chosen = list(turn.rows_B)
+            batch, other = (packed.map(lambda array: array[chosen]) for packed in (rows.batch, rows.other))
+            asked = to_global(Asked(batch, other, rows.null_RN[chosen], rows.level_RL[chosen]), self._mesh)
+            begun = [states.get(row) for row in turn.rows_B]
+            if not all(begun):
+                state: State = self._start(asked, place(rows.start_RK[chosen]))
+            if any(begun):
+                fresh = begun if all(begun) else _split(state)
+                both = [old or new for old, new in zip(begun, fresh, strict=True)]
+                state = to_global(jax.tree.map(lambda *x_LP: np.stack(x_LP), *both), self._mesh)
             rescale = np.float32(settings.guidance_rescale)
-            for times, weights, scale in zip(rows.times_EBK, rows.weights_EBK25, rows.scale_EBK, strict=True):
-                moment = Moment(place(times), place(weights), place(scale))
-                guided = bool((scale != 1).any())
+            for i in range(turn.count):
+                tables = [rows.tables[row][first + i] for row, first in zip(*turn[:2], strict=True)]
+                table_BKW = np.stack(tables)
+                guided = bool((table_BKW[..., SCALE] != 1).any())
                 state = self._advance(
-                    self._params, state, asked, moment, rescale, guided=guided, rescaled=bool(rescale)
+                    self._params, state, asked, place(table_BKW), rescale, guided=guided, rescaled=bool(rescale)
                 )
                 jax.block_until_ready(state)
                 yield state
+            states.update(zip(turn.rows_B, _split(state), strict=True))
 
-    def _videos(self, x: jax.Array, rows: Rows, jobs: Sequence[Job]) -> dict[int, np.ndarray]:
-        """The videos of the rows by number of the request."""
-        x_BLP = np.asarray(x)
+    def _videos(self, rows_LP: dict[int, np.ndarray], rows: Rows, jobs: Sequence[Job]) -> dict[int, np.ndarray]:
+        """The videos of some rows by number of the request."""
         videos = {}
         for i, (row, slots) in rows.slots.items():
+            if row not in rows_LP:
+                continue
             laid = jobs[i].canvas
-            patches_LP = x_BLP[row, slots][: laid.example.grid.tokens]
+            patches_LP = rows_LP[row][slots][: laid.example.grid.tokens]
             scaled = unpatchify(patches_LP, laid.example.grid, self.patch)
             back = corruption.from_model_scale if self._latents else corruption.to_pixels
             videos[i] = laid.composite(back(scaled, self.config.diffusion.mean))
         return videos
+
+
+def _split(state: State) -> list[State]:
+    """The state of each row, on the host."""
+    arrays = jax.tree.map(np.asarray, state)
+    return [jax.tree.map(lambda x_BLP, b=b: x_BLP[b], arrays) for b in range(len(arrays.x))]

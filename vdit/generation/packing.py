@@ -17,6 +17,9 @@ from vdit.patches import Grid, Patch
 ROW_STEP = 512
 """Rows longer than those of training grow in steps of this many slots, so that few programs are compiled."""
 
+PLACEMENTS = 2048
+"""Placements of jobs, about, that are spent on random orders that may need fewer rows."""
+
 LEVEL_STEP = 32
 """Tables of times longer than a row has examples grow in steps of this many."""
 
@@ -86,79 +89,107 @@ def sizes(jobs: Sequence[Job], data: DataConfig) -> Sizes:
 
 
 def assign(jobs: Sequence[Job], sizes: Sizes) -> list[list[int]]:
-    """Numbers of the jobs in each row: best fit, longest first."""
-    rows: list[list[int]] = []
-    room: list[np.ndarray] = []  # free tokens, caption slots, examples and levels of each row
+    """Numbers of the jobs in each row, in as few rows as best fit finds: longest first, then in some random orders.
+
+    With a few jobs a row it is chance how well one order fills the rows.
+    """
+    needs_J4 = np.array([[job.tokens, job.words, len(job.examples), job.levels] for job in jobs])
     whole = np.array([sizes.row.tokens, sizes.row.text, sizes.row.examples, sizes.levels])
-    for i in sorted(range(len(jobs)), key=lambda i: -jobs[i].tokens):
-        need = np.array([jobs[i].tokens, jobs[i].words, len(jobs[i].examples), jobs[i].levels])
-        fits = [r for r, free in enumerate(room) if (free >= need).all()]
-        if not fits:
+    fewest = int((-(-needs_J4.sum(0) // np.maximum(whole, 1))).max())
+    rng = np.random.default_rng(0)
+    order = np.argsort(-needs_J4[:, 0], kind="stable")
+    best = _best_fit(order, needs_J4, whole)
+    for _ in range(PLACEMENTS // len(jobs)):
+        if len(best) == fewest:
+            break
+        best = min(best, _best_fit(rng.permutation(order), needs_J4, whole), key=len)
+    return best
+
+
+def _best_fit(order: np.ndarray, needs_J4: np.ndarray, whole: np.ndarray) -> list[list[int]]:
+    """Rows of jobs: each in turn goes where the fewest slots are left of what it fits."""
+    rows: list[list[int]] = []
+    room_R4 = np.zeros((0, len(whole)), whole.dtype)  # free tokens, caption slots, examples and levels of each row
+    for i in order:
+        fits = np.flatnonzero((room_R4 >= needs_J4[i]).all(1))
+        if len(fits):
+            row = fits[np.argmin(room_R4[fits, 0])]
+        else:
+            row, room_R4 = len(rows), np.concatenate([room_R4, whole[None]])
             rows.append([])
-            room.append(whole.copy())
-            fits = [len(rows) - 1]
-        best = min(fits, key=lambda r: int(room[r][0]))
-        rows[best].append(i)
-        room[best] -= need
+        rows[row].append(int(i))
+        room_R4[row] -= needs_J4[i]
     return rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows to be denoised together.
+    """Rows to be denoised, and an empty one at the end (number -1).
 
     Attributes:
       batch, other: as the network sees them, with the captions and with those to keep away from.
-      null_BN: examples of `other` whose caption is replaced by the null caption.
-      level_BL: entry of the row's table of times that each slot has; 0 is time 0.
-      start_BK: time at which each entry starts.
-      times_EBK, weights_EBK25, scale_EBK: see `Timing`; entry 0 is time 0 and does nothing.
+      null_RN: examples of `other` whose caption is replaced by the null caption.
+      level_RL: entry of the row's table that each slot has; 0 is time 0.
+      start_RK: time at which each entry starts.
+      tables: of each row, table_EKW: what happens at its evaluations, see `programs.TABLE`. Entry 0 is time 0 and does
+        nothing.
       slots: of each job in the rows, by number: its row and the slots of its patches.
     """
 
     batch: PackedBatch
     other: PackedBatch
-    null_BN: np.ndarray
-    level_BL: np.ndarray
-    start_BK: np.ndarray
-    times_EBK: np.ndarray
-    weights_EBK25: np.ndarray
-    scale_EBK: np.ndarray
+    null_RN: np.ndarray
+    level_RL: np.ndarray
+    start_RK: np.ndarray
+    tables: list[np.ndarray]
     slots: dict[int, tuple[int, slice]]
 
 
-def lay_out(numbers: Sequence[Sequence[int]], jobs: Sequence[Job], sizes: Sizes, patch: Patch, count: int) -> Rows:
-    """Lays the jobs of some rows out, with empty rows up to `count`."""
+def lay_out(numbers: Sequence[Sequence[int]], jobs: Sequence[Job], sizes: Sizes, patch: Patch) -> Rows:
+    """Lays the jobs of each row out."""
     chosen = [[jobs[i] for i in row] for row in numbers]
-    batch = _stack([pack_row([e for job in row for e in job.examples], sizes.row, patch) for row in chosen], count)
+    batch = _stack([pack_row([e for job in row for e in job.examples], sizes.row, patch) for row in chosen])
     other = _stack(
-        [pack_row([e for job in row for e in job.other or job.examples], sizes.row, patch) for row in chosen], count
+        [pack_row([e for job in row for e in job.other or job.examples], sizes.row, patch) for row in chosen]
     )
-    evaluations = max(len(job.timing.times_EK) for row in chosen for job in row)
-    null_BN = np.zeros((count, sizes.row.examples), bool)
-    level_BL = np.zeros((count, sizes.row.tokens), np.int32)
-    times_EBK = np.zeros((evaluations, count, 1 + sizes.levels), np.float32)
-    start_BK = np.zeros(times_EBK.shape[1:], np.float32)
-    scale_EBK = np.ones_like(times_EBK)
-    weights_EBK25 = np.broadcast_to(IDLE.astype(np.float32), (*times_EBK.shape, *IDLE.shape)).copy()
-    slots = {}
-    for b, row in enumerate(numbers):
+    count, entries = len(numbers) + 1, 1 + sizes.levels
+    null_RN = np.zeros((count, sizes.row.examples), bool)
+    level_RL = np.zeros((count, sizes.row.tokens), np.int32)
+    start_RK = np.zeros((count, entries), np.float32)
+    tables, slots = [], {}
+    for r, row in enumerate(numbers):
+        table_EKW = idle_table(max(len(jobs[i].timing.times_EK) for i in row), entries)
         slot, example, level = 0, 0, 1
         for i in row:
             timing, own = jobs[i].timing, slice(level, level + jobs[i].levels)
             slot, example = slot + jobs[i].tokens, example + len(jobs[i].examples)
             patches = slice(slot - len(timing.level_L), slot)
-            slots[i] = b, patches
-            level_BL[b, patches] = np.where(timing.level_L, timing.level_L + level - 1, 0)
-            null_BN[b, example - 1] = jobs[i].other is None
-            during = slice(len(timing.times_EK))
-            start_BK[b, own], times_EBK[during, b, own] = timing.start_K, timing.times_EK
-            weights_EBK25[during, b, own], scale_EBK[during, b, own] = timing.weights_EK25, timing.scale_EK
+            slots[i] = r, patches
+            level_RL[r, patches] = np.where(timing.level_L, timing.level_L + level - 1, 0)
+            null_RN[r, example - 1] = jobs[i].other is None
+            start_RK[r, own] = timing.start_K
+            table_EKW[: len(timing.times_EK), own] = table(timing.times_EK, timing.scale_EK, timing.weights_EK25)
             level += jobs[i].levels
-    return Rows(batch, other, null_BN, level_BL, start_BK, times_EBK, weights_EBK25, scale_EBK, slots)
+        tables.append(table_EKW)
+    tables.append(idle_table(max(map(len, tables)), entries))
+    return Rows(batch, other, null_RN, level_RL, start_RK, tables, slots)
 
 
-def _stack(rows: list[PackedBatch], count: int) -> PackedBatch:
+def table(times_EK: np.ndarray, scale_EK: np.ndarray, weights_EK25: np.ndarray) -> np.ndarray:
+    """What happens at each evaluation to what has each of K times, table_EKW float32; see `Timing`."""
+    shape = times_EK.shape
+    columns = times_EK[..., None], scale_EK[..., None], weights_EK25.reshape(*shape, IDLE.size)
+    return np.concatenate(columns, -1).astype(np.float32)
+
+
+def idle_table(evaluations: int, entries: int) -> np.ndarray:
+    """A table of time 0 that changes nothing."""
+    shape = evaluations, entries
+    return table(np.zeros(shape), np.ones(shape), np.broadcast_to(IDLE, (*shape, *IDLE.shape)))
+
+
+def _stack(rows: list[PackedBatch]) -> PackedBatch:
+    """Rows and an empty one."""
     empty = rows[0].map(np.zeros_like)
     empty = dataclasses.replace(empty, text_index_BL=np.full_like(empty.text_index_BL, -1))
-    return stack_rows(rows + [empty] * (count - len(rows)))
+    return stack_rows([*rows, empty])

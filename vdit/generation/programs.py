@@ -17,7 +17,7 @@ from flax import nnx
 from vdit.batch import PER_TOKEN, PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow, guidance, randomness
-from vdit.parallel.rowwise import rowwise, sum_of_segments
+from vdit.parallel.rowwise import rowwise, sum_of_segments, take
 from vdit.patches import Array
 
 
@@ -26,10 +26,10 @@ from vdit.patches import Array
 class State:
     """What a sampler knows between evaluations, see `vdit.diffusion.samplers`: each _BLP float32."""
 
-    x: jax.Array
-    base: jax.Array
-    before: jax.Array
-    earlier: jax.Array
+    x: Array = dataclasses.field(metadata=PER_TOKEN)
+    base: Array = dataclasses.field(metadata=PER_TOKEN)
+    before: Array = dataclasses.field(metadata=PER_TOKEN)
+    earlier: Array = dataclasses.field(metadata=PER_TOKEN)
 
 
 @jax.tree_util.register_dataclass
@@ -43,14 +43,9 @@ class Asked:
     level_BL: Array = dataclasses.field(metadata=PER_TOKEN)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """One evaluation: the table of times of each row, and what happens at each."""
-
-    times_BK: jax.Array
-    weights_BK25: jax.Array
-    scale_BK: jax.Array
+TIME, SCALE, WEIGHTS = slice(0, 1), slice(1, 2), slice(2, None)
+"""Columns of the table of one evaluation: the time of each entry, its scale of guidance, and the ten weights of
+`vdit.diffusion.samplers`."""
 
 
 def start(asked: Asked, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
@@ -106,26 +101,21 @@ def deviation(values_BLP: jax.Array, asked: Asked) -> jax.Array:
 def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
     @functools.partial(jax.jit, static_argnames=("guided", "rescaled"), donate_argnames="state")
     def advance(
-        params: Any, state: State, asked: Asked, moment: Moment, rescale: jax.Array, guided: bool, rescaled: bool
+        params: Any, state: State, asked: Asked, table_BKW: jax.Array, rescale: jax.Array, guided: bool, rescaled: bool
     ) -> State:
         """One evaluation of the network (two with guidance) and the sampler's sums."""
+        slots_BLW = take(table_BKW, asked.level_BL)
+        of = table_BKW[..., 0], asked.level_BL, slots_BLW[..., TIME]
 
-        def look_up(level_BL: jax.Array, moment: Moment) -> tuple[jax.Array, jax.Array, jax.Array]:
-            table = jnp.concatenate([moment.times_BK[..., None], moment.scale_BK[..., None]], -1)
-            table = jnp.concatenate([table, moment.weights_BK25.reshape(*moment.times_BK.shape, -1)], -1)
-            of_slot = jnp.take_along_axis(table, level_BL[..., None], axis=1)
-            return of_slot[..., :1], of_slot[..., 1:2], of_slot[..., 2:]
-
-        time_BL1, scale_BL1, weights_BLW = rowwise(look_up, asked.level_BL, moment)
-        of = moment.times_BK, asked.level_BL, time_BL1
         estimate = functools.partial(clean_estimate, graph, params, state.x, of=of, config=config)
         now = estimate(batch=asked.batch, null_BN=jnp.zeros_like(asked.null_BN))
         if guided:
             conditional = now
-            now = guidance.guide(now, estimate(batch=asked.other, null_BN=asked.null_BN), scale_BL1)
+            now = guidance.guide(now, estimate(batch=asked.other, null_BN=asked.null_BN), slots_BLW[..., SCALE])
             if rescaled:
                 spread = jnp.maximum(deviation(now, asked), 1e-6)
                 now = guidance.rescale(now, spread, deviation(conditional, asked), rescale)
+        weights_BLW = slots_BLW[..., WEIGHTS]
         terms = state.x, state.base, now, state.before, state.earlier
         x, base = (
             sum(weights_BLW[..., 5 * i + j : 5 * i + j + 1] * term for j, term in enumerate(terms)) for i in range(2)
