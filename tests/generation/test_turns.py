@@ -12,16 +12,16 @@ def test_every_evaluation_is_done_once_and_in_order(evaluations, shards):
     plan = turns(evaluations, shards)
     done = [0] * len(evaluations)
     for turn in plan:
-        assert turn.count > 0 and len(turn.rows_B) == len(turn.first_B) == shards
+        assert turn.evaluations > 0 and len(turn.rows_B) == len(turn.first_B) == shards
         own = [row for row in turn.rows_B if row != NONE]
         assert len(own) == len(set(own)), "a row is on two shards at once"
         for row, first in zip(turn.rows_B, turn.first_B, strict=True):
             if row != NONE:
                 assert first == done[row]
-                done[row] += turn.count
+                done[row] += turn.evaluations
     assert done == evaluations
     least = max(max(evaluations), int(np.ceil(sum(evaluations) / shards)))
-    assert sum(turn.count for turn in plan) == least
+    assert sum(turn.evaluations for turn in plan) == least
 
 
 def test_a_row_moves_between_shards():

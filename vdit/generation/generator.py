@@ -79,7 +79,7 @@ class Generator:
         shape = sizes(jobs, self.config.data)
         rows = lay_out(assign(jobs, shape), jobs, shape, self.patch)
         plan = turns([len(table) for table in rows.tables[:-1]], row_shards(self._mesh))
-        total, done = sum(turn.count for turn in plan), 0
+        total, done = sum(turn.evaluations for turn in plan), 0
         states: dict[int, State] = {}
         for turn in plan:
             for state in self._denoise(rows, turn, states, chosen):
@@ -107,7 +107,7 @@ class Generator:
                 both = [old or new for old, new in zip(begun, fresh, strict=True)]
                 state = to_global(jax.tree.map(lambda *x_LP: np.stack(x_LP), *both), self._mesh)
             rescale = np.float32(settings.guidance_rescale)
-            for i in range(turn.count):
+            for i in range(turn.evaluations):
                 tables = [rows.tables[row][first + i] for row, first in zip(*turn[:2], strict=True)]
                 table_BKW = np.stack(tables)
                 guided = bool((table_BKW[..., SCALE] != 1).any())

@@ -15,12 +15,12 @@ class Turn(NamedTuple):
     Attributes:
       rows_B: number of each shard's row.
       first_B: how many evaluations that row has had before.
-      count: evaluations.
+      evaluations: how many follow.
     """
 
     rows_B: tuple[int, ...]
     first_B: tuple[int, ...]
-    count: int
+    evaluations: int
 
 
 def turns(evaluations_R: Sequence[int], shards: int) -> list[Turn]:
