@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -44,7 +43,7 @@ class Assembler:
         self._bytes = 0
         self._features: dict[str, np.ndarray] = {}
         self._seen: collections.Counter[str] = collections.Counter()
-        self._kept: dict[Path, dict[str, int]] = {}  # arrays on disk -> last example of each split in them
+        self._kept: dict[Chunk, dict[str, int]] = {}  # on disk -> last example of each split in them
 
     def take(self, chunk: Chunk) -> None:
         """Takes the outcomes of the next chunk."""
@@ -60,7 +59,7 @@ class Assembler:
             else:
                 self._waiting.append(entry)
                 self._bytes += entry.bytes
-        self._kept[chunk.bin] = last
+        self._kept[chunk] = last
         if len(self._waiting) >= CHUNK_CLIPS or self._bytes >= CHUNK_BYTES:
             self.flush()
         self._release()
@@ -92,10 +91,10 @@ class Assembler:
 
     def _release(self) -> None:
         """Removes arrays of which every clip lies in a closed shard."""
-        for path, last in list(self._kept.items()):
+        for chunk, last in list(self._kept.items()):
             if all(number <= self._writer.written(split) for split, number in last.items()):
-                path.unlink(missing_ok=True)
-                del self._kept[path]
+                chunk.give_back()
+                del self._kept[chunk]
 
 
 def ledger_entry(staged_outcome: Staged) -> Entry:

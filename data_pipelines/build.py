@@ -28,6 +28,7 @@ from data_pipelines import jobs, remote, staged
 from data_pipelines.assemble import Assembler, ledger_entry
 from data_pipelines.build_args import PIXELS, BuildArgs, define_flags, parse_flags
 from data_pipelines.clip import Input, digest
+from data_pipelines.freed_memory import keep_freed_memory
 from data_pipelines.index import META_FILE
 from data_pipelines.ledger import Ledger
 from data_pipelines.pool import Pool
@@ -201,6 +202,7 @@ class _Progress:
 def main(argv: list[str]) -> None:
     """Builds what the flags say."""
     no_arguments(argv)
+    keep_freed_memory()
     build(parse_flags())
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from data_pipelines import alive, staged
 from data_pipelines.clip import Input, Options, Outcome, Rejection
+from data_pipelines.freed_memory import keep_freed_memory
 from vdit.config import UserError
 
 Clips = Callable[[Options, Input], Iterator[Outcome]]
@@ -151,6 +152,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     """Entry point of the process; argv holds the number of the inherited socket."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     warnings.simplefilter("ignore")  # decoders warn of much; what matters is in the ledger
     serve(multiprocessing.connection.Connection(int(sys.argv[1])))
 

@@ -3,11 +3,12 @@
 import pathlib
 import time
 
+import numpy as np
 import pytest
 from fake_source import LONG, bad_clips
 
 from data_pipelines import staged
-from data_pipelines.clip import Input, Options, Rejection
+from data_pipelines.clip import Clip, Input, Options, Rejection
 from data_pipelines.pool import Pool
 from data_pipelines.worker import AHEAD, Job
 from vdit.config import UserError
@@ -15,8 +16,7 @@ from vdit.config import UserError
 
 def do(tmp_path: pathlib.Path, groups: list[list[str]], workers: int = 2, **arguments) -> list[str]:
     """What becomes of inputs of these names: "ok" or the reason, in order."""
-    folder = tmp_path / "staged"
-    folder.mkdir(exist_ok=True)
+    folder = staged.make_folder(tmp_path)
     jobs = [
         Job(number, tuple(Input(item, "train", path=item) for item in items), bad_clips, Options(), folder)
         for number, items in enumerate(groups)
@@ -58,8 +58,7 @@ def test_a_fault_costs_the_file(tmp_path: pathlib.Path) -> None:
 
 
 def long_job(tmp_path: pathlib.Path, items: list[str]) -> Job:
-    folder = tmp_path / "staged"
-    folder.mkdir(exist_ok=True)
+    folder = staged.make_folder(tmp_path)
     return Job(0, tuple(Input(item, "train", path=item) for item in items), bad_clips, Options(), folder)
 
 
@@ -88,3 +87,16 @@ def test_a_crash_in_a_long_input_keeps_what_was_handed_over(tmp_path: pathlib.Pa
 
 def test_order_is_kept(tmp_path: pathlib.Path) -> None:
     assert do(tmp_path, [[f"input {i}"] for i in range(40)], workers=3) == ["ok"] * 40
+
+
+def test_files_are_written_over(tmp_path: pathlib.Path) -> None:
+    folder = staged.make_folder(tmp_path)
+    for number, frames in enumerate((9, 1, 5, 13)):
+        video = np.random.default_rng(number).integers(0, 256, (frames, 8, 8, 3), np.uint8)
+        staged.write(folder, number, 0, [(0, Clip("clip", number, "train", video, 12.0, {}))], lambda _: None)
+        (chunk,) = staged.finished_chunks(folder, number)
+        assert not list((folder / staged.SPARE).iterdir()) and chunk.has_arrays()
+        (entry,) = chunk.read()
+        np.testing.assert_array_equal(entry.outcome().video_TYXC, video)
+        chunk.give_back()
+        assert len(list((folder / staged.SPARE).iterdir())) == 1 and not chunk.has_arrays()

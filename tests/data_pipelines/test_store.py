@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines.records import Record
+from data_pipelines.records import Record, serialise
 from data_pipelines.store import Dataset
 from data_pipelines.writer import DatasetWriter
 from vdit.config import UserError
@@ -135,6 +136,18 @@ def test_same_records_same_bytes(folder: pathlib.Path, tmp_path: pathlib.Path) -
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files == {path.name: path.read_bytes() for path in again.iterdir()}
     assert {"dataset_info.json", "features.json", "index-train.npz", "index-val.npz", "vdit.json"} < set(files)
+
+
+@pytest.mark.parametrize("size", (0, 1, 100, 127, 128, 20_000, 70_000))
+@pytest.mark.parametrize("others", ((), ("fps", "video/shape"), ("a", "video/valid", "zoom"), ("w", "é")))
+def test_a_record_is_serialised_as_protobuf_does_it(size: int, others: tuple[str, ...]) -> None:
+    array = np.random.default_rng(size).integers(0, 2**16, (size, 2), np.uint16)[:, 0]  # not contiguous
+    messages = tf_example_pb2.Example(), tf_example_pb2.Example()
+    for message, value in zip(messages, (b"", array.tobytes()), strict=True):
+        for name in others:
+            message.features.feature[name].int64_list.value[:] = range(len(name) * 30)
+        message.features.feature["video/value"].bytes_list.value[:] = [value]
+    assert serialise(messages[0], "video/value", array) == messages[1].SerializeToString(deterministic=True)
 
 
 def test_missing_and_short_shards_are_found_at_open(tmp_path: pathlib.Path) -> None:
