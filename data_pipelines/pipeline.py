@@ -20,9 +20,6 @@ from vdit.patches import Patch
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
 """Rows read ahead, by threads: decompression and copies release the interpreter lock; processes would cost more."""
 
-AHEAD = 6
-"""Batches that wait on the devices for the step that takes them."""
-
 
 def make_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch, seed: int) -> Plan:
     """The plan of a data set's rows.
@@ -58,7 +55,7 @@ def rows(
       start_step: first step.
       process_index, process_count: which part of each step to read.
       read: threads and rows read ahead.
-      place: moves a batch to the devices; a thread does it, `AHEAD` batches before they are asked for.
+      place: moves a batch to the devices.
 
     Returns:
       Iterator of NumPy batches, leading axis rows_per_step / process_count, or of what `place` makes of them. Closing
@@ -79,9 +76,7 @@ def rows(
 
     numbers = grain.MapDataset.range(start_step * local, sys.maxsize)
     batches = numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows)
-    if place:
-        batches = grain.experimental.ThreadPrefetchIterDataset(batches.map(place), prefetch_buffer_size=AHEAD)
-    return iter(batches)
+    return iter(batches.map(place) if place else batches)
 
 
 def validation_rows(

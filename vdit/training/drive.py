@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from data_pipelines.ahead import Ahead
 from vdit.config import Config
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
 from vdit.training.divergence import Diverged
@@ -24,6 +25,9 @@ from vdit.training.optimizer import learning_rate
 from vdit.training.preemption import Preempted, notice
 from vdit.training.step import TrainState
 from vdit.training.watch import STRIKES
+
+AHEAD = 6
+"""Batches that wait on the devices for the step that takes them."""
 
 
 class Driven(Protocol):
@@ -52,7 +56,7 @@ def drive(
 
     Args:
       run: the run; config.train and config.optimizer say when what is done.
-      batches: of its next steps, on the devices.
+      batches: of its next steps, on the devices; a thread takes them, up to `AHEAD` before their step.
       step_function: (state, batch, rate) -> (state, metrics); metrics has "loss" and "grad_norm", and may have what
         `Position` counts.
       evaluate: what is recorded under "validation"; has "loss".
@@ -87,7 +91,9 @@ def _drive(
     start = copy.deepcopy(run.position)
     set_aside(run.workdir, start.step)
     checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config.train))
-    clock = _Clock()
+    ahead = Ahead(batches, AHEAD)
+    cleanup.callback(ahead.close)
+    clock = _Clock(ahead)
     heart = Heartbeat(run.workdir, steps)
     stop = cleanup.enter_context(notice())
     quiet = not sys.stderr.isatty()
@@ -141,7 +147,7 @@ def _drive(
     first, due = run.position.step, False
     for number in range(first, steps):
         _profile(run, number, first, cleanup)
-        batch = clock.wait(lambda: next(batches))
+        batch = next(ahead)
         rate = learning_rate(number, steps, config.optimizer)
         state, metrics = step_function(run.state, batch, np.float32(rate))
         run.state = state
@@ -199,18 +205,11 @@ def _stop_trace(run: Driven) -> None:
 
 
 class _Clock:
-    """Seconds spent in training, and the share of them spent waiting for data."""
+    """Seconds spent in training, and the share of them spent waiting for batches that were not there."""
 
-    def __init__(self) -> None:
-        self._start = self._mark = time.perf_counter()
-        self._waited = 0.0
+    def __init__(self, batches: Ahead[Any]) -> None:
+        self._start, self._batches = time.perf_counter(), batches
         self._steps = 0
-
-    def wait(self, read: Callable[[], Any]) -> Any:
-        before = time.perf_counter()
-        value = read()
-        self._waited += time.perf_counter() - before
-        return value
 
     def step(self) -> None:
         self._steps += 1
@@ -221,4 +220,4 @@ class _Clock:
 
     def report(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._start
-        return {"seconds": round(seconds, 3), "data_wait": round(self._waited / seconds, 5)}
+        return {"seconds": round(seconds, 3), "data_wait": round(self._batches.waited / seconds, 5)}

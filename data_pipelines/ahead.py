@@ -1,0 +1,68 @@
+"""An iterator that a thread keeps ahead of the one who asks."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Ahead(Generic[_Item]):
+    """Gives the items of an iterator; a thread takes up to `count` of them before they are asked for, from now on.
+
+    Who asks never waits for a lock while an item is there: a `SimpleQueue` needs none. With every core computing, a
+    thread may be set aside while it holds the one of a `queue.Queue`, which Grain's own prefetching uses.
+
+    Args:
+      items: what is taken from; only the thread does.
+      count: items that may wait.
+
+    Attributes:
+      waited: seconds, so far, that items were waited for which were not there when they were asked for.
+    """
+
+    def __init__(self, items: Iterator[_Item], count: int) -> None:
+        self._items, self._closed, self.waited = items, False, 0.0
+        self._ready: queue.SimpleQueue[tuple[_Item | None, BaseException | None]] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._room.put(None)
+        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[_Item]:
+        return self
+
+    def __next__(self) -> _Item:
+        try:
+            item, error = self._ready.get_nowait()
+        except queue.Empty:
+            started = time.perf_counter()
+            item, error = self._ready.get()
+            self.waited += time.perf_counter() - started
+        if error is not None:
+            self._ready.put((None, error))  # for whoever asks again
+            raise error
+        self._room.put(None)
+        return item  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Ends the thread; after that nothing must be asked for."""
+        self._closed = True
+        self._room.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._room.get()
+            if self._closed:
+                return
+            try:
+                self._ready.put((next(self._items), None))
+            except BaseException as error:  # the one who asks is to know of it
+                self._ready.put((None, error))
+                return

@@ -1,0 +1,78 @@
+"""A thread that takes items before they are asked for."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from data_pipelines.ahead import Ahead
+
+
+class Counted:
+    """0, 1, ... up to a number; `taken` tells how many, `gate` lets them go."""
+
+    def __init__(self, end: int = 1000) -> None:
+        self.end, self.taken, self.gate = end, 0, threading.Event()
+        self.gate.set()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.gate.wait()
+        if self.taken == self.end:
+            raise StopIteration
+        self.taken += 1
+        return self.taken - 1
+
+
+def wait_until(condition) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it does not happen")
+
+
+def test_so_many_are_taken_ahead_and_no_more() -> None:
+    items = Counted()
+    ahead = Ahead(items, 4)
+    wait_until(lambda: items.taken == 4)
+    for number in range(20):
+        assert next(ahead) == number
+        wait_until(lambda number=number: items.taken == number + 5)
+    time.sleep(0.02)
+    assert items.taken == 24 and ahead.waited == 0
+    ahead.close()
+    assert items.taken == 24
+
+
+def test_only_waiting_for_what_is_not_there_is_counted() -> None:
+    items = Counted()
+    items.gate.clear()
+    ahead = Ahead(items, 2)
+    threading.Timer(0.1, items.gate.set).start()
+    assert next(ahead) == 0
+    assert ahead.waited > 0.05
+    ahead.close()
+
+
+def test_the_end_and_errors_reach_the_one_who_asks() -> None:
+    assert list(Ahead(Counted(5), 2)) == [0, 1, 2, 3, 4]
+    empty = Ahead(Counted(0), 2)
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(empty)
+    empty.close()
+
+    def breaks() -> Iterator[int]:
+        yield 7
+        raise OSError("gone")
+
+    ahead = Ahead(breaks(), 2)
+    assert next(ahead) == 7
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            next(ahead)
+    ahead.close()
