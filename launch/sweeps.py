@@ -124,7 +124,7 @@ def expand(experiment: str, points: Points) -> tuple[Run, ...]:
     for values in points:
         flags = tuple(f"--config.{field}={_as_flag(base, field, value)}" for field, value in values.items())
         try:
-            config = build(_with(base, values), Config)
+            config = build(merged(base, values), Config)
         except UserError as error:
             raise UserError(f"run {' '.join(flags)}: {error}") from error
         run = Run(run_id(config), flags, config)
@@ -136,7 +136,7 @@ def expand(experiment: str, points: Points) -> tuple[Run, ...]:
     return tuple(runs.values())
 
 
-def _with(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The nested dictionary with some dotted fields set; shares with `base` what it does not change."""
     out = dict(base)
     for field, value in values.items():

@@ -48,21 +48,26 @@ def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> di
 
 
 def text_to_video(
-    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int]
+    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int], caption: str = ""
 ) -> list[np.ndarray]:
-    """Videos from the captions of clips, of their sizes and lengths."""
+    """Videos from the captions of clips, of their sizes and lengths; `caption` is another kind than the first."""
     requests = []
     for i in numbers:
-        clip = dataset.read_clip(split, i, caption=dataset.meta["captions"][0])
+        clip = dataset.read_clip(split, i, caption=caption or dataset.meta["captions"][0])
         frames, height, width, _ = clip.video_TYXC.shape
         requests.append(Request(clip.text_ME, frames, height, width, clip.fps, SEED ^ clip.id))
     return generator.generate(requests, **vars(TEXT))
 
 
-def adherence_of(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
-    """Shares of videos that show what their captions say, with 95% intervals, beside those of the true clips."""
+def adherence_of(
+    videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int], caption: str = ""
+) -> dict[str, Any]:
+    """Shares of videos that show what their captions say, with 95% intervals, beside those of the true clips.
+
+    `caption` is another kind than the first, that which says most: a prompt may have been of a shorter kind.
+    """
     examples = [dataset.example(split, i) for i in numbers]
-    captions = [example["caption_" + dataset.meta["captions"][0]] for example in examples]
+    captions = [example["caption_" + (caption or dataset.meta["captions"][0])] for example in examples]
     out: dict[str, Any] = {}
     for name, clips in (("generated", videos), ("true", [example["video"] for example in examples])):
         found = np.array([adherence(video, caption) for video, caption in zip(clips, captions, strict=True)], float)

@@ -1,0 +1,50 @@
+"""(g) Short against detailed captions: what do generated clips show of what is asked for?
+
+About 25 minutes on two quiet cores: python -m launch.experiment --name=captions
+"""
+
+from configs.experiments import common
+from launch.experiment_spec import Arm, Experiment, Figure
+
+
+def get_config() -> Experiment:
+    arms = [
+        Arm(f"{kind} captions", {**common.SIZES["M"], "data.captions": (kind,)}, 8 * common.UNIT, group=kind)
+        for kind in ("short", "detailed")
+    ]
+    return Experiment(
+        name="captions",
+        title="Short against detailed captions",
+        claim="Training on highly descriptive captions improves text fidelity and quality (OpenAI "
+        "2024, Sora; Betker et al. "
+        "2023).",
+        question="At equal compute, do models trained on detailed captions show the number, colours "
+        "and directions that "
+        "are asked for more often, prompted by either kind?",
+        data={"described": ("data_pipelines.build", "--source=physics-described", "--limit=12000")},
+        base=common.base(text=0.9, two_groups=0.1),
+        arms=arms,
+        measures=("loss", "adherence"),
+        figures=(
+            Figure(
+                "arm",
+                tuple(f"adherence_{what}_from_detailed" for what in ("number", "colours", "directions")),
+                "share right, detailed prompts",
+                log_y=False,
+            ),
+            Figure(
+                "arm",
+                tuple(f"adherence_{what}_from_short" for what in ("number", "colours", "directions")),
+                "share right, short prompts",
+                log_y=False,
+            ),
+        ),
+        compare=[
+            (f"adherence_{what}_from_{kind}", "detailed captions", "short captions")
+            for kind in ("detailed", "short")
+            for what in ("number", "colours", "directions")
+        ],
+        limits=(
+            "Captions are made from the simulator by rule; none is wrong, and the two kinds differ in what they say.",
+        ),
+    )

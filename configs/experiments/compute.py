@@ -1,0 +1,44 @@
+"""(a) 1x, 4x and 32x compute: loss, velocity error and KID, and the last loss predicted before it is run.
+
+About 45 minutes on two quiet cores: python -m launch.experiment --name=compute
+"""
+
+from configs.experiments import common
+from launch.experiment_spec import Arm, Experiment, Figure
+
+
+def get_config() -> Experiment:
+    sizes, unit = common.SIZES, common.UNIT
+    grid = [
+        Arm(f"grid {size} {times}x", sizes[size], times * unit, seeds=(0,), group="grid", grid=True)
+        for times, tried in ((1, "XS S M"), (2, "XS S M L"), (4, "XS S M L"), (8, "S M L XL"), (16, "S M L XL"))
+        for size in tried.split()
+    ]
+    best = [
+        Arm("1x", sizes["XS"], unit, group="best size"),
+        Arm("4x", sizes["S"], 4 * unit, group="best size"),
+        Arm("32x", sizes["XL"], 32 * unit, group="best size", held_out=True),
+    ]
+    return Experiment(
+        name="compute",
+        title="Quality against compute: 1x, 4x, 32x",
+        claim="Sample quality of a video diffusion transformer improves as training compute grows (OpenAI 2024, Sora).",
+        question="How far do loss, velocity error and kernel distance fall over 32 times the "
+        "compute, and does a law of "
+        "smaller runs predict the last loss?",
+        data={"physics": common.PHYSICS},
+        base=common.base(),
+        arms=[*grid, *best],
+        measures=("loss", "velocity", "distance"),
+        figures=(
+            Figure("flops", ("loss",), "validation loss"),
+            Figure("flops", ("velocity_in", "velocity_out"), "velocity error, units/s"),
+            Figure("flops", ("kid", "kid_floor"), "kernel distance", log_y=False),
+        ),
+        compare=[(metric, "32x", "1x") for metric in ("loss", "velocity_in", "velocity_out", "kid")],
+        laws=(("velocity_in", ""), ("velocity_out", "")),
+        floors=("physics",),
+        notes=("prediction",),
+        limits=("KID is measured with features of single photographs, on frames of balls.",),
+        minutes=75,
+    )

@@ -1,0 +1,31 @@
+"""(f) A ball passes behind a wall: does it come out where and when it should, by scale?
+
+About 25 minutes on two quiet cores: python -m launch.experiment --name=permanence
+"""
+
+from configs.experiments import common
+from launch.experiment_spec import Arm, Experiment, Figure
+
+
+def get_config() -> Experiment:
+    scales = (("XS", 1), ("S", 4), ("M", 16))
+    arms = [Arm(f"{times}x", common.SIZES[size], times * common.UNIT, group="scale") for size, times in scales]
+    return Experiment(
+        name="permanence",
+        title="A ball behind a wall",
+        claim="Object permanence emerges with scale: what is hidden for a while comes back (OpenAI 2024, Sora).",
+        question="In how many frames after the wall is the ball there, and in its place, and how "
+        "much better is it without "
+        "a wall?",
+        data={"hidden": ("data_pipelines.build", "--source=physics-hidden", "--limit=6000")},
+        base=common.base(text=0.1, two_groups=0.9),
+        arms=arms,
+        measures=("loss", "permanence"),
+        figures=(
+            Figure("flops", ("came_out_wall_in", "came_out_open_in"), "share of frames with the ball", log_y=False),
+            Figure("flops", ("in_place_wall_in", "in_place_open_in"), "share with the ball in place", log_y=False),
+            Figure("flops", ("in_place_wall_out",), "in place, faster balls", log_y=False),
+        ),
+        compare=[(metric, "16x", "1x") for metric in ("came_out_wall_in", "in_place_wall_in", "in_place_wall_out")],
+        limits=("One ball, one kind of wall, straight motion.",),
+    )

@@ -1,0 +1,39 @@
+"""(e) The balls' physics by kind, in and out of distribution, and pairs never seen together, by scale.
+
+About 60 minutes on two quiet cores, less what experiment (a) has trained: python -m launch.experiment --name=physics
+"""
+
+from configs.experiments import common
+from launch.experiment_spec import Arm, Experiment, Figure
+
+KINDS = ("uniform", "parabola", "collision")
+
+
+def get_config() -> Experiment:
+    scales = (("XS", 1), ("S", 4), ("M", 16))
+    arms = [Arm(f"{times}x", common.SIZES[size], times * common.UNIT, group="all kinds") for size, times in scales]
+    return Experiment(
+        name="physics",
+        title="Does the error of simple physics fall with scale?",
+        claim="Scaling up reduces the error in distribution; out of distribution it stays where it "
+        "is (Kang et al. 2025).",
+        question="Does the velocity error of uniform motion, parabolas and collisions fall with "
+        "compute, for speeds and "
+        "radii of the training range and outside it?",
+        data={"physics": common.PHYSICS},
+        base=common.base(),
+        arms=arms,
+        measures=("loss", "velocity", "kinds"),
+        figures=(
+            Figure("flops", ("velocity_in", "velocity_out"), "velocity error, units/s"),
+            Figure("flops", tuple(f"velocity_{kind}_in" for kind in KINDS), "in distribution, units/s"),
+            Figure("flops", tuple(f"velocity_{kind}_out" for kind in KINDS), "out of distribution, units/s"),
+        ),
+        compare=[(f"velocity_{side}", "16x", "1x") for side in ("in", "out")],
+        laws=tuple(
+            (f"velocity_{kind}_{side}", "") for kind in ("uniform", "parabola", "collision") for side in ("in", "out")
+        ),
+        floors=("physics",),
+        limits=("One data set for all kinds; Kang et al. trained a model for each.",),
+        minutes=75,
+    )

@@ -1,0 +1,209 @@
+"""Puts a claim to the test: `python -m launch.experiment --name=physics [--dry_run]`.
+
+Builds the data, trains every arm with every seed, measures, and writes docs/experiments/NAME.md with its figures and
+its runs as NAME.csv. Everything is kept under --out and nothing is done twice: a run that several experiments ask for
+is trained once, and one that was stopped goes on from its checkpoint. Experiments are configs/experiments/*.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import experiment_spec, grid_plan, scaling_grid
+from launch.experiment_spec import Arm, Experiment
+from launch.sweeps import Run, Sweep, merged
+from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.training.identity import run_id
+from vdit.training.workdir import read_json, write_json
+
+COOLDOWN = 0.2
+SPEED_STEPS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of an experiment."""
+
+    arm: Arm
+    seed: int
+    config: Config
+
+    @property
+    def id(self) -> str:
+        return run_id(self.config)
+
+
+class Runner:
+    """Brings an experiment to its page.
+
+    Args:
+      experiment: which.
+      out: folder of data and runs, shared by experiments.
+      text_encoder: of the data sets.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path, text_encoder: str):
+        self.experiment, self.out, self._encoder = experiment, out, text_encoder
+        self.data = {name: out / "data" / name for name in experiment.data}
+
+    def build_data(self) -> None:
+        """Makes the data sets that are not there, in the order in which they are named."""
+        for name, (module, *options) in self.experiment.data.items():
+            where = self.data[name]
+            if (where / "vdit.json").exists():
+                continue
+            where.parent.mkdir(parents=True, exist_ok=True)
+            more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" else []
+            arguments = [option.format(**{n: str(path) for n, path in self.data.items()}) for option in options]
+            command = [sys.executable, "-m", module, f"--out={where}", *arguments, *more]
+            print("$ python", *command[1:], flush=True)
+            if status := subprocess.run(command).returncode:
+                raise UserError(f"the data set {name} could not be made: {' '.join(command[1:])} ended with {status}")
+
+    def plan(self) -> list[Planned]:
+        """All runs, held-out arms last. The data must be there, as lengths follow from its plan."""
+        arms = sorted(self.experiment.arms, key=lambda arm: arm.held_out)
+        return [
+            Planned(arm, seed, self._config(arm, seed)) for arm in arms for seed in arm.seeds or self.experiment.seeds
+        ]
+
+    def _config(self, arm: Arm, seed: int) -> Config:
+        fields = {**arm.fields, "seed": seed}
+        path = str(fields.get("data.path", "{" + next(iter(self.data)) + "}"))
+        fields["data.path"] = path.format(**{name: str(folder) for name, folder in self.data.items()})
+        config = build(merged(dict(self.experiment.base), fields), Config)
+        steps = scaling_grid.steps_for(arm.budget, config) if arm.budget else self._steps_by_time(arm, config)
+        steps = max(2, steps)
+        cooldown = max(1, round(COOLDOWN * steps))
+        optimizer = dataclasses.replace(config.optimizer, cooldown=cooldown)
+        return dataclasses.replace(config, optimizer=optimizer, train=dataclasses.replace(config.train, steps=steps))
+
+    def _steps_by_time(self, arm: Arm, config: Config) -> int:
+        """Steps that take arm.seconds, by the speed of a short run that is made once."""
+        path = self.out / "speed" / f"{arm.name}-{run_id(dataclasses.replace(config, seed=0))}.json"
+        if not path.exists():
+            from vdit.training.loop import train
+            from vdit.training.metrics import read_metrics
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            short = dataclasses.replace(config.train, steps=SPEED_STEPS, log_every=10, evaluate_every=-1)
+            workdir = path.with_suffix("")
+            shutil.rmtree(workdir, ignore_errors=True)
+            train(dataclasses.replace(config, train=short), workdir)
+            rows = read_metrics(workdir)
+            took = (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])
+            write_json(path, {"seconds_per_step": took})  # type: ignore[arg-type]
+        return round(arm.seconds / read_json(path)["seconds_per_step"])  # type: ignore[arg-type]
+
+    def workdir(self, planned: Planned) -> Path:
+        return self.out / "runs" / planned.id
+
+    def train(self, planned: Planned) -> dict[str, Any]:
+        """The result of a run, which is trained if it is not finished."""
+        from vdit.scaling.runs import result_row
+        from vdit.training.loop import train
+
+        workdir = self.workdir(planned)
+        path = workdir / "result.json"
+        if not path.exists():
+            started = time.time()
+            result = train(planned.config, workdir)
+            account = {"started": time.strftime("%FT%TZ", time.gmtime(started)), "seconds": time.time() - started}
+            write_json(path, {**result_row(planned.config, result), **account})  # type: ignore[arg-type]
+        return read_json(path)  # type: ignore[arg-type]
+
+    def rows(self, runs: list[Planned], docs: Path) -> Iterator[dict[str, Any]]:
+        """Trains and measures one run after another; gives the row of each, and predicts before the first held out."""
+        from launch.experiment_measures import Finished, measured
+        from launch.experiment_notes import write_prediction
+        from vdit.scaling.runs import flatten
+
+        done: list[dict[str, Any]] = []
+        for number, planned in enumerate(runs):
+            arm = planned.arm
+            if arm.held_out:
+                write_prediction(docs / f"{self.experiment.name}-prediction.json", done, planned)
+            print(f"run {number + 1} of {len(runs)}: {arm.name}, seed {planned.seed}, {planned.id}", flush=True)
+            result = self.train(planned)
+            kept = {name: value for name, value in result.items() if name not in ("validation", "loss_interval")}
+            kind = "heldout" if arm.held_out else "grid" if arm.grid else "arm"
+            row = {**flatten(kept), "run": planned.id, "kind": kind, "arm": arm.name, "group": arm.group}
+            row |= {"budget": arm.budget} if arm.budget else {}
+            if not arm.grid or len(arm.seeds or self.experiment.seeds) > 1:
+                finished = Finished(self.workdir(planned), self.data, self.experiment.clips)
+                row |= measured(finished, tuple(self.experiment.measures))
+            done.append(row)
+            yield row
+
+
+def text_of_plan(runner: Runner, runs: list[Planned], speed: str) -> str:
+    """Runs, FLOPs and hours, as of a sweep; runs that are finished take no time."""
+    found = [Run(each.id, (f"arm={each.arm.name}", f"seed={each.seed}"), each.config) for each in runs]
+    unique = tuple({run.id: run for run in found}.values())
+    left = tuple(run for run in unique if not (runner.out / "runs" / run.id / "result.json").exists())
+    speeds = grid_plan.known_speeds(speed) if speed else ()
+    planned = grid_plan.plan(Sweep(runner.experiment.name, "", left, {}), speeds)
+    head = f"{len(unique)} runs, {len(unique) - len(left)} finished before; to be trained:"
+    limit = f"planned for at most {runner.experiment.minutes:g} minutes on two cores, measures included"
+    return f"{head}\n{grid_plan.text(planned, 0.0)}\n{limit}"
+
+
+def main(argv: list[str]) -> None:
+    no_arguments(argv)
+    values = flags.FLAGS
+    if values.name is None:
+        raise UserError(f"--name is needed: one of {', '.join(experiment_spec.names())}")
+    experiment, out, docs = experiment_spec.load(values.name), Path(values.out), Path(values.docs)
+    if values.shrink > 1:
+        experiment = experiment_spec.shrunk(experiment, values.shrink)
+        out, docs = out / f"shrunk-{values.shrink:g}", out / f"shrunk-{values.shrink:g}" / "docs"
+    from launch.experiment_page import write_page
+    from vdit.parallel.runtime import cpu_devices_for, initialise
+    from vdit.scaling.runs import write_csv
+
+    initialise(cpu_devices_for(build(dict(experiment.base), Config)))
+    runner = Runner(experiment, out, values.text_encoder)
+    runner.build_data()
+    runs = runner.plan()
+    print(text_of_plan(runner, runs, values.speed), flush=True)
+    if values.dry_run:
+        return
+    docs.mkdir(parents=True, exist_ok=True)
+    rows = list(runner.rows(runs, docs))
+    write_csv(docs / f"{experiment.name}.csv", rows)
+    floors = runner_floors(runner)
+    command = f"python -m launch.experiment --name={values.name}" + (
+        f" --shrink={values.shrink:g}" if values.shrink > 1 else ""
+    )
+    print(write_page(experiment, rows, floors, runner.data, docs, command))
+
+
+def runner_floors(runner: Runner) -> dict[str, Any]:
+    """What the measures say of true clips, made once."""
+    from launch.experiment_measures import floors
+
+    experiment = runner.experiment
+    path = runner.out / f"floors-{'-'.join(experiment.floors)}-{experiment.clips}.json"
+    if not path.exists():
+        write_json(path, floors(runner.data, tuple(experiment.floors), experiment.clips))  # type: ignore[arg-type]
+    return read_json(path)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("name", None, "The experiment: a file of configs/experiments, without .py.")
+    flags.DEFINE_string("out", "experiments", "Folder of data and runs, shared by all experiments.")
+    flags.DEFINE_string("docs", "docs/experiments", "Folder of the pages.")
+    flags.DEFINE_float("shrink", 1.0, "Make everything so many times smaller, to see that it runs.", lower_bound=1)
+    flags.DEFINE_bool("dry_run", False, "Build the data, print the plan, and train nothing.")
+    flags.DEFINE_string("speed", "", "runs.csv of earlier runs on such a machine, for the hours of the plan.")
+    flags.DEFINE_string("text_encoder", "minilm", "Encoder of the captions, as of data_pipelines.build.")
+    run_main(main)
