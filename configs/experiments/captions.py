@@ -1,6 +1,6 @@
 """(g) Short against detailed captions: what do generated clips show of what is asked for?
 
-About 25 minutes on two quiet cores: python -m launch.experiment --name=captions
+python -m launch.experiment --name=captions (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

@@ -1,6 +1,6 @@
 """(e, second part) Pairs of colours never seen together, by the number of pairs seen.
 
-About 25 minutes on two quiet cores: python -m launch.experiment --name=combinations
+python -m launch.experiment --name=combinations (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

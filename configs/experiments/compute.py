@@ -1,6 +1,6 @@
 """(a) 1x, 4x and 32x compute: loss, velocity error and KID, and the last loss predicted before it is run.
 
-About 45 minutes on two quiet cores: python -m launch.experiment --name=compute
+python -m launch.experiment --name=compute (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

@@ -1,6 +1,6 @@
 """(b) 10%, 30% and 100% of the videos at three budgets: when do repeats stop helping?
 
-About 35 minutes on two quiet cores: python -m launch.experiment --name=data
+python -m launch.experiment --name=data (with --dry_run: what it takes)
 """
 
 from configs.experiments import common
@@ -39,5 +39,5 @@ def get_config() -> Experiment:
         ],
         floors=("physics",),
         notes=("repetition",),
-        limits=("The largest set has 1,200 clips, so that small budgets repeat them too.",),
+        limits=("The largest set is a tenth of that of the other experiments, so that small budgets repeat it too.",),
     )

@@ -1,6 +1,6 @@
 """(h) Images and videos together against videos alone.
 
-About 25 minutes on two quiet cores: python -m launch.experiment --name=images
+python -m launch.experiment --name=images (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

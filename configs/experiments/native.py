@@ -1,6 +1,6 @@
 """(c) Native sizes against square crops at equal compute: is the subject in the frame, and what of other sizes?
 
-About 20 minutes on two quiet cores: python -m launch.experiment --name=native
+python -m launch.experiment --name=native (with --dry_run: what it takes)
 """
 
 from configs.experiments import common
@@ -38,6 +38,6 @@ def get_config() -> Experiment:
             for metric in ("subject_in_frame", "loss_physics", "loss_square", "adherence_number")
         ],
         notes=("boxes",),
-        limits=("A crop changes the scale of clips whose shorter side is not 32 pixels, besides cutting them.",),
+        limits=("A crop changes the scale of clips whose shorter side is not that of the crop, besides cutting them.",),
         minutes=45,
     )

@@ -1,6 +1,6 @@
 """(f) A ball passes behind a wall: does it come out where and when it should, by scale?
 
-About 25 minutes on two quiet cores: python -m launch.experiment --name=permanence
+python -m launch.experiment --name=permanence (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

@@ -1,6 +1,6 @@
 """(e) The balls' physics by kind, in and out of distribution, and pairs never seen together, by scale.
 
-About 60 minutes on two quiet cores, less what experiment (a) has trained: python -m launch.experiment --name=physics
+python -m launch.experiment --name=physics (with --dry_run: what it takes)
 """
 
 from configs.experiments import common

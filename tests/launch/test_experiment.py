@@ -1,0 +1,202 @@
+"""Experiments: the committed ones make sense, and one runs from data to page, resumes, and shares its runs."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+
+from launch import experiment, experiment_notes, experiment_spec, experiment_stats, scaling_grid
+from launch.experiment import Planned, Runner
+from launch.experiment_measures import MEASURES
+from launch.experiment_notes import NOTES
+from launch.experiment_page import write_page
+from launch.experiment_spec import Arm, Experiment, Figure
+from vdit.config import Config, UserError, build, to_dict
+from vdit.scaling.laws import Law
+from vdit.scaling.runs import read_csv
+
+
+def small(**changes) -> Experiment:
+    base = to_dict(tiny.tiny_config(log_every=2))
+    arms = [Arm("half", {"data.fraction": 0.5}, 1e9, group="a"), Arm("all", {}, 1e9, group="b")]
+    values = {
+        "name": "small",
+        "title": "Half of the data",
+        "claim": "Half is enough.",
+        "question": "Is it?",
+        "data": {"tiny": ("data_pipelines.build", "--source=none")},
+        "base": base,
+        "arms": arms,
+        "measures": ("loss",),
+        "figures": (Figure("epochs", ("loss",), "loss"), Figure("arm", ("loss",), "loss", log_y=False)),
+        "compare": [("loss", "half", "all")],
+    }
+    return Experiment(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiments")
+    shutil.copytree(tiny.dataset(), path / "data" / "tiny")
+    return path
+
+
+def fake_train(config, workdir):
+    """A run that takes no time: the loss falls with the share of the data, and differs by seed."""
+    sums = scaling_grid.sums_per_step(config)
+    patches = sums.patches * config.train.steps
+    loss = 0.3 + 0.1 * (1 - config.data.fraction) + 0.01 * config.seed
+    workdir.mkdir(parents=True)
+    return {
+        **{"step": config.train.steps, "patches": patches, "text": 0, "examples": 9, "data_wait": 0.0, "seconds": 3.0},
+        **{"params": 100, "params_total": 120, "flops": scaling_grid.flops_per_step(config) * config.train.steps},
+        **{"epochs": patches / scaling_grid.unique_patches(config), "train_seconds": 3.0, "unique_tokens": 10},
+        "validation": {"loss": loss, "loss_interval": [loss, loss]},
+    }
+
+
+def rows_of(runner, docs):
+    docs.mkdir(exist_ok=True)
+    return list(runner.rows(runner.plan(), docs))
+
+
+def test_from_data_to_page_once(out, monkeypatch):
+    monkeypatch.setattr("vdit.training.loop.train", fake_train)
+    runner, docs = Runner(small(), out, "none"), out / "docs"
+    runner.build_data()  # is there already
+    rows = rows_of(runner, docs)
+    assert len(rows) == 6 and {row["arm"] for row in rows} == {"half", "all"}
+    assert all(row["flops"] == pytest.approx(1e9, rel=0.02) and row["loss"] > 0 for row in rows)
+    page = write_page(runner.experiment, rows, {"velocity_in": 0.01}, runner.data, docs, "the command").read_text()
+    half, whole = ([row["loss"] for row in rows if row["arm"] == name] for name in ("half", "all"))
+    found = experiment_stats.mean(half)
+    assert f"{found.value:.4g} ± {found.high - found.value:.2g}" in page
+    change = np.exp(np.mean(np.log(np.array(half) / np.array(whole)))) - 1
+    assert f"{change:+.1%}" in page and "over 3 seeds" in page and "figures/small.svg" in page
+    assert (docs / "figures" / "small.png").stat().st_size > 1000
+    results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+    again = small(name="other", arms=[Arm("whole", {"data.fraction": 1.0}, 1e9)], compare=[])
+    other = Runner(again, out, "none")
+    assert {each.id for each in other.plan()} < {path.parent.name for path in results}
+    assert [row["loss"] for row in rows_of(other, docs)] == whole
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
+    assert "6 runs, 6 finished before" in experiment.text_of_plan(runner, runner.plan(), "")
+
+
+@pytest.mark.nightly
+def test_the_command_trains_measures_and_writes_a_page(tmp_path):
+    flags = ["--name=permanence", "--shrink=2000", "--text_encoder=none", f"--out={tmp_path}"]
+    done = subprocess.run(
+        tiny.command("launch.experiment", *flags), env=tiny.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "shrunk-2000" / "docs"
+    assert "came_out_wall_in" in (folder / "permanence.md").read_text()
+    assert (folder / "figures" / "permanence.svg").exists() and len(read_csv(folder / "permanence.csv")) == 9
+
+
+@pytest.mark.parametrize("name", experiment_spec.names())
+def test_committed_experiments_make_sense(name):
+    found = experiment_spec.load(name)
+    assert len(found.seeds) >= 3 and found.minutes <= 75
+    for arm in found.arms:
+        fields = {"data.path": "{data}", **arm.fields}
+        assert isinstance(build(experiment.merged(dict(found.base), fields), Config), Config)
+        path = str(arm.fields.get("data.path", ""))
+        assert set(path.strip("{}").split("},{")) <= {"", *found.data}
+    for measure in found.measures:
+        kind, _, of = measure.partition(":")
+        assert kind in MEASURES and of in ("", *found.data)
+    assert set(found.notes) <= set(NOTES) and set(found.floors) <= set(found.data)
+    small = experiment_spec.shrunk(found, 100)
+    assert sum(arm.budget for arm in small.arms) == pytest.approx(sum(arm.budget for arm in found.arms) / 100)
+
+
+def test_all_claims_of_the_study_are_there():
+    wanted = {"compute", "data", "native", "packing", "physics", "combinations", "permanence", "captions", "images"}
+    assert wanted == set(experiment_spec.names())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": (0, 1)}, "2 seeds; an interval over seeds needs 3"),
+        ({"compare": [("loss", "half", "none")]}, "not both arms"),
+        ({"arms": [Arm("half")]}, "one of budget and seconds"),
+        ({"arms": [Arm("half", {}, 1.0), Arm("half", {}, 2.0)]}, "two arms have one name"),
+    ],
+)
+def test_experiments_without_sense_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        small(**changes)
+    with pytest.raises(UserError, match="is not one of .*physics"):
+        experiment_spec.load("nothing")
+
+
+def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
+    law = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)
+    grid = [
+        {"kind": "grid", "run": f"{n}-{c}", "flops": c, "params": n, "tokens": c / 6 / n, "width": 4, "depth": 1}
+        | {"loss": float(law.loss(n, c / 6 / n)), "budget": c}
+        for c in (1e8, 4e8, 1.6e9)
+        for n in (1e3, 4e3, 1.6e4)
+    ]
+    runner = Runner(small(arms=[Arm("big", {}, 3e9, held_out=True)], compare=[]), out, "none")
+    (planned, *_) = runner.plan()
+    path = tmp_path / "x-prediction.json"
+    experiment_notes.write_prediction(path, grid, planned)
+    said = json.loads(path.read_text())
+    assert said["tokens"] > 0 and said["predicted_loss"] == pytest.approx(
+        float(law.loss(said["params"], said["tokens"])), rel=0.05
+    )
+    experiment_notes.write_prediction(path, grid[:-1], planned)
+    assert json.loads(path.read_text()) == said
+    rows = [*grid, *({"kind": "heldout", "loss": said["predicted_loss"] * f} for f in (1.01, 1.02, 1.03))]
+    text = "\n".join(experiment_notes.prediction("x", rows, {}, tmp_path))
+    assert "-1.96%" in text and "before the held-out runs" in text
+
+
+def test_arms_are_compared_seed_by_seed():
+    rows = [{"arm": arm, "seed": s, "x": v * (1 + s)} for arm, v in (("a", 1.1), ("b", 1.0)) for s in (0, 1, 2)]
+    found = experiment_stats.compare(rows, "x", "a", "b")
+    assert found.verdict == "higher" and found.change.value == pytest.approx(0.1) and found.change.count == 3
+    rows = [{"arm": arm, "seed": s, "x": v} for arm, vs in (("a", (0, 0.5, 1)), ("b", (0.4, 0.5, 0.6))) for s, v in
+            enumerate(vs)]  # fmt: skip
+    found = experiment_stats.compare(rows, "x", "a", "b")
+    assert not found.ratio and found.verdict == "no difference shown" and found.change.low < 0 < found.change.high
+    assert experiment_stats.compare(rows, "y", "a", "b") is None
+    one = experiment_stats.mean([1.0])
+    assert np.isinf(one.high)
+
+
+def test_lengths_by_time_are_measured_once(out, monkeypatch):
+    runner = Runner(small(arms=[Arm("timed", {}, seconds=12.0)], compare=[]), out, "none")
+    made = []
+
+    def train(config, workdir):
+        made.append(config.train.steps)
+        workdir.mkdir(parents=True)
+        rows = [{"step": s, "seconds": 5 + 0.1 * s} for s in (10, 20, 40)]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr("vdit.training.loop.train", train)
+    plan = runner.plan()
+    assert [each.config.train.steps for each in plan] == [120] * 3 and made == [40]
+    assert isinstance(plan[0], Planned) and len({each.id for each in plan}) == 3
+
+
+def test_a_page_needs_no_measure_of_every_arm(tmp_path):
+    rows = [
+        {"arm": arm, "group": arm, "seed": s, "run": f"{arm}{s}", "kind": "arm", "params": 10, "tokens": 1.0, "epochs": 1.0}
+        | {"flops": 1e9, "budget": 1e9, "train_seconds": 1.0, "seconds": 2.0, "loss": 0.1 + s / 100}
+        | ({"kid": 0.2} if arm == "all" else {})
+        for arm in ("half", "all")
+        for s in (0, 1, 2)
+    ]  # fmt: skip
+    wanted = dataclasses.replace(small(), laws=[("kid", "")], figures=(Figure("flops", ("kid",), "KID"),))
+    page = write_page(wanted, rows, {}, {}, tmp_path, "c").read_text()
+    assert "No law of `kid`: kid is known at one budget only" in page
