@@ -190,13 +190,14 @@ def test_lengths_by_time_are_measured_once(out, monkeypatch):
 
 
 def test_a_page_needs_no_measure_of_every_arm(tmp_path):
+    common = {"kind": "arm", "params": 10, "tokens": 1.0, "epochs": 1.0, "flops": 1e9, "budget": 1e9}
+    common |= {"train_seconds": 1.0, "seconds": 2.0}
     rows = [
-        {"arm": arm, "group": arm, "seed": s, "run": f"{arm}{s}", "kind": "arm", "params": 10, "tokens": 1.0, "epochs": 1.0}
-        | {"flops": 1e9, "budget": 1e9, "train_seconds": 1.0, "seconds": 2.0, "loss": 0.1 + s / 100}
+        {**common, "arm": arm, "group": arm, "seed": seed, "run": f"{arm}{seed}", "loss": 0.1 + seed / 100}
         | ({"kid": 0.2} if arm == "all" else {})
         for arm in ("half", "all")
-        for s in (0, 1, 2)
-    ]  # fmt: skip
+        for seed in (0, 1, 2)
+    ]
     wanted = dataclasses.replace(small(), laws=[("kid", "")], figures=(Figure("flops", ("kid",), "KID"),))
     page = write_page(wanted, rows, {}, {}, tmp_path, "c").read_text()
     assert "No law of `kid`: kid is known at one budget only" in page
