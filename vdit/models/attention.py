@@ -49,7 +49,7 @@ def attention(
     if context == "auto":
         context = "ring" if heads % spread else "all_to_all"
     if spread == 1:
-        function = _local(backend, block)
+        function = _rows(backend, block)
     elif context == "ring":
         function = _ring(backend, block)
     elif heads % spread:
@@ -57,7 +57,7 @@ def attention(
             f"model.context=all_to_all needs mesh.context={spread} to divide the {heads} heads of a device; take ring"
         )
     else:
-        function = exchange_heads(_local(backend, block))
+        function = _rows(backend, block, spread=True)
 
     def scaled(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
         return function(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, segments)
@@ -73,15 +73,13 @@ def kernel_of(backend: str, block: int) -> Kernel | None:
     return splash(block or 512) if backend == "splash" else None
 
 
-def _local(backend: str, block: int) -> Attend:
-    """Attention of whole rows on one device; queries come scaled."""
-    if backend == "reference":
-        return reference_attention
-    if backend == "gpu":
-        return gpu_attention
+def _rows(backend: str, block: int, spread: bool = False) -> Attend:
+    """Attention of whole rows, which may be spread over the `context` axis; queries come scaled."""
     if kernel := kernel_of(backend, block):
-        return within(kernel)
-    raise UserError(f"model.attention={backend!r} is not one of {', '.join(ATTENTION_BACKENDS)}")
+        return within(kernel, spread)
+    if backend not in PLAIN:
+        raise UserError(f"model.attention={backend!r} is not one of {', '.join(ATTENTION_BACKENDS)}")
+    return exchange_heads(PLAIN[backend]) if spread else PLAIN[backend]
 
 
 def _ring(backend: str, block: int) -> Attend:
@@ -101,3 +99,7 @@ def reference_attention(q_BHLK: jax.Array, k_BHLK: jax.Array, v_BHLK: jax.Array,
     weight_BHLM = jnp.exp(score_BHLM - peak_BHL1)
     weight_BHLM = weight_BHLM / jnp.maximum(weight_BHLM.sum(-1, keepdims=True), 1e-30)
     return jnp.einsum("bhlm,bhmk->bhlk", weight_BHLM, v_BHLK.astype(wide)).astype(q_BHLK.dtype)
+
+
+PLAIN: dict[str, Attend] = {"reference": reference_attention, "gpu": gpu_attention}
+"""Backends that are no `Kernel`."""

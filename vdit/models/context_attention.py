@@ -46,52 +46,72 @@ def saved(out_BHLK: jax.Array, lse_BHL: jax.Array) -> tuple[jax.Array, jax.Array
     return checkpoint_name(out_BHLK, SAVED), checkpoint_name(lse_BHL, SAVED)
 
 
-def within(kernel: Kernel) -> Attend:
-    """Attention of whole rows."""
-    return functools.partial(_within, kernel)
+def within(kernel: Kernel, spread: bool = False) -> Attend:
+    """Attention of whole rows.
+
+    Args:
+      kernel: attends.
+      spread: the rows lie over `context`. Every device is given all tokens of a part of its heads (Jacobs et al. 2023,
+        "Ulysses"), and gives its share of the result back.
+    """
+    return functools.partial(_within, kernel, spread)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _within(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
-    return kernel.forward(q, k, v, segments_BL, segments_BL)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _within(
+    kernel: Kernel, spread: bool, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
+) -> jax.Array:
+    return _within_forward(kernel, spread, q, k, v, segments_BL)[0]
 
 
 def _within_forward(
-    kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
+    kernel: Kernel, spread: bool, q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array
 ) -> tuple[jax.Array, Any]:
-    out, lse = saved(*kernel.forward(q, k, v, segments_BL, segments_BL))
+    if spread:
+        q, k, v, segments_BL = _all_tokens(q), _all_tokens(k), _all_tokens(v), _whole_ids(segments_BL)
+    out, lse = kernel.forward(q, k, v, segments_BL, segments_BL)
+    # What is kept of the output is what the block needs again: a device's own tokens.
+    out, lse = saved(_all_heads(out) if spread else out, lse)
     return out, (q, k, v, segments_BL, out, lse)
 
 
-def _within_backward(kernel: Kernel, held: Any, grad: jax.Array) -> tuple[Any, ...]:
+def _within_backward(kernel: Kernel, spread: bool, held: Any, grad: jax.Array) -> tuple[Any, ...]:
     q, k, v, segments_BL, out, lse = held
-    return *kernel.backward(q, k, v, segments_BL, segments_BL, lse, delta_of(grad, out), grad), None
+    delta = delta_of(grad, out)
+    if spread:
+        grad, delta = _all_tokens(grad), _all_tokens(delta)
+    grads = kernel.backward(q, k, v, segments_BL, segments_BL, lse, delta, grad)
+    return *(_all_heads(x) if spread else x for x in grads), None
 
 
 _within.defvjp(_within_forward, _within_backward)
 
 
 def exchange_heads(attend: Attend) -> Attend:
-    """Attention of rows over `context` that gives every device whole rows of a part of its heads."""
+    """The same for a function that is no `Kernel`, and has a gradient of its own."""
 
     def exchanged(q: jax.Array, k: jax.Array, v: jax.Array, segments_BL: jax.Array) -> jax.Array:
-        whole_BL = jax.lax.all_gather(segments_BL, "context", axis=1, tiled=True)
-        return _all_heads(attend(_all_tokens(q), _all_tokens(k), _all_tokens(v), whole_BL))
+        return _all_heads(attend(_all_tokens(q), _all_tokens(k), _all_tokens(v), _whole_ids(segments_BL)))
 
     return exchanged
 
 
-def _swap(x_BCHLK: jax.Array) -> jax.Array:
+def _whole_ids(segments_BL: jax.Array) -> jax.Array:
+    """Segment ids of whole rows."""
+    return jax.lax.all_gather(segments_BL, "context", axis=1, tiled=True)
+
+
+def _swap(x_BCHL: jax.Array) -> jax.Array:
     """Gives part c of C to device c; returns the parts that the devices gave."""
-    return jax.lax.all_to_all(x_BCHLK, "context", split_axis=1, concat_axis=1, tiled=True)
+    return jax.lax.all_to_all(x_BCHL, "context", split_axis=1, concat_axis=1, tiled=True)
 
 
-def _all_tokens(x_BHLK: jax.Array) -> jax.Array:
-    """From all heads of some tokens to all tokens of some heads."""
-    batch, heads, length, width = x_BHLK.shape
+def _all_tokens(x_BHL: jax.Array) -> jax.Array:
+    """From all heads of some tokens to all tokens of some heads; with or without K at the end."""
+    batch, heads, length, *rest = x_BHL.shape
     parts = jax.lax.axis_size("context")
-    x_BCHLK = _swap(x_BHLK.reshape(batch, parts, heads // parts, length, width))
-    return x_BCHLK.swapaxes(1, 2).reshape(batch, heads // parts, parts * length, width)
+    x_BCHL = _swap(x_BHL.reshape(batch, parts, heads // parts, length, *rest))
+    return x_BCHL.swapaxes(1, 2).reshape(batch, heads // parts, parts * length, *rest)
 
 
 def _all_heads(x_BHLK: jax.Array) -> jax.Array:

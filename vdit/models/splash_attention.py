@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,12 @@ from vdit.models.context_attention import Kernel
 
 LANES = 128
 """A block is a multiple of a TPU register's lanes."""
+
+SUBLANES = 8
+"""A statistic of a query is repeated over a register's sublanes, a key's id over its lanes."""
+
+COPIES = 3
+"""Of the gradient of the queries, see `_gradient_kernel`."""
 
 MOST_BLOCKS = 40_000
 """Entries of a block list that fit the scalar memory: 21,904 compile, 76,176 need more than its 1 MiB."""
@@ -176,20 +183,98 @@ def _backward(
 
     block = _size(q_BHLK.shape[2], block)
     q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
-    dq_HLK, dk_HMK, dv_HMK = kernel._splash_attention_bwd_dkv(
+    dq_HLK, dk_HMK, dv_HMK = _gradient_kernel(
         *(_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)),
         _flat_ids(q_ids, k_ids),
-        _fold(lse_BHL * kernel.LOG2E, block),
-        _fold(grad_BHLK, block),
-        _fold(delta_BHL, block),
-        bq=block,
-        bkv=block,
-        bkv_compute=block,
-        is_mqa=False,
-        mask_info=_mask_info(active_blocks(q_ids, k_ids, block).swapaxes(1, 2)),
-        mask_value=base.DEFAULT_MASK_VALUE,
-        mask_function=None,
-        config=_config(block),
-        dkv_mask_sparsity=1.0,
+        *(_fold(x, block) for x in (lse_BHL, grad_BHLK, delta_BHL)),
+        _mask_info(active_blocks(q_ids, k_ids, block).swapaxes(1, 2)),
+        block,
     )
     return _unfold(dq_HLK, q_BHLK), _unfold(dk_HMK, k_BHMK), _unfold(dv_HMK, v_BHMK)
+
+
+def _gradient_kernel(
+    q_HLK: jax.Array,
+    k_HMK: jax.Array,
+    v_HMK: jax.Array,
+    ids: Any,
+    lse_HL: jax.Array,
+    grad_HLK: jax.Array,
+    delta_HL: jax.Array,
+    info: Any,
+    block: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Runs tokamax's fused backward kernel over the pairs (key block, query block) of a list.
+
+    As tokamax runs it, but dq is summed in float32, not in the compute dtype, and its copies are added up in one pass.
+    The gradient of a query block is read, added to and written once for each of its key blocks; three copies, of which
+    neighbouring key blocks take different ones, keep a read from coming before the write that it waits for.
+    """
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import tpu as pltpu
+    from tokamax._src.ops.experimental.tpu.splash_attention import base
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as kernel
+    from tokamax._src.ops.experimental.tpu.splash_attention.splash_attention_mask_info import find_bounds
+
+    heads, length, width = q_HLK.shape
+
+    def spec(shape: tuple[int | None, ...], place: Callable[..., tuple[Any, ...]]) -> pl.BlockSpec:
+        """`place` takes head, query block and key block."""
+        return pl.BlockSpec(shape, lambda head, n, k_blocks, q_blocks, *_: place(head, q_blocks[n], k_blocks[n]))
+
+    of_queries, of_keys = (
+        spec((None, block, width), lambda h, q, k: (h, q, 0)),
+        spec((None, block, width), lambda h, q, k: (h, k, 0)),
+    )
+    of_copies = spec((None, None, block, width), lambda h, q, k: (k % COPIES, h, q, 0))
+    of_statistics = spec((None, SUBLANES, block), lambda h, q, k: (h, 0, q))
+    of_query_ids = spec((SUBLANES, block), lambda h, q, k: (0, q))
+    of_key_ids = spec((block, LANES), lambda h, q, k: (k, 0))
+
+    def statistics(x_HL: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x_HL[:, None], (heads, SUBLANES, length))
+
+    dq_3HLK = jnp.zeros((COPIES, *q_HLK.shape), jnp.float32)
+    inputs = (
+        *(q_HLK, k_HMK, v_HMK),
+        jnp.broadcast_to(ids.q, (SUBLANES, length)),
+        jnp.broadcast_to(ids.kv[:, None], (len(ids.kv), LANES)),
+        statistics(lse_HL * kernel.LOG2E),
+        grad_HLK,
+        statistics(delta_HL),
+    )
+    scalars = info.active_rows, info.active_cols, None, *find_bounds(info.active_rows), info.block_mask
+    given = sum(x is not None for x in scalars) + len(inputs)
+    dq_3HLK, dk_HMK, dv_HMK = pl.pallas_call(
+        functools.partial(
+            kernel._flash_attention_dkv_kernel,
+            mask_value=base.DEFAULT_MASK_VALUE,
+            q_steps=length // block,
+            bq=block,
+            bkv_compute=block,
+            bkv=block,
+            mask_function=None,
+            q_heads_per_kv_head=1,
+            config=_config(block),
+        ),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(scalars),
+            grid=(heads, info.num_active_blocks[0]),
+            in_specs=[
+                *(of_queries, of_keys, of_keys, of_query_ids, of_key_ids),
+                *(of_statistics, of_queries, of_statistics, None, None, of_copies, None, None),
+            ],
+            out_specs=[of_copies, of_keys, of_keys],
+            scratch_shapes=[None, *[pltpu.VMEM((block, width), jnp.float32)] * 2],
+        ),
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (dq_3HLK, k_HMK, v_HMK)],
+        input_output_aliases={given: 0},
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary")),
+        cost_estimate=pl.CostEstimate(
+            flops=10 * heads * length * k_HMK.shape[1] * width,
+            transcendentals=heads * length * k_HMK.shape[1],
+            bytes_accessed=4 * dq_3HLK.nbytes,
+        ),
+        name="splash_mha_dkv",
+    )(*scalars, *inputs, None, None, dq_3HLK, None, None)
+    return (dq_3HLK[0] + dq_3HLK[1] + dq_3HLK[2]).astype(q_HLK.dtype), dk_HMK, dv_HMK

@@ -18,7 +18,7 @@ from vdit.config import TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
 from vdit.models.context_attention import SAVED
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
-from vdit.models.weights import use, weight
+from vdit.models.weights import GATHERED, use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, take
 
@@ -54,21 +54,22 @@ def whole(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x)
 
 
-def remat(block: Callable[..., Any], policy: str) -> Callable[..., Any]:
-    """The block, keeping for the backward pass what the policy says (see config.ModelConfig.remat)."""
-    if policy == "none":
+def remat(block: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
+    """The block, keeping for the backward pass what config.remat and config.keep_weights say."""
+    if config.remat == "none":
         return block
-    policies = jax.checkpoint_policies
-    if policy == "offload":
+    policies, weights = jax.checkpoint_policies, [GATHERED] * config.keep_weights
+    if config.remat == "offload":
         kept = policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=[],
+            names_which_can_be_saved=weights,
             names_which_can_be_offloaded=[INPUT, SAVED],
             offload_src="device",
             offload_dst="pinned_host",
         )
         named = lambda x, state: block(checkpoint_name(x, INPUT), state)  # noqa: E731
         return jax.checkpoint(named, policy=kept)
-    return jax.checkpoint(block, policy=policies.save_only_these_names(*[SAVED] * (policy == "attention")))
+    kept = policies.save_only_these_names(*weights, *[SAVED] * (config.remat == "attention"))
+    return jax.checkpoint(block, policy=kept)
 
 
 def time_features(times_BK: jax.Array, width: int = TIME_FEATURES) -> jax.Array:
@@ -216,7 +217,7 @@ class SpacetimeTransformer(nnx.Module):
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
             return nnx.merge(graph, state)(x, modulation, rotary, batch.segments_BL), None
 
-        return jax.lax.scan(remat(block, config.remat), x_BLD, stacked)[0], hidden
+        return jax.lax.scan(remat(block, config), x_BLD, stacked)[0], hidden
 
     def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
         """Projected caption features in every slot that holds a caption token, tokens_BLD."""

@@ -191,7 +191,7 @@ class WanTransformer(nnx.Module):
             return nnx.merge(graph, state)(x, (text_BMD, padding_D), modulation_BKD, layout), None
 
         x_BLD = linear(noised_BLP, self.patch_in, self.patch_bias, tokens)
-        x_BLD, _ = jax.lax.scan(remat(block, config.remat), x_BLD, stacked)
+        x_BLD, _ = jax.lax.scan(remat(block, config), x_BLD, stacked)
 
         final_BKD = jnp.concatenate([time_BKD, time_BKD], -1) + self.final[...].reshape(-1).astype(dtype)
         shift, scale = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)

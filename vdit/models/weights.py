@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from vdit.config import UserError
@@ -15,6 +16,9 @@ from vdit.parallel.mesh import STATE
 ROLES = ("matrix", "output", "vector")
 """What a weight is to muP. matrix: sums over fan_in inputs; output: the last matrix, whose sum the model divides by its
 width; vector: biases, gains and tables, which sum over nothing."""
+
+GATHERED = "gathered weight"
+"""Name of a weight as it is used, for remat policies."""
 
 
 def weight(
@@ -61,4 +65,5 @@ def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
     """The weight in the compute dtype, gathered over the `STATE` axes (it is sharded at rest, whole while used)."""
     value = param[...].astype(dtype)
     spec = jax.typeof(value).sharding.spec
-    return jax.sharding.reshard(value, P(*(None if axes == STATE else axes for axes in spec)))
+    whole = jax.sharding.reshard(value, P(*(None if axes == STATE else axes for axes in spec)))
+    return checkpoint_name(whole, GATHERED)

@@ -16,7 +16,7 @@ NOT_IDENTITY = {
     "mesh": None,
     "plan": None,
     "data": {"path"},
-    "model": {"remat", "attention", "attention_block", "context"},
+    "model": {"remat", "keep_weights", "attention", "attention_block", "context"},
     "optimizer": {"accumulate"},
     "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile", "spike"},
 }
