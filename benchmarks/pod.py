@@ -1,8 +1,9 @@
-"""What the TPU compiler says of the step on slices: `python -m benchmarks.pod [--what=depth,weak,long]`.
+"""What the TPU compiler says of the step on slices: `python -m benchmarks.pod [--what=depth,weak,long,pod]`.
 
 depth: time to compile 32 layers over that of 8, and FLOPs outside attention over those of the model, without remat.
 weak:  bytes of collectives per chip and step on 64, 512 and 4,096 chips of v5p at one row per chip.
-long:  the 10b size on one row of 75,776 slots over the four chips of v5p:2x2x1, everything recomputed.
+long:  the 10b size on one row of 75,776 slots over the four chips of v5p:2x2x1, all activations recomputed.
+pod:   the 10b size on such rows on v5p:8x8x8, attention outputs kept: MFU at an attention efficiency of 0.60.
 
 Nothing is run and no TPU is needed; figures are those of `python -m vdit.plan`, which counts them.
 """
@@ -18,7 +19,7 @@ from absl import flags
 
 from vdit.config import Config, MeshConfig, build, run_main
 
-WHAT = flags.DEFINE_list("what", ["depth", "weak", "long"], "Which figures.")
+WHAT = flags.DEFINE_list("what", ["depth", "weak", "long", "pod"], "Which figures.")
 
 
 def size(name: str, mesh: MeshConfig, rows: int, **model: Any) -> Config:
@@ -32,15 +33,15 @@ def size(name: str, mesh: MeshConfig, rows: int, **model: Any) -> Config:
     )
 
 
-def plan(config: Config, topology: str) -> tuple[dict[str, Any], float]:
-    """(what `vdit.plan` says, seconds of the compilation)."""
+def plan(config: Config, topology: str, efficiency: float = 0.0) -> tuple[dict[str, Any], float]:
+    """(what `vdit.plan` says, seconds of the compilation); efficiency of attention, 0 for the planner's own."""
     from vdit.planning.chips import chip_of
     from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
     from vdit.planning.result import plan as plan_of
     from vdit.planning.rows import rows_of
 
     chip = chip_of(topology)
-    assumed = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
+    assumed = Assumptions((efficiency,) * 3 if efficiency else EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     values, program = plan_of(config, topology, 1, rows_of(config), assumed, config.data.rows_per_step)
     return values, program.seconds
 
@@ -67,20 +68,35 @@ def weak() -> dict[str, float]:
 
 
 def long() -> dict[str, Any]:
-    values, seconds = plan(size("vdit_10b", MeshConfig(1, 1, 4, 1), 1), "v5p:2x2x1")
-    names = ("fits", "hbm_gib_per_chip", "hbm_gib_limit", "cycles_over_matmul_cycles", "attention_overhead")
+    config = size("vdit_10b", MeshConfig(1, 1, 4, 1), 1, remat="blocks", keep_weights=True)
+    return {**picked(plan(config, "v5p:2x2x1")[0]), "target": "cycles <= 1.6, GiB <= 136.5"}
+
+
+def pod() -> dict[str, Any]:
+    config = size("vdit_10b", MeshConfig(8, 16, 4, 1), 128, remat="attention", keep_weights=True)
+    return {**picked(plan(config, "v5p:8x8x8", 0.60)[0]), "target": "mfu >= 0.48"}
+
+
+def picked(values: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a plan."""
+    names = (
+        *("fits", "hbm_gib_per_chip", "hbm_gib_limit", "cycles_over_matmul_cycles", "attention_overhead"),
+        *("compiled_over_model_flops", "step_seconds", "step_seconds_low", "step_seconds_high", "mfu"),
+    )
     return {
         **{name: values[name] for name in names},
+        "seconds": values["seconds"]["expected"],
         "GiB of collectives": gib(values),
         "of them": {kind: found["gib"] for kind, found in values["collectives"].items()},
-        "compile seconds": seconds,
     }
 
 
 def main(argv: list[str]) -> None:
     del argv
     for name in WHAT.value:
-        print(json.dumps({name: {"depth": depth, "weak": weak, "long": long}[name]()}, indent=1), flush=True)
+        print(
+            json.dumps({name: {"depth": depth, "weak": weak, "long": long, "pod": pod}[name]()}, indent=1), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from data_pipelines.draws import chosen, visits, window_starts
 from data_pipelines.index import Index
 from data_pipelines.plan_files import PlanFiles
 from data_pipelines.rows import EpochPlan
+from data_pipelines.segment_order import LEAST_SLOTS, order_segments
 from vdit.batch import RowShape
 from vdit.config import DataConfig, StageConfig, UserError
 from vdit.packages import cache_dir
@@ -172,6 +173,8 @@ class StagePlan:
             order, offsets = pack_buckets(tokens, text, self._shape, self._config.buckets, rng)
         else:
             order, offsets = pack(tokens, text, self._shape, self._config.pack_window, rng)
+        if self._shape.tokens >= LEAST_SLOTS:
+            order = order[order_segments(tokens[order], offsets)]
         rows = order_rows(row_costs(tokens[order], offsets), self._config.rows_per_step, phase, rng)
         order, offsets = _permute_rows(order, offsets, rows)
         examples = examples[order]

@@ -158,8 +158,8 @@ class ModelConfig:
       remat: "none" keeps all activations; "blocks" keeps each block's input and recomputes the rest in the backward
         pass; "attention" keeps attention outputs as well; "offload" is "attention" with all that is kept in the host's
         memory.
-      keep_weights: where remat is not "none", a block's weights stay gathered from the forward to the backward pass: two
-        bytes a parameter more (in bfloat16), and they are gathered once a step instead of twice.
+      keep_weights: where remat is not "none", gathered weights of blocks are kept for the backward pass too: two bytes
+        a parameter more (in bfloat16), and they are gathered once a step instead of twice.
       attention: backend, see models.attention: "chunked" for CPU, "splash" for TPU, "gpu", "reference" for tests.
       attention_block: tokens of a chunk of the backend; 0 takes its own (64 for chunked, 512 for splash).
       context: how rows over mesh.context attend: "all_to_all", "ring" or "auto", see models.attention.

@@ -75,7 +75,8 @@ def assert_contract(hlo: str, layout: MeshConfig, config: Config) -> None:
 
 def assert_equal(layout: MeshConfig, config: Config, of_loss: float, of_gradients: float) -> None:
     """Compares with one device: the loss relatively, every leaf of the gradient by the norm of the difference."""
-    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none", context="auto"))
+    unaltered = dict(remat="none", keep_weights=False, context="auto")
+    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, **unaltered))
     expected, expected_gradients = on_one_device(plain)
     check = functools.partial(assert_contract, layout=layout, config=config)
     loss, gradients = loss_and_gradients(ROWS, config, make_mesh(layout), check)
@@ -110,6 +111,20 @@ def test_some_layouts_in_float64(layout):
 def test_rematerialised_with_rows_over_devices(remat, kind):
     layout = MeshConfig(2, 2, 2, 1)
     assert_equal(layout, config_of(layout, remat=remat, context=kind), 1e-6, 1e-4)
+
+
+def test_weights_stay_gathered():
+    """The same gradients, and no weight of a block is gathered a second time."""
+    layout, gathers = MeshConfig(2, 2, 2, 1), []
+
+    def count(hlo: str) -> None:
+        gathers.append(len(re.findall(r"= \S+ all-gather\(", hlo)))
+
+    for keep in (False, True):
+        config = config_of(layout, remat="blocks", keep_weights=keep)
+        loss_and_gradients(ROWS, config, make_mesh(layout), count)
+    assert gathers[1] == gathers[0] - 4
+    assert_equal(layout, config, 1e-6, 1e-4)
 
 
 @pytest.mark.parametrize(("layout", "parts"), [(MeshConfig(1, 1, 1, 1), 4), (MeshConfig(2, 1, 2, 2), 2)], ids=str)

@@ -77,11 +77,13 @@ def _within_forward(
 
 def _within_backward(kernel: Kernel, spread: bool, held: Any, grad: jax.Array) -> tuple[Any, ...]:
     q, k, v, segments_BL, out, lse = held
+    grad = jax.lax.optimization_barrier(grad)  # or XLA takes the sum of delta into the product that makes grad, slowly
     delta = delta_of(grad, out)
     if spread:
         grad, delta = _all_tokens(grad), _all_tokens(delta)
     grads = kernel.backward(q, k, v, segments_BL, segments_BL, lse, delta, grad)
-    return *(_all_heads(x) if spread else x for x in grads), None
+    grads = jax.lax.optimization_barrier([_all_heads(x) for x in grads]) if spread else grads
+    return *grads, None
 
 
 _within.defvjp(_within_forward, _within_backward)

@@ -178,15 +178,17 @@ def _backward(
     *,
     block: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    from tokamax._src.ops.experimental.tpu.splash_attention import base
-    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as kernel
-
     block = _size(q_BHLK.shape[2], block)
     q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
+    q_HLK, k_HMK, v_HMK, grad_HLK = (_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK, grad_BHLK))
     dq_HLK, dk_HMK, dv_HMK = _gradient_kernel(
-        *(_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)),
+        q_HLK,
+        k_HMK,
+        v_HMK,
         _flat_ids(q_ids, k_ids),
-        *(_fold(x, block) for x in (lse_BHL, grad_BHLK, delta_BHL)),
+        _fold(lse_BHL, block),
+        grad_HLK,
+        _fold(delta_BHL, block),
         _mask_info(active_blocks(q_ids, k_ids, block).swapaxes(1, 2)),
         block,
     )
