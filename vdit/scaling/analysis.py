@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vdit.config import UserError
+from vdit.scaling.envelope import Envelope, fit_envelope
 from vdit.scaling.extrapolate import carried_forward, judge
+from vdit.scaling.influence import influence
 from vdit.scaling.laws import Fit, fit_law
 from vdit.scaling.parabolas import IsoFlop, fit_isoflop
-from vdit.scaling.runs import Run, Study, Table, table
+from vdit.scaling.runs import Run, Study, Table, read_csv, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Analysis:
       unfitted: why there is no fit yet.
       isoflop: the parabolas.
       prediction: the held-out run.
+      envelope: approach 1.
+      influence: the runs that the exponent hangs on most.
     """
 
     study: Study
@@ -75,6 +80,8 @@ class Analysis:
     unfitted: str
     isoflop: IsoFlop | None
     prediction: Prediction | None
+    envelope: Envelope | None = None
+    influence: tuple[dict[str, Any], ...] = ()
 
     @property
     def planned(self) -> int | None:
@@ -105,15 +112,33 @@ def analyse(study: Study, bootstraps: int = 1000) -> Analysis:
     """Fits what can be fitted to the runs so far."""
     runs = study.of_kind("grid")
     grid = table(runs) if runs else None
-    fit, unfitted, isoflop = None, "no run of the grid has finished", None
+    fit, unfitted, isoflop, lowest = None, "no run of the grid has finished", None, None
+    hangs_on: tuple[dict[str, Any], ...] = ()
     if grid is not None:
         isoflop = fit_isoflop(grid.flops, grid.params, grid.tokens, grid.loss, budgets=grid.budgets)
+        lowest = fit_envelope(grid.flops, grid.params, grid.tokens, grid.loss)
         try:
             fit = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops, bootstraps=bootstraps)
             unfitted = ""
+            hangs_on = tuple(influence(grid, fit))
         except UserError as error:
             unfitted = str(error)
-    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit))
+    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit), lowest, hangs_on)
+
+
+def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
+    """The same from the runs of a csv alone.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    runs = [{"kind": "grid", **run} for run in read_csv(path)]
+    grid = table(runs, str(path))
+    whole = [
+        {**run, "run": name, "tokens": float(tokens)}
+        for run, name, tokens in zip(runs, grid.names, grid.tokens, strict=True)
+    ]
+    return analyse(Study(Path(path).parent, {}, tuple(whole), {}, {}, {}, (), {}), bootstraps)
 
 
 def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction | None:

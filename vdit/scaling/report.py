@@ -47,7 +47,7 @@ def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) 
 
 
 def write_figures(found: Analysis, folder: str | Path) -> list[Path]:
-    """Writes each figure that has data as a PNG, on white.
+    """Writes each figure that has data as PNG and SVG, on white.
 
     Raises:
       UserError: without kaleido, or without a Chrome for it to draw with.
@@ -60,15 +60,16 @@ def write_figures(found: Analysis, folder: str | Path) -> list[Path]:
         if figure is None:
             continue
         figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
-        file = folder / f"{name}.png"
+        files = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
         try:
-            figure.write_image(file, width=PNG_SIZE[0], height=PNG_SIZE[1], scale=2)
+            for file in files:
+                figure.write_image(file, width=PNG_SIZE[0], height=PNG_SIZE[1], scale=2)
         except Exception as error:  # plotly and kaleido raise many kinds when either is missing
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"--figures={folder} needs kaleido and a Chrome (pip install kaleido; {type(error).__name__}: {reason})"
             ) from error
-        written.append(file)
+        written += files
     return written
 
 
@@ -85,6 +86,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":  # flags are defined here so that modules with like-named flags can be imported together
     flags.DEFINE_string("out", "report.html", "the page to write")
-    flags.DEFINE_string("figures", "", "directory to write each figure to as PNG (needs kaleido and a Chrome)")
+    flags.DEFINE_string("figures", "", "directory to write each figure to as PNG and SVG (needs kaleido and a Chrome)")
     flags.DEFINE_integer("bootstraps", 1000, "resamples for the intervals", lower_bound=0)
     run_main(main)

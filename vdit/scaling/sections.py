@@ -12,7 +12,7 @@ from typing import Any
 
 from vdit.scaling import formatting
 from vdit.scaling.gallery import gallery
-from vdit.scaling.laws import LEVEL
+from vdit.scaling.laws import LEVEL, Cost
 from vdit.scaling.page import PENDING, Page, data_uri, table
 from vdit.scaling.runs import COLUMNS
 from vdit.scaling.words import limits
@@ -62,6 +62,20 @@ def _law(page: Page) -> str:
                 "the same from the minima of the parabolas",
             ]
         )
+    first = page.found.envelope.params if page.found.envelope else None
+    if first:
+        rows.append(
+            [
+                "<i>a</i>, envelope",
+                f"{first.exponent:.3f}",
+                formatting.span(first.interval),
+                "the same from the lowest loss over all sizes at each amount of compute",
+            ]
+        )
+    if fit.cost.exponent != 1:
+        other = float(fit.law.exponent(Cost()))
+        rows.append(["<i>a</i>, were C = 6ND", f"{other:.3f}", "", "the same law, if FLOPs were 6 N D"])
+    hangs_on = "; ".join(f"<code>{escape(row['run'])}</code> {row['a_moves']:+.3f}" for row in page.found.influence[:3])
     assert page.found.grid is not None
     cost = page.found.grid.convention
     return (
@@ -69,6 +83,7 @@ def _law(page: Page) -> str:
         " of log L. N counts parameters without the input, text and output projections, D real patches. FLOPs:"
         f" {escape(cost)}; along the grid C = {fit.cost.factor:.3g} N<sup>{fit.cost.exponent:.2f}</sup> D.</p>"
         + table(["", "value", f"{LEVEL:.0%} interval", "meaning"], rows, text=(3,))
+        + f"<p>The exponent hangs on single runs: left out, these move it most: {hangs_on}.</p>"
         + page.made("runs.csv")
         + '<p class="made">Again: <code>python -m vdit.scaling.fit'
         f" {escape(str(page.found.study.path / 'runs.csv'))}</code></p>"
