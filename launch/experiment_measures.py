@@ -13,9 +13,8 @@ import numpy as np
 from data_pipelines.physics import KINDS
 from data_pipelines.store import Dataset
 from vdit.config import UserError
-from vdit.evaluation import efficientnet
 from vdit.evaluation.framing import subject_in_frame
-from vdit.evaluation.generated import adherence_of, distances_of, text_to_video
+from vdit.evaluation.generated import adherence_of, distances_of, lite_features, text_to_video
 from vdit.evaluation.permanence import permanence_of
 from vdit.evaluation.physics_task import continue_clips, physics_clips, physics_errors, physics_floor, score
 from vdit.parallel.mesh import use_mesh
@@ -129,8 +128,7 @@ def _distance(finished: Finished, of: str) -> Metrics:
     data = finished.dataset(of)
     numbers = list(range(min(finished.clips, data.size("val") // 2)))
     videos = text_to_video(finished.generator, data, "val", numbers)
-    name = f"EfficientNet-Lite0 {efficientnet.SHA256[:16]}"
-    found = distances_of(videos, data, "val", numbers, efficientnet.load_features(), name)
+    found = distances_of(videos, data, "val", numbers, lite_features())
     return {"kid": found["generated"]["kernel"]["value"], "kid_floor": found["floor"]["kernel"]["value"]}
 
 

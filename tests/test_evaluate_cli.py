@@ -124,5 +124,7 @@ def test_a_damaged_checkpoint(run, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     files = [path for path in (copy / "checkpoints" / "60").rglob("*") if path.is_file()]
     max(files, key=lambda path: path.stat().st_size).write_bytes(b"")
-    error = run("vdit.evaluate", f"--workdir={copy}").error
-    assert f"checkpoint {copy}/checkpoints/60 cannot be restored" in error
+    message = f"checkpoint {copy}/checkpoints/60 cannot be restored"
+    assert message in run("vdit.evaluate", f"--workdir={copy}", "--step=60").error
+    done = run("vdit.evaluate", f"--workdir={copy}", "--json")
+    assert json.loads(done.out)["step"] == 45 and message in done.err, "the one before it is taken, and that is told"
