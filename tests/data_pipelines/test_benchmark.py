@@ -1,6 +1,6 @@
 from absl import flags
 
-from benchmarks import data, torch_step
+from benchmarks import data
 from data_pipelines.index import Index
 
 
@@ -24,12 +24,3 @@ def test_planning_is_measured():
     assert figures["balance"] >= 1 and figures["examples/s planned on one core"] > 0
     assert data.TARGETS.keys() & figures.keys() == figures.keys()
     assert "many" in flags.FLAGS
-
-
-def test_the_mix_beside_pytorch_is_packed_whole():
-    grids = torch_step.mixed_grids(40)
-    assert max(grid.tokens for grid in grids) <= torch_step.LONGEST and len(set(grids)) > 10
-    batches = torch_step.packed(grids, torch_step.LONGEST + torch_step.WORDS)
-    held = sum(int(batch.is_patch_BL.sum()) for batch in batches)
-    assert held >= sum(grid.tokens for grid in grids)  # the last step may be filled up with rows seen before
-    assert {batch.segments_BL.shape for batch in batches} == {(torch_step.ROWS, 1024)}
