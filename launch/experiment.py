@@ -59,7 +59,11 @@ class Runner:
         """Makes the data sets that are not there, in the order in which they are named."""
         for name, (module, *options) in self.experiment.data.items():
             where = self.data[name]
+            told = where.with_suffix(".txt")  # what made it: names are shared by experiments
+            wanted = " ".join([module, *options, self._encoder])
             if (where / "vdit.json").exists():
+                if not told.exists() or told.read_text() != wanted:
+                    raise UserError(f"{where} was not made by {wanted}; remove it, or give another --out")
                 continue
             where.parent.mkdir(parents=True, exist_ok=True)
             more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" else []
@@ -68,6 +72,7 @@ class Runner:
             print("$ python", *command[1:], flush=True)
             if status := subprocess.run(command).returncode:
                 raise UserError(f"the data set {name} could not be made: {' '.join(command[1:])} ended with {status}")
+            told.write_text(wanted)
 
     def plan(self) -> list[Planned]:
         """All runs, held-out arms last. The data must be there, as lengths follow from its plan."""

@@ -60,7 +60,7 @@ def measured(finished: Finished, names: tuple[str, ...]) -> Metrics:
         kind, _, of = name.partition(":")
         if kind not in MEASURES:
             raise UserError(f"measure {name!r} is not one of {', '.join(MEASURES)}, perhaps with :DATA")
-        where = of or next(iter(finished.data))
+        where = of or ("own" if kind == "loss" else next(iter(finished.data)))
         path = finished.workdir / "measures" / f"{kind}-{where}-{finished.clips}.json"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)

@@ -67,6 +67,11 @@ class Comparison:
     def words(self) -> str:
         """A sentence."""
         form = "{:+.1%}" if self.ratio else "{:+.3g}"
+        if self.change.count < 2:
+            return (
+                f"`{self.metric}` of *{self.arm}* against *{self.other}*: {form.format(self.change.value)} with one seed, "
+                "which shows nothing."
+            )
         said = [form.format(value) for value in (self.change.value, self.change.low, self.change.high)]
         return (
             f"`{self.metric}` of *{self.arm}* against *{self.other}*: **{self.verdict}**, {said[0]} "

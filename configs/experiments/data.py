@@ -25,7 +25,7 @@ def get_config() -> Experiment:
         claim="Up to about four epochs repeated data is nearly as good as new; later repeats are worth less and less "
         "(Muennighoff et al. 2023, for language).",
         question="At equal compute, what does training on 10% or 30% of the clips cost, and after how many epochs?",
-        data={"physics": ("data_pipelines.build", "--source=physics", "--limit=1200")},
+        data={"fewer": ("data_pipelines.build", "--source=physics", "--limit=1200")},
         base=common.base(),
         arms=arms,
         measures=("loss", "velocity"),
@@ -37,7 +37,7 @@ def get_config() -> Experiment:
         compare=[
             ("loss", f"{fraction} {times}x", f"100% {times}x") for times in (1, 4, 16) for fraction in ("10%", "30%")
         ],
-        floors=("physics",),
+        floors=("fewer",),
         notes=("repetition",),
         limits=("The largest set is a tenth of that of the other experiments, so that small budgets repeat it too.",),
     )

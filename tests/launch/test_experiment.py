@@ -42,6 +42,7 @@ def small(**changes) -> Experiment:
 def out(tmp_path_factory):
     path = tmp_path_factory.mktemp("experiments")
     shutil.copytree(tiny.dataset(), path / "data" / "tiny")
+    (path / "data" / "tiny.txt").write_text("data_pipelines.build --source=none none")
     return path
 
 
@@ -68,6 +69,8 @@ def test_from_data_to_page_once(out, monkeypatch):
     monkeypatch.setattr("vdit.training.loop.train", fake_train)
     runner, docs = Runner(small(), out, "none"), out / "docs"
     runner.build_data()  # is there already
+    with pytest.raises(UserError, match="was not made by data_pipelines.build --source=none minilm"):
+        Runner(small(), out, "minilm").build_data()
     rows = rows_of(runner, docs)
     assert len(rows) == 6 and {row["arm"] for row in rows} == {"half", "all"}
     assert all(row["flops"] == pytest.approx(1e9, rel=0.02) and row["loss"] > 0 for row in rows)
@@ -114,6 +117,13 @@ def test_committed_experiments_make_sense(name):
     assert set(found.notes) <= set(NOTES) and set(found.floors) <= set(found.data)
     small = experiment_spec.shrunk(found, 100)
     assert sum(arm.budget for arm in small.arms) == pytest.approx(sum(arm.budget for arm in found.arms) / 100)
+
+
+def test_data_sets_of_one_name_are_made_by_one_command():
+    made = {}
+    for name in experiment_spec.names():
+        for data, command in experiment_spec.load(name).data.items():
+            assert made.setdefault(data, tuple(command)) == tuple(command), data
 
 
 def test_all_claims_of_the_study_are_there():
@@ -169,6 +179,7 @@ def test_arms_are_compared_seed_by_seed():
     found = experiment_stats.compare(rows, "x", "a", "b")
     assert not found.ratio and found.verdict == "no difference shown" and found.change.low < 0 < found.change.high
     assert experiment_stats.compare(rows, "y", "a", "b") is None
+    assert "shows nothing" in experiment_stats.compare(rows[::3], "x", "a", "b").words()
     one = experiment_stats.mean([1.0])
     assert np.isinf(one.high)
 
