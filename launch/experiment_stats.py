@@ -67,14 +67,12 @@ class Comparison:
     def words(self) -> str:
         """A sentence."""
         form = "{:+.1%}" if self.ratio else "{:+.3g}"
+        names = f"`{self.metric}` of *{self.arm}* against *{self.other}*"
         if self.change.count < 2:
-            return (
-                f"`{self.metric}` of *{self.arm}* against *{self.other}*: {form.format(self.change.value)} with one seed, "
-                "which shows nothing."
-            )
+            return f"{names}: {form.format(self.change.value)} with one seed, which shows nothing."
         said = [form.format(value) for value in (self.change.value, self.change.low, self.change.high)]
         return (
-            f"`{self.metric}` of *{self.arm}* against *{self.other}*: **{self.verdict}**, {said[0]} "
+            f"{names}: **{self.verdict}**, {said[0]} "
             f"({LEVEL:.0%} interval over {self.change.count} seeds {said[1]} to {said[2]})."
         )
 
