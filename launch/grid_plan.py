@@ -115,7 +115,7 @@ def text(planned: Sequence[Planned], price_per_hour: float, at_once: int = 1) ->
     )
     if len(known) == len(planned):
         hours = sum(known)
-        cost = f", cost {hours * price_per_hour:.2f}" if price_per_hour else ""
+        cost = f", cost {hours * price_per_hour:.3g}" if price_per_hour else ""
         lines[-1] += f", about {hours:.2f} h of running{f', {hours / at_once:.2f} h of waiting' * (at_once > 1)}{cost}"
     else:
         lines[-1] += "; hours are not known: give --speed=RUNS.csv of earlier runs on such machines"
@@ -124,7 +124,7 @@ def text(planned: Sequence[Planned], price_per_hour: float, at_once: int = 1) ->
 
 def _row(each: Planned, price: float) -> tuple[str, ...]:
     hours = "" if each.hours is None else f"{each.hours:.3f}"
-    cost = f"{each.hours * price:.2f}" if price and each.hours is not None else ""
+    cost = f"{each.hours * price:.3g}" if price and each.hours is not None else ""
     numbers = [f"{each.params:,}", f"{each.tokens:.3g}", f"{each.epochs:.2f}", f"{each.flops:.3g}", f"{each.spent:.3g}"]
     return (each.run.id, each.kind, *numbers, hours, cost, _short(each.run))
 
