@@ -1,12 +1,14 @@
 """What an autoencoder costs and keeps.
 
-    python -m benchmarks.latents quality --workdir=runs/vae --data=data/film-vae [--clips=13] [--strip=strip.png]
+    python -m benchmarks.latents quality --workdir=runs/vae --data=data/film-vae [--strip=strip.png]
     python -m benchmarks.latents memory  --workdir=runs/vae
     python -m benchmarks.latents speed        # in the environment of `make parity`: beside PyTorch
 
 "quality" reconstructs held-out clips, beside as many principal components of the patches and beside H.264 at no more
-bytes than the latents take in bfloat16. "memory" streams clips of 16 and 160 frames through the decoder, each in a
+bytes than the latents take in bfloat16; psnr is the mean over all frames of each
+frame's. "memory" streams clips of 16 and 160 frames through the decoder, each in a
 process of its own. "speed" encodes and decodes one clip with the Wan autoencoder here and in diffusers, same weights.
+Results are kept in benchmarks/latents.json.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
+import ml_dtypes
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -31,13 +35,15 @@ from PIL import Image
 from vdit.config import UserError, run_main
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Workdir of a finished autoencoder run, or an autoencoder's name.")
-DATA = flags.DEFINE_string("data", "", "Data set of pixels.")
+DATA = flags.DEFINE_list("data", [], "Data sets of pixels; components are those of the first.")
 SPLIT = flags.DEFINE_string("split", "val", "Split to reconstruct.")
 CLIPS = flags.DEFINE_integer("clips", 0, "First clips only; 0 = all.")
 STRIP = flags.DEFINE_string("strip", "", "PNG of originals above reconstructions.")
 FRAMES = flags.DEFINE_integer("frames", 0, "Of `memory` in its own process.")
 WIDTH = flags.DEFINE_integer("width", 32, "Channels at full size of the Wan autoencoder of `speed` (published: 96).")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of `speed`, of which the fastest counts.")
+
+RESULTS = Path(__file__).with_suffix(".json")
 
 SIDE = 128
 """Rows and columns of the frames of `memory` and `speed`."""
@@ -52,50 +58,51 @@ def load(name: str) -> Any:
     return load_autoencoder(name if ":" in name else f"causal_vae:{name}")
 
 
-def quality(name: str, data: str, split: str, limit: int, strip: str) -> dict[str, Any]:
-    """Mean PSNR and SSIM of the autoencoder, of principal components and of H.264, over all clips and by size."""
+def quality(name: str, paths: list[str], split: str, limit: int, strip: str) -> dict[str, Any]:
+    """Measures (see `compare`) of the autoencoder, of principal components and of H.264, over all clips and by size."""
     from data_pipelines.components import principal_components
     from data_pipelines.store import Dataset
-    from vdit.evaluation.likeness import psnr, ssim
+    from vdit.evaluation.efficientnet import load_features
+    from vdit.evaluation.reconstruction import compare
     from vdit.patches import Patch, patchify, unpatchify
 
-    autoencoder, dataset = load(name), Dataset(data)
+    if not paths:
+        raise UserError("--data=D is needed: data sets of pixels, separated by commas")
+    autoencoder, datasets, features = load(name), [Dataset(path) for path in paths], load_features()
     patch = Patch(*autoencoder.strides)
-    basis = principal_components(dataset, "train", patch, autoencoder.channels)
+    basis = principal_components(datasets[0], "train", patch, autoencoder.channels)
 
     def components(video_TYXC: np.ndarray) -> np.ndarray:
         found = basis.reconstruct(patchify(video_TYXC, patch).astype(np.float32) / 127.5 - 1)
         pixels = np.clip(np.rint((found + 1) * 127.5), 0, 255)
         return unpatchify(pixels, patch.grid(*video_TYXC.shape[:3]), patch).astype(np.uint8)
 
-    sums: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    sizes, rows = [0, 0], []
-    for i in range(min(limit or dataset.size(split), dataset.size(split))):
-        clip = dataset.read_clip(split, i)
-        true_TYXC = np.asarray(clip.video_TYXC)
-        latents = autoencoder.encode(true_TYXC)
-        budget = latents.size * 2
-        compressed, used = h264(true_TYXC, clip.fps, budget)
-        sizes[0], sizes[1] = sizes[0] + budget, sizes[1] + used
-        found = {"autoencoder": autoencoder.decode(latents), "components": components(true_TYXC), "h264": compressed}
-        for kind, video in found.items():
-            values = float(psnr(video, true_TYXC).mean()), float(ssim(video, true_TYXC).mean())
-            for size in ("all", f"{true_TYXC.shape[2]}x{true_TYXC.shape[1]}"):
-                sums[kind][size].append(values)
-        middle = len(true_TYXC) // 2
-        rows.append(np.concatenate([true_TYXC[middle], found["autoencoder"][middle]]))
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    latent_bytes = h264_bytes = 0
+    for dataset in datasets:
+        for i in range(min(limit or dataset.size(split), dataset.size(split))):
+            clip = dataset.read_clip(split, i)
+            true_TYXC = np.asarray(clip.video_TYXC)
+            latents_TYXC = autoencoder.encode(true_TYXC).astype(ml_dtypes.bfloat16)  # as they are stored
+            compressed, used = h264(true_TYXC, clip.fps, latents_TYXC.nbytes)
+            latent_bytes, h264_bytes = latent_bytes + latents_TYXC.nbytes, h264_bytes + used
+            pairs["autoencoder"].append((autoencoder.decode(latents_TYXC.astype(np.float32)), true_TYXC))
+            pairs["components"].append((components(true_TYXC), true_TYXC))
+            pairs["h264"].append((compressed, true_TYXC))
     if strip:
-        height = max(row.shape[0] for row in rows)
-        Image.fromarray(np.concatenate([row for row in rows[:4] if row.shape[0] == height], 1)).save(strip)
-    return {
-        "clips": len(rows),
-        "latent_bytes": sizes[0],
-        "h264_bytes": sizes[1],
-        **{
-            kind: {size: dict(zip(("psnr", "ssim"), np.mean(v, 0).tolist(), strict=True)) for size, v in by.items()}
-            for kind, by in sums.items()
-        },
-    }
+        write_strip(strip, pairs["autoencoder"])
+    measures = {kind: compare(of_kind, features) for kind, of_kind in pairs.items()}
+    return {"latent_bytes": latent_bytes, "h264_bytes": h264_bytes, **measures}
+
+
+def write_strip(path: str, pairs: list[tuple[np.ndarray, np.ndarray]], columns: int = 4) -> None:
+    """Original frames above what became of them: the middle frames of clips of the size that most have."""
+    sizes = [true_TYXC.shape[1:] for _, true_TYXC in pairs]
+    common = max(sizes, key=sizes.count)
+    chosen = [pair for pair, size in zip(pairs, sizes, strict=True) if size == common]
+    chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(columns, len(chosen))).astype(int)]
+    rows = [np.concatenate([pair[kind][len(pair[kind]) // 2] for pair in chosen], 1) for kind in (1, 0)]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def h264(video_TYXC: np.ndarray, fps: float, budget: int) -> tuple[np.ndarray, int]:
@@ -192,16 +199,27 @@ def _fastest(function: Callable[[], Any], rounds: int) -> float:
     return min(seconds)
 
 
+def record(kind: str, result: Any) -> None:
+    """Keeps a result beside those of the other kinds."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    kept[kind] = {"command": " ".join(["python -m benchmarks.latents", *sys.argv[1:]]), **result}
+    RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main(argv: list[str]) -> None:
     kind = argv[1] if len(argv) == 2 else ""
+    if kind == "memory" and FRAMES.value:
+        print(stream(WORKDIR.value, FRAMES.value))
+        return
     if kind == "quality":
         result: Any = quality(WORKDIR.value, DATA.value, SPLIT.value, CLIPS.value, STRIP.value)
     elif kind == "memory":
-        result = stream(WORKDIR.value, FRAMES.value) if FRAMES.value else memory(WORKDIR.value)
+        result = memory(WORKDIR.value)
     elif kind == "speed":
         result = speed(WIDTH.value, ROUNDS.value)
     else:
         raise UserError("say what to measure: python -m benchmarks.latents quality, memory or speed")
+    record(kind, result)
     print(json.dumps(result, indent=1))
 
 

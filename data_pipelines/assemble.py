@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +14,7 @@ from data_pipelines.records import Record
 from data_pipelines.staged import Chunk, Staged
 from data_pipelines.writer import PartWriter
 from vdit.models.autoencoder import Autoencoder
+from vdit.models.clip_encoding import ClipEncoder
 from vdit.models.token_encoder import TextEncoder
 
 LATENTS = np.dtype(ml_dtypes.bfloat16)
@@ -20,9 +22,6 @@ LATENTS = np.dtype(ml_dtypes.bfloat16)
 
 CHUNK_CLIPS, CHUNK_BYTES = 4096, 256 << 20
 """Clips that wait on disk until their captions are encoded in large batches."""
-
-LATENT_CHUNK = 1
-"""Latent frames encoded at once: with one, every size of frame takes two programs, for the first frame and the rest."""
 
 CACHE_BYTES = 256 << 20
 """Caption features that are kept, so that a text that comes again is not encoded again."""
@@ -34,11 +33,12 @@ class Assembler:
     Args:
       writer: of the part.
       encoder: of captions.
-      autoencoder: what turns pixels into the latents that are stored; None keeps pixels.
+      autoencoder: what turns pixels into the latents that are stored, on all devices; None keeps pixels.
     """
 
     def __init__(self, writer: PartWriter, encoder: TextEncoder, autoencoder: Autoencoder | None = None) -> None:
         self._writer, self._encoder, self._autoencoder = writer, encoder, autoencoder
+        self._latents = ClipEncoder(autoencoder) if autoencoder else None
         self._waiting: list[Staged] = []
         self._bytes = 0
         self._features: dict[str, np.ndarray] = {}
@@ -55,7 +55,7 @@ class Assembler:
             self._seen[split] += 1
             last[split] = self._seen[split]
             if self._writer.skip(split):
-                self._writer.describe(self._record(entry.outcome(pixels=False), None))
+                self._writer.describe(self._record(entry.outcome(pixels=False), None, None))
             else:
                 self._waiting.append(entry)
                 self._bytes += entry.bytes
@@ -69,25 +69,37 @@ class Assembler:
         texts = dict.fromkeys(text for entry in self._waiting for text in entry.entry["captions"].values())
         new = [text for text in texts if text not in self._features]
         self._features.update(zip(new, self._encoder.encode(new), strict=True))
-        for entry in self._waiting:
-            self._writer.add(entry.entry["split"], self._record(entry.outcome(), self._features))
+        for entry, clip, latents_TYXC in self._encoded():
+            self._writer.add(entry.entry["split"], self._record(clip, self._features, latents_TYXC))
         self._waiting, self._bytes = [], 0
         size = sum(text_ME.nbytes for text_ME in self._features.values())
         while size > CACHE_BYTES:
             size -= self._features.pop(next(iter(self._features))).nbytes
 
-    def _record(self, clip: Outcome, features: dict[str, np.ndarray] | None) -> Record:
+    def usage(self) -> str:
+        """What encoding pixels took, in words; empty if they are kept."""
+        return f"{self._latents.devices} device(s) encoded {self._latents.usage}" if self._latents else ""
+
+    def _encoded(self) -> Iterator[tuple[Staged, Outcome, np.ndarray | None]]:
+        """The clips that wait, with their latents."""
+        if self._latents is None:
+            yield from ((entry, entry.outcome(), None) for entry in self._waiting)
+            return
+        clips = [entry.outcome() for entry in self._waiting]
+        videos = [clip.video_TYXC for clip in clips if isinstance(clip, Clip)]
+        yield from zip(self._waiting, clips, self._latents(videos), strict=True)
+
+    def _record(self, clip: Outcome, features: dict[str, np.ndarray] | None, latents_TYXC: np.ndarray | None) -> Record:
+        """Of a clip; without features and latents only what the examples are like is asked for."""
         assert isinstance(clip, Clip)
         none = np.zeros((0, self._encoder.width), np.float16)
         text = {kind: none if features is None else features[caption] for kind, caption in clip.captions.items()}
         if self._autoencoder is None:
             return Record(clip.id, clip.video_TYXC, clip.fps, clip.captions, text, clip.extra)
-        if clip.video_TYXC.size:
-            latents_TYXC = self._autoencoder.encode(clip.video_TYXC, LATENT_CHUNK).astype(LATENTS)
-        else:  # only what the examples are like is asked for
-            latents_TYXC = np.zeros((0, 0, 0, self._autoencoder.channels), LATENTS)
+        if latents_TYXC is None:
+            latents_TYXC = np.zeros((0, 0, 0, self._autoencoder.channels))
         fps = clip.fps / self._autoencoder.strides[0]
-        return Record(clip.id, latents_TYXC, fps, clip.captions, text, clip.extra)
+        return Record(clip.id, latents_TYXC.astype(LATENTS), fps, clip.captions, text, clip.extra)
 
     def _release(self) -> None:
         """Removes arrays of which every clip lies in a closed shard."""

@@ -140,6 +140,8 @@ def _build_part(
                 progress(len(groups[chunk.job]))
         progress.close()
     assembler.flush()
+    if autoencoder:
+        print(assembler.usage())
     with (part / LEDGER_FILE).open("w", encoding="utf-8", newline="") as file:
         ledger = Ledger(file)
         for number in numbers:

@@ -386,6 +386,8 @@ class AutoencoderConfig:
       width: channels of the convolutions.
       encoder_blocks, decoder_blocks: residual blocks of either network.
       kl: weight of the KL divergence from a normal distribution, per latent number, beside the squared error per pixel.
+      perceptual: weight of the distance between EfficientNet-Lite0's activations on the frames given back and the true
+        ones (`efficientnet.feature_distance`), which is 0 to 4; 0 = none.
       initial_noise: standard deviation of the latents' noise at the start.
       crop: frames, rows and columns of a training crop; 1 + k strides[0] frames, sides multiples of the strides. A step
         takes data.rows_per_step of them.
@@ -397,6 +399,7 @@ class AutoencoderConfig:
     encoder_blocks: int = 1
     decoder_blocks: int = 4
     kl: float = 1e-6
+    perceptual: float = 0.0
     initial_noise: float = 0.03
     crop: tuple[int, ...] = (9, 64, 64)
 
@@ -404,6 +407,10 @@ class AutoencoderConfig:
         for name in ("strides", "crop"):
             if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 1:
                 raise UserError(f"autoencoder.{name}={getattr(self, name)} is not three positive numbers (t, y, x)")
+        if min(self.kl, self.perceptual) < 0:
+            raise UserError(
+                f"autoencoder.kl={self.kl} and autoencoder.perceptual={self.perceptual} must not be negative"
+            )
         time, height, width = self.strides
         if (self.crop[0] - 1) % time or self.crop[1] % height or self.crop[2] % width:
             raise UserError(f"autoencoder.crop={self.crop} is not 1 + k*{time} frames of multiples of {height}x{width}")

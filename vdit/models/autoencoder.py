@@ -13,8 +13,8 @@ from vdit.config import UserError
 
 Past = Any
 """What a chunk leaves for the next: arrays by layer."""
-Network = Callable[[Any, Past | None], tuple[jax.Array, Past]]
-"""(chunk_BTYXC, past or None before the first chunk) -> (out_BTYXC, past)."""
+Network = Callable[[Any, Any, Past | None], tuple[jax.Array, Past]]
+"""(weights, chunk_BTYXC, past or None before the first chunk) -> (out_BTYXC, past), compiled; B leads in every past."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Autoencoder:
       name, hash: identity; data sets and checkpoints keep them.
       strides: (time, height, width) frames and pixels per latent.
       channels: C of a latent.
+      weights: of both networks.
       encoder: pixels in [-1, 1] to the mean latent, scaled to about unit variance.
       decoder: the way back.
       halo: latents on every side of a tile that its own latents can depend on. Where it covers all that they depend
@@ -35,6 +36,7 @@ class Autoencoder:
     hash: str
     strides: tuple[int, int, int]
     channels: int
+    weights: Any
     encoder: Network
     decoder: Network
     halo: int
@@ -73,7 +75,7 @@ class Autoencoder:
                 rows, columns = part.shape[1] // height, part.shape[2] // width
                 if part.shape[1] % height or part.shape[2] % width:
                     raise UserError(f"frames of {part.shape[2]}x{part.shape[1]} are not multiples of {width}x{height}")
-                tiles = _Tiles(self.encoder, rows, columns, tile, self.halo, (height, width), (1, 1))
+                tiles = _Tiles(self._run(self.encoder), rows, columns, tile, self.halo, (height, width), (1, 1))
             elif len(part) % time:
                 raise UserError(f"a clip must have 1 + k*{time} frames to be encoded")
             yield np.asarray(tiles(part.astype(np.float32) / 127.5 - 1), np.float32)
@@ -84,9 +86,14 @@ class Autoencoder:
         tiles: _Tiles | None = None
         for part in _regroup(pieces, chunk):
             if tiles is None:
-                tiles = _Tiles(self.decoder, part.shape[1], part.shape[2], tile, self.halo, (1, 1), (height, width))
+                tiles = _Tiles(
+                    self._run(self.decoder), part.shape[1], part.shape[2], tile, self.halo, (1, 1), (height, width)
+                )
             pixels = np.asarray(tiles(part.astype(np.float32)), np.float32)
             yield np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
+
+    def _run(self, network: Network) -> Callable[[Any, Past | None], tuple[jax.Array, Past]]:
+        return lambda chunk_BTYXC, past: network(self.weights, chunk_BTYXC, past)
 
 
 def _regroup(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -112,7 +119,7 @@ class _Tiles:
 
     def __init__(
         self,
-        network: Network,
+        network: Callable[[Any, Past | None], tuple[jax.Array, Past]],
         rows: int,
         columns: int,
         tile: int,

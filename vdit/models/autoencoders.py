@@ -97,8 +97,9 @@ def load_causal_vae(where: str) -> Autoencoder:
         hash=weights_hash([file]),
         strides=(patch.time, patch.height, patch.width),
         channels=config.channels,
-        encoder=lambda x, past: encode(weights, x, past),
-        decoder=lambda x, past: decode(weights, x, past),
+        weights=weights,
+        encoder=encode,
+        decoder=decode,
         halo=causal_vae.halo(config),
     )
 

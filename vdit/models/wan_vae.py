@@ -303,14 +303,14 @@ def load_wan_vae(where: str, dtype: Any = None) -> Autoencoder:
     weights = read_weights(folder, config, dtype)
 
     def compiled(function: Any) -> Network:
-        program = jax.jit(lambda weights, x, past: function(weights, x.astype(dtype), past, config))
-        return lambda x, past: program(weights, x, past)
+        return jax.jit(lambda weights, x, past: function(weights, x.astype(dtype), past, config))
 
     return Autoencoder(
         name=f"wan:{where}",
         hash=weights_hash(weight_files(folder)),
         strides=config.strides,
         channels=config.channels,
+        weights=weights,
         encoder=compiled(encode),
         decoder=compiled(decode),
         halo=HALO,

@@ -16,6 +16,7 @@ from data_pipelines.components import principal_components
 from data_pipelines.crops import Crops, crop_batches
 from data_pipelines.store import Dataset
 from vdit.config import Config, UserError
+from vdit.evaluation import efficientnet
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.models import causal_vae
 from vdit.models.autoencoders import EXPORT, load_autoencoder, read_causal_vae, save_causal_vae
@@ -66,6 +67,7 @@ def train_autoencoder(
             f"data.rows_per_step={per_step} is not a multiple of the {row_shards(mesh)} row shards of the mesh"
         )
     workdirs.check(workdir, config, dataset.meta)
+    observer = efficientnet.load_weights() if config.autoencoder.perceptual else None
 
     def attempt() -> dict[str, Any]:
         with use_mesh(mesh), contextlib.ExitStack() as cleanup:
@@ -75,11 +77,11 @@ def train_autoencoder(
             batches = crop_batches(crops, per_step, run.position.next_row // per_step, *row_reader(mesh))
             placed = iter(batches.map(lambda batch: to_global(batch, mesh)))
             cleanup.callback(placed.close)
-            step = _counting(make_train_step(config), config)
+            step = _counting(make_train_step(config, observer), config)
 
             def evaluate() -> dict[str, Any]:
                 _export(run, crops)
-                return _validate(run, dataset)
+                return evaluate_autoencoder(run.workdir, dataset, config.data.split)
 
             final = drive(run, placed, step, evaluate, per_step, progress)
             if jax.process_index() == 0 and not (workdir / EXPORT).is_dir():  # never evaluated
@@ -138,11 +140,26 @@ def _export(run: AutoencoderRun, crops: Crops) -> None:
         save_causal_vae(Path(run.workdir) / EXPORT, weights, config, flat.mean(0), flat.std(0))
 
 
-def _validate(run: AutoencoderRun, dataset: Dataset) -> dict[str, Any]:
-    """Reconstruction of the other splits, and their squared error as the loss."""
-    others = [split for split in dataset.splits if split != run.config.data.split]
+def evaluate_autoencoder(
+    workdir: epath.PathLike,
+    dataset: Dataset,
+    trained: str,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Reconstruction of the splits that were not trained on, and the squared error of the first of them as the loss.
+
+    Args:
+      workdir: where a run has left its autoencoder.
+      dataset: of pixels.
+      trained: the split it was trained on.
+      features: see `reconstruction`.
+
+    Raises:
+      UserError: if there is no other split, or no autoencoder.
+    """
+    others = [split for split in dataset.splits if split != trained]
     if not others:
-        raise UserError(f"{dataset.path} has no split but {run.config.data.split}; set train.evaluate_every=-1")
-    autoencoder = load_autoencoder(f"causal_vae:{run.workdir}")
-    out = {split: reconstruction(autoencoder, dataset, split) for split in others}
+        raise UserError(f"{dataset.path} has no split but {trained}; set train.evaluate_every=-1")
+    autoencoder = load_autoencoder(f"causal_vae:{workdir}")
+    out = {split: reconstruction(autoencoder, dataset, split, features=features) for split in others}
     return {"loss": out[others[0]]["squared_error"], **out}

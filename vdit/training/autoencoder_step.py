@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from optax.contrib import MuonDimensionNumbers
 
 from vdit.config import Config
+from vdit.evaluation.efficientnet import feature_distance
 from vdit.models import causal_vae
 from vdit.parallel.mesh import ROWS, rows_spec
 from vdit.patches import Patch
@@ -51,15 +52,16 @@ def init_state(config: Config, weights: Mapping[str, jax.Array]) -> TrainState:
 
 
 def crop_loss(
-    weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, keys_B: jax.Array, config: Config
+    weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, keys_B: jax.Array, config: Config, observer: Any = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Squared error per pixel value plus the weighted KL divergence, both averaged over crops.
+    """Squared error per pixel value plus the weighted KL divergence and distance of features, averaged over crops.
 
     Args:
       weights: of the autoencoder.
       crops_BTYXC: pixels in [-1, 1].
       keys_B: of the noise of each crop's latents.
       config: of the run.
+      observer: weights of `efficientnet.load_weights`; needed if config.autoencoder.perceptual is not 0.
     """
     patch = Patch(*config.autoencoder.strides)
     patches = causal_vae.group_frames(crops_BTYXC, True, patch)
@@ -67,29 +69,37 @@ def crop_loss(
     noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys_B)
     latents = mean + jnp.exp(log_variance / 2) * noise
     found, _ = causal_vae.reconstruct(weights, latents, None, config.autoencoder)
-    error = jnp.mean((causal_vae.ungroup_frames(found, True, patch) - crops_BTYXC) ** 2)
+    frames_BTYXC = causal_vae.ungroup_frames(found, True, patch)
+    error = jnp.mean((frames_BTYXC - crops_BTYXC) ** 2)
     kl = jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance) / 2
-    return error + config.autoencoder.kl * kl, {"squared_error": error, "kl": kl}
+    loss, parts = error + config.autoencoder.kl * kl, {"squared_error": error, "kl": kl}
+    if config.autoencoder.perceptual:
+        flat = [video_BTYXC.reshape(-1, *crops_BTYXC.shape[2:]) for video_BTYXC in (frames_BTYXC, crops_BTYXC)]
+        parts["feature_distance"] = feature_distance(observer, *flat)
+        loss += config.autoencoder.perceptual * parts["feature_distance"]
+    return loss, parts
 
 
-def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+def make_train_step(config: Config, observer: Any = None) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The compiled step under the mesh in use: (state, crops_BTYXC uint8, rate) -> (state, metrics).
 
-    Weights are whole on every device, which works on its own crops; gradients are averaged.
+    Weights are whole on every device, which works on its own crops; gradients are averaged. observer as in `crop_loss`.
     """
 
-    def step(state: TrainState, crops_BTYXC: jax.Array, rate: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        def local(weights: Any, crops: jax.Array, number: jax.Array) -> Any:
+    def step(
+        state: TrainState, crops_BTYXC: jax.Array, rate: Any, observer: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        def local(weights: Any, crops: jax.Array, number: jax.Array, observer: Any) -> Any:
             key = jax.random.fold_in(jax.random.key(config.seed), number)
             first = jax.lax.axis_index(ROWS) * len(crops)  # noise belongs to the crop, not to the device
             keys = jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(len(crops)))
-            values = jax.value_and_grad(crop_loss, has_aux=True)(weights, crops, keys, config)
+            values = jax.value_and_grad(crop_loss, has_aux=True)(weights, crops, keys, config, observer)
             return jax.lax.pmean(values, ROWS)
 
         pixels = crops_BTYXC.astype(jnp.float32) / 127.5 - 1
-        specs = (P(), rows_spec(crops_BTYXC.ndim), P())
+        specs = (P(), rows_spec(crops_BTYXC.ndim), P(), P())
         averaged = jax.shard_map(local, in_specs=specs, out_specs=P(), check_vma=False)
-        (loss, parts), grads = averaged(state.params, pixels, state.step)
+        (loss, parts), grads = averaged(state.params, pixels, state.step, observer)
         optimizer = make_optimizer(config, state.params)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: -rate * update, updates))
@@ -99,4 +109,5 @@ def make_train_step(config: Config) -> Callable[..., tuple[TrainState, dict[str,
         kept = keep_finite(loss, norm, (params, average, optimizer_state), (state.params, state.ema, state.optimizer))
         return TrainState(state.step + 1, *kept), {"loss": loss, "grad_norm": norm, **parts}
 
-    return jax.jit(step, donate_argnums=0)
+    program = jax.jit(step, donate_argnums=0)
+    return lambda state, crops_BTYXC, rate: program(state, crops_BTYXC, rate, observer)
