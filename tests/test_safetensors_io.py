@@ -47,6 +47,19 @@ def test_a_cut_file_is_named(weights, keep):
         read_tensors(weights, {"a.weight": (2, 3), "a.bias": (3,)})
 
 
+def test_the_tensor_in_which_a_file_is_cut_is_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({name: np.ones((16, 16), np.float32) for name in ("one", "two", "three")}, path)
+    whole = path.read_bytes()
+    order = sorted(
+        ("one", "two", "three"), key=lambda name: json.loads(whole[8 : whole.rindex(b"}") + 1])[name]["data_offsets"]
+    )
+    for tensors, name in enumerate(order):
+        path.write_bytes(whole[: len(whole) - 1024 * (2 - tensors) - 1])
+        with pytest.raises(UserError, match=rf"\(it ends within tensor {name}\); fetch it again"):
+            read_tensors(path, {name: (16, 16) for name in order})
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none.safetensors does not exist"):
         read_tensors(tmp_path / "none.safetensors", {})

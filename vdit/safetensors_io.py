@@ -96,7 +96,25 @@ def _reading(file: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist; give the path of a safetensors file") from error
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
+        where = f"it ends within tensor {name}" if (name := _cut_tensor(file)) else str(error)
+        raise UserError(f"{file} is not a readable safetensors file ({where}); fetch it again") from error
+
+
+def _cut_tensor(file: Path) -> str:
+    """The first tensor that a truncated file does not hold whole; "" if there is none, or the header is cut.
+
+    The layout is 8 bytes of length, a JSON header with the offsets of every tensor, and their bytes.
+    """
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= min(file.stat().st_size, 100 << 20):  # the format's own limit
+                return ""
+            header = json.loads(stream.read(length))
+        ends = {name: 8 + length + about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"}
+        return min((end, name) for name, end in ends.items() if end > file.stat().st_size)[1]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return ""
 
 
 def check_tensors(
