@@ -2,7 +2,8 @@
 
 Executed blocks times their area over the sum of n^2 of the segments, on rows that the plan packs: the mixed set of
 benchmarks.data, and images of one size. The count is of the very function from which the TPU kernel's list of blocks is
-made (models.splash_attention.active_blocks). No accelerator is needed.
+made (models.splash_attention.active_blocks). Below stands what that comes to in time: over the speed of the kernels
+with such blocks, as the TPU compiler schedules them (planning.estimate.SPEED). No accelerator is needed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from benchmarks import data  # its --examples and --json are taken here too
 from vdit.config import run_main
+from vdit.planning.estimate import SPEED
 
 BLOCKS = (128, 256, 512, 1024)
 IMAGES = (64, 256, 1024, 4096)
@@ -55,6 +57,7 @@ def main(argv: list[str]) -> None:
     print(f"executed over needed pairs, rows of {slots:,} slots    " + "".join(f"block {b:<6}" for b in BLOCKS))
     for name, values in table.items():
         print(f"{name:52}" + "".join(f"{values[block]:<12.3f}" for block in BLOCKS))
+        print(f"{'  over the speed':52}" + "".join(f"{values[block] / SPEED[block]:<12.3f}" for block in BLOCKS))
 
 
 if __name__ == "__main__":

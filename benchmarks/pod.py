@@ -73,7 +73,7 @@ def long() -> dict[str, Any]:
 
 
 def pod() -> dict[str, Any]:
-    config = size("vdit_10b", MeshConfig(8, 16, 4, 1), 128, remat="attention", keep_weights=True)
+    config = size("vdit_10b", MeshConfig(-1, 16, 4, 1), 128, remat="attention", keep_weights=True)
     return {**picked(plan(config, "v5p:8x8x8", 0.60)[0]), "target": "mfu >= 0.48"}
 
 

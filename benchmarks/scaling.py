@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from vdit.config import Config, UserError, build, no_arguments, run_main
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import fingerprint
-from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
+from vdit.planning.estimate import BLOCKS, EXPECTED_EFFICIENCY, Assumptions
 from vdit.planning.result import plan
 from vdit.planning.rows import rows_of
 from vdit.scaling import flops
@@ -50,6 +50,7 @@ class Line:
       topology, slices: where.
       fsdp, context: mesh axes; replica takes the rest of the chips.
       remat: policy.
+      keep: keep_weights.
       minute: rows of one 60-second clip of 832x480 at 24 frames/s instead of the config's clips.
     """
 
@@ -59,6 +60,7 @@ class Line:
     fsdp: int = 1
     context: int = 1
     remat: str = "attention"
+    keep: bool = False
     minute: bool = False
 
     @property
@@ -87,9 +89,9 @@ LINES = [
     Line("5b", "v5p:16x16x16", fsdp=64, context=2),
     Line("10b", "v5e:16x16", fsdp=16, context=16, remat="blocks"),
     Line("10b", "v6e:16x16", fsdp=32, context=8, remat="blocks"),
-    Line("10b", "v5p:8x8x8", fsdp=64, context=4),
-    Line("10b", "v5p:16x16x16", fsdp=64, context=4),
-    *(Line("10b", "v5p:8x8x8", slices=slices, fsdp=64, context=4) for slices in (2, 4)),
+    Line("10b", "v5p:8x8x8", fsdp=16, context=4, keep=True),
+    Line("10b", "v5p:16x16x16", fsdp=16, context=4, keep=True),
+    *(Line("10b", "v5p:8x8x8", slices=slices, fsdp=16, context=4, keep=True) for slices in (2, 4)),
     Line("2b", "v5p:8x8x8", fsdp=32, context=16, remat="blocks", minute=True),
     Line("10b", "v5p:8x8x8", fsdp=32, context=16, remat="blocks", minute=True),
     Line("10b", "v5p:16x16x16", fsdp=32, context=16, remat="blocks", minute=True),
@@ -102,7 +104,7 @@ def config_of(line: Line) -> Config:
     chips = line.slices * math.prod(int(side) for side in line.topology.split(":")[1].split("x"))
     values.mesh = {"replica": -1, "fsdp": line.fsdp, "context": line.context}
     values.data.rows_per_step = chips // line.context
-    values.model.remat = line.remat
+    values.model.remat, values.model.keep_weights = line.remat, line.keep
     if line.minute:
         values.plan.update(MINUTE)
         values.data.update({"row_tokens": MINUTE_SLOTS, "row_examples": 1, "row_text": MINUTE["words"]})
@@ -158,7 +160,7 @@ def _attention_work() -> list[str]:
         cells = [size, ", ".join(config.plan.clips), f"{tokens.sum() / len(rows) / config.data.row_tokens:.1%}"]
         for block in (128, 256, 512):
             area = sum(flops.attention_area(row, block, block) for row in rows.lengths)
-            mark = "**" if block == config.model.attention_block else ""
+            mark = "**" if block == (config.model.attention_block or BLOCKS["splash"]) else ""
             cells.append(f"{mark}{area / ideal:.3f}{mark}")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
@@ -199,7 +201,8 @@ def _cells(line: Line, values: dict[str, Any]) -> list[str]:
 
 
 WORK = """Pairs of slots in the attention blocks that are executed over the sum of n² of the segments, by tokens of a
-block; in bold the config's own block. Rows of many small images waste most.
+block; in bold the config's own block. Rows of many small images waste most. Smaller blocks waste less and run slower,
+see docs/parallel.md.
 """
 
 

@@ -15,5 +15,4 @@ def get_config() -> ConfigDict:
         words=64,
         steps=400_000,
         remat="none",
-        attention_block=256,
     )

@@ -14,5 +14,4 @@ def get_config() -> ConfigDict:
         row_tokens=16_384,
         words=64,
         steps=400_000,
-        attention_block=256,
     )

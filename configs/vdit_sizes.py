@@ -19,7 +19,6 @@ def config(
     words: int,
     steps: int,
     remat: str = "attention",
-    attention_block: int = 512,
 ) -> ConfigDict:
     """A run on TPUs: bfloat16, splash attention, one row on every chip or context group.
 
@@ -30,7 +29,6 @@ def config(
       words: caption tokens of a clip.
       steps: length of the run.
       remat: policy, see vdit.config.ModelConfig.
-      attention_block: smaller blocks waste less on short clips, larger ones run faster.
     """
     patches_of_smallest = 256
     examples = max(1, row_tokens // patches_of_smallest)
@@ -51,7 +49,6 @@ def config(
                 "base_width": 256,
                 "dtype": "bfloat16",
                 "attention": "splash",
-                "attention_block": attention_block,
                 "remat": remat,
             },
             "optimizer": {"learning_rate": 1e-3, "warmup": 1000, "ema": 0.9999},

@@ -181,6 +181,14 @@ def test_mistakes_are_one_line(tmp_path, capfd, flags, message):
     assert message in cli.runner(capfd)("vdit.plan", *config, *flags).error
 
 
+def test_smaller_attention_blocks_run_slower():
+    def speed(block, backend="splash"):
+        return estimate.speed_of(ModelConfig(attention=backend, attention_block=block))
+
+    assert speed(0) == speed(512) == speed(64, "chunked") == 1
+    assert speed(128) < speed(256) < speed(384) < 1 < speed(1024)
+
+
 def test_ring_times_of_collectives():
     chip, coordinates = CHIPS["v5p"], np.array([(x, y, 0) for x in range(4) for y in range(4)])
     one = dict(chip=chip, assumptions=dataclasses.replace(ASSUMED, link=90e9), coordinates=coordinates, slices=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import Config
+from vdit.config import Config, ModelConfig
 from vdit.planning.chips import Chip
 from vdit.planning.cost import Collective, Cost
 from vdit.planning.rows import Rows
@@ -24,14 +24,19 @@ CHUNKED_MATMULS = 7
 BLOCKS = {"splash": 512, "chunked": 64}
 """A backend's own model.attention_block."""
 
+SPEED = {128: 0.175, 256: 0.495, 512: 1.0, 1024: 1.149}
+"""Speed of splash's kernels over pairs of tokens by block, over that with 512: from the cycles that the TPU compiler
+schedules for a step of both, `python -m benchmarks.kernels`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
     """What the compiler does not tell.
 
     Attributes:
-      attention_efficiency: share of the peak that attention kernels reach over the blocks they execute, for the low,
-        expected and high time. 0.52 is what the published step of Wan 2.1 14B leaves for its kernels (docs/planner.md).
+      attention_efficiency: share of the peak that attention kernels reach over the blocks they execute, with blocks of
+        512 tokens (others run slower or faster, see `SPEED`), for the low, expected and high time. 0.52 is what the
+        published step of Wan 2.1 14B leaves for its kernels (docs/planner.md).
       link: bytes/s in one direction of one link between chips.
       dcn: bytes/s of one chip into the data-centre network.
       price: dollars per chip-hour.
@@ -56,6 +61,7 @@ class Work:
       attention_flops: that the attention kernels execute; 0 where they are part of the compiled program.
       compiled_flops: matrix products of the compiled program plus attention_flops.
       attention_overhead: executed query-key pairs over the sum of n^2.
+      attention_speed: of the kernels, over that with blocks of 512.
       tokens, patches, slots: of a step.
       imbalance: attention of the slowest row shard over the mean.
     """
@@ -65,6 +71,7 @@ class Work:
     attention_flops: float
     compiled_flops: float
     attention_overhead: float
+    attention_speed: float
     tokens: float
     patches: float
     slots: int
@@ -104,6 +111,7 @@ def work_of(config: Config, rows: Rows, cost: Cost, chips: int, shards: int) -> 
         attention_flops=float(attention),
         compiled_flops=cost.flops * chips + float(attention),
         attention_overhead=float(areas.sum()) / squares,
+        attention_speed=speed_of(model),
         tokens=(patches + words) / steps,
         patches=patches / steps,
         slots=data.rows_per_step * data.row_tokens,
@@ -116,6 +124,13 @@ def _slowest(areas: np.ndarray, rows_per_step: int, shards: int) -> float:
     steps = len(areas) // rows_per_step
     load = areas[: steps * rows_per_step].reshape(steps, shards, -1).sum(-1)
     return float(load.max(1).sum() / load.mean(1).sum()) if steps else 1.0
+
+
+def speed_of(model: ModelConfig) -> float:
+    """Speed of the attention kernels over that with blocks of 512; between two known blocks, in proportion."""
+    if model.attention != "splash":
+        return 1.0
+    return float(np.interp(model.attention_block or BLOCKS["splash"], list(SPEED), list(SPEED.values())))
 
 
 def executed_areas(config: Config, rows: Rows) -> np.ndarray:
@@ -173,7 +188,8 @@ def seconds_of(
                 time = op.cycles / chip.clock
                 floor = max(op.flops / chip.peak, op.bytes / chip.hbm_bandwidth)
                 parts[op.kind] += min(time, floor) if name == "low" and time else max(time, op.flops / chip.peak)
-        attention = work.attention_flops / len(coordinates) / chip.peak / assumptions.attention_efficiency[which]
+        efficiency = assumptions.attention_efficiency[which] * work.attention_speed
+        attention = work.attention_flops / len(coordinates) / chip.peak / efficiency
         attention *= 1.0 if name == "low" else work.imbalance
         computing = sum(parts.values()) + attention
         hidden = shown = 0.0

@@ -63,6 +63,7 @@ def plan(
         "tokens_per_step": work.tokens,
         "fill": work.tokens / work.slots,
         "attention_overhead": work.attention_overhead,
+        "attention_speed": work.attention_speed,
         "imbalance": work.imbalance,
         "assumptions": dataclasses.asdict(assumptions),
         "compile_seconds": round(program.seconds, 1),
