@@ -24,7 +24,7 @@ CHUNKED_MATMULS = 7
 BLOCKS = {"splash": 512, "chunked": 64}
 """A backend's own model.attention_block."""
 
-SPEED = {128: 0.175, 256: 0.495, 512: 1.0, 1024: 1.149}
+SPEED = {128: 0.197, 256: 0.494, 512: 1.0, 1024: 1.134}
 """Speed of splash's kernels over pairs of tokens by block, over that with 512: from the cycles that the TPU compiler
 schedules for a step of both, `python -m benchmarks.kernels`."""
 
