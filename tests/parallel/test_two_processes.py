@@ -1,38 +1,14 @@
 """Two processes over loopback, one device each, give what one process with two devices gives."""
 
 import shutil
-import socket
-import subprocess
 
 import numpy as np
 import pytest
 import tiny
+from processes import run_together
 
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
-
-SECONDS = 240  # a process that hangs is killed
-
-
-def run_together(config, workdir, folder) -> list[str]:
-    """Runs the command in two processes at once; gives what each printed."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}")
-    logs = [folder / f"log-{i}" for i in range(2)]
-    processes = []
-    try:
-        for i, log in enumerate(logs):
-            many = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}
-            with log.open("w") as output:
-                environment = tiny.environment(devices=1, **many)
-                processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-        for process, log in zip(processes, logs, strict=True):
-            assert process.wait(SECONDS) == 0, log.read_text()
-    finally:
-        for process in processes:
-            process.kill()
-    return [log.read_text() for log in logs]
 
 
 @pytest.fixture(scope="module")
