@@ -15,6 +15,9 @@ from launch import backends
 from launch.folder import Folder
 from vdit.config import UserError, run_main
 
+SILENT = 90.0
+"""Seconds without a sign of life after which a process is called silent."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Status:
@@ -77,8 +80,20 @@ def _status(folder: Folder, entry: dict[str, Any], price: float, target: str) ->
         cost=hours * price if price else None,
         seen=seen,
         attempts=len(state.attempts) if state else 0,
-        reason=state.reason if state and name != "finished" else "",
+        reason=_silent(folder, run_id, beat) or (state.reason if state and name != "finished" else ""),
     )
+
+
+def _silent(folder: Folder, run_id: str, beat: dict[str, Any]) -> str:
+    """Which processes of a run of several have given no sign of life for long, while another has."""
+    read = {i: folder.read(run_id, f"processes/{i}.json") for i in range(beat.get("processes", 1))}
+    newest = max((values.get("time", 0.0) for values in read.values()), default=0.0)
+    silent = [
+        f"process {i} ({values.get('host', '?')}) silent for {ago(newest - values['time']).removesuffix(' ago')}"
+        for i, values in read.items()
+        if values.get("doing") != "finished" and 0 < values.get("time", 0.0) < newest - SILENT
+    ]
+    return ", ".join(silent) if len(read) > 1 else ""
 
 
 COLUMNS = ("run", "state", "step", "loss", "steps/s", "hours", "cost", "seen", "what")

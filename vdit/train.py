@@ -1,12 +1,14 @@
 """Trains a model: `python -m vdit.train --config=configs/physics.py --workdir=W [--config.a.b=v]`.
 
 Exit status: 0 the run is finished and result.json written; 2 a mistake, told in one line; 75 asked to stop by SIGTERM
-and a checkpoint saved. After any end the same command goes on from the newest checkpoint.
+and a checkpoint saved; 69 another process of the run is gone or hangs. After any end the same command goes on from the
+newest checkpoint.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from absl import flags
@@ -16,6 +18,9 @@ from vdit import config_flag
 from vdit.config import Config, UserError, build, no_arguments, run_main
 
 CONFIG = config_flag.define("config", "The experiment, a Python file with get_config().", "configs/physics.py")
+START_SPREAD = 600
+"""Seconds before this process's start in which another may have been started and still be of the same attempt."""
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its checkpoints, metrics and config.")
 
 
@@ -24,9 +29,14 @@ def main(argv: list[str]) -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("--config=configs/X.py and --workdir=W are both needed")
     config = build(CONFIG.value.to_dict(), Config)
-    from vdit.parallel.runtime import cpu_devices_for, initialise
+    from vdit.parallel.runtime import cpu_devices_for, initialise, process_count, process_index
+    from vdit.training import peers
 
-    initialise(cpu_devices_for(config))
+    count, index, started = process_count(), process_index(), time.time()
+    if count > 1 and index is not None:
+        peers.announce(WORKDIR.value, index)
+    recent = started - START_SPREAD
+    initialise(cpu_devices_for(config), missing=lambda: peers.missing(WORKDIR.value, count, recent))
     import jax
 
     from vdit.scaling.runs import result_row
@@ -37,7 +47,8 @@ def main(argv: list[str]) -> None:
     from vdit.training.workdir import write_json
 
     try:
-        result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
+        with peers.Peers(WORKDIR.value):
+            result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
     except Preempted as stopped:
         print(f"{WORKDIR.value}: {stopped}", flush=True)
         sys.exit(PREEMPTED)

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def process_count() -> int:
     """Processes of this run on CPUs, before JAX is started."""
     return int(os.environ.get("JAX_NUM_PROCESSES") or 1)
+
+
+def process_index() -> int | None:
+    """This process's place among those of its run before JAX is started, where variables or SLURM tell it."""
+    value = os.environ.get("JAX_PROCESS_ID") or (os.environ.get("SLURM_PROCID") if cluster() == "slurm" else None)
+    return int(value) if value else None
 
 
 def cluster() -> str:
@@ -56,13 +63,14 @@ def cpu_devices_for(config: Config) -> int:
     return max(1, fixed // process_count())
 
 
-def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
+def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], str] | None = None) -> None:
     """Sets up JAX for this process, and joins it to the others of its run where there are any (see `cluster`).
 
     Args:
       cpu_devices: virtual devices of a CPU; 0 takes one per core. Two rows on two devices use two cores fully,
         which one device's thread pool does not. JAX_NUM_CPU_DEVICES overrides it.
       cache: keep compiled programs on disk, so that a restart does not compile again.
+      missing: says, in words, which processes have not been started; asked when they do not meet.
 
     Raises:
       UserError: if only some of the variables of `PROCESSES` are set. If the other processes do not come within
@@ -70,8 +78,8 @@ def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
     """
     values = [os.environ.get(name) for name in PROCESSES]
     if any(values) and not all(values):
-        missing = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
-        raise UserError(f"{', '.join(missing)} not set; a run of several processes needs {', '.join(PROCESSES)}")
+        unset = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
+        raise UserError(f"{', '.join(unset)} not set; a run of several processes needs {', '.join(PROCESSES)}")
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // process_count()))
     if cache:
@@ -82,14 +90,15 @@ def initialise(cpu_devices: int = 0, cache: bool = True) -> None:
         return
     given = (values[0], process_count(), int(values[2] or 0)) if kind == "variables" else ()
     seconds = int(os.environ.get("VDIT_START_SECONDS") or 300)
-    _join(kind, given, seconds)
+    _join(kind, given, seconds, missing)
 
 
-def _join(kind: str, given: tuple[Any, ...], seconds: int) -> None:
+def _join(kind: str, given: tuple[Any, ...], seconds: int, missing: Callable[[], str] | None) -> None:
     """Waits for the other processes; JAX finds out about them itself unless it is given (coordinator, number, own)."""
     where = f"coordinator {given[0]}, process {given[2]} of {given[1]}" if given else f"found by {kind}"
 
     def give_up(reason: str) -> None:
+        reason = f"{reason}, {missing()}" if missing else reason
         print(
             f"error: the processes of this run did not meet ({where}): {reason}; check that all of them run and reach "
             "the coordinator, or set VDIT_START_SECONDS",

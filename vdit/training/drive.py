@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from data_pipelines.ahead import Ahead
 from vdit.config import Config
+from vdit.training import peers
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
 from vdit.training.divergence import Diverged
 from vdit.training.heartbeat import Heartbeat
@@ -147,7 +148,9 @@ def _drive(
     first, due = run.position.step, False
     for number in range(first, steps):
         _profile(run, number, first, cleanup)
+        peers.doing("waiting for data", number)
         batch = next(ahead)
+        peers.doing("in a step", number)
         rate = learning_rate(number, steps, config.optimizer)
         state, metrics = step_function(run.state, batch, np.float32(rate))
         run.state = state
@@ -165,12 +168,14 @@ def _drive(
         loss = None
         if look:
             heart.beat("evaluating", done)
+            peers.doing("evaluating", done)
             final = {"validation": evaluate()}
             loss = final["validation"]["loss"]
             record(final)
         # After all metrics of the step: a run that goes on from here does not write them again. While steps are bad
         # a checkpoint waits, so that the newest kept are good ones.
         if must or (due and not run.position.watch.strikes):
+            peers.doing("saving", done)
             checkpoints.save(run.state, run.position, loss)
             due = False
         if done < steps and stop.reached(done):

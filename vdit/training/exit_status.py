@@ -5,3 +5,6 @@ USER_ERROR = 2
 
 PREEMPTED = 75
 """The run was asked to stop and has saved a checkpoint: started again, it goes on (EX_TEMPFAIL)."""
+
+LOST_PEER = 69
+"""Another process of the run is gone, hangs or has failed (EX_UNAVAILABLE): a restart of all goes on."""
