@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -240,6 +241,37 @@ def soak(minutes: float, root: Path, lives: int = 3) -> dict[str, Any]:
     }
 
 
+def page(found: dict[str, Any]) -> str:
+    """The figures in words, for docs/reliability.md."""
+    lines = []
+    if killed := found.get("kills"):
+        moments = ", ".join(f"{count} while {name}" for name, count in killed["moments"].items())
+        outcome = "were identical to the undisturbed one, bit for bit" if not killed["differing"] else "DIFFERED"
+        lines.append(
+            f"`python -m benchmarks.faults --kills={killed['kills']}`: {killed['kills']} kills with SIGKILL at random "
+            f"moments ({moments}) of {killed['processes']} processes. All {killed['runs']} runs of "
+            f"{killed['steps_of_a_run']} steps that they belonged to {outcome}: parameters, averages, optimiser state, "
+            "position and rows of metrics."
+        )
+    if soaked := found.get("soak"):
+        first, last = soaked["after_warm_up"], soaked["at_the_end"]
+        counts = ", ".join(f"{first[n]} to {last[n]} {w}" for n, w in (("files", "open files"), ("threads", "threads")))
+        lines.append(
+            f"`python -m benchmarks.faults --soak_minutes={soaked['minutes']:g}`: {soaked['steps']} steps with "
+            f"evaluations and saves in {soaked['lives']} lives. Over the last {soaked['watched_minutes']} minutes memory "
+            f"grew by {soaked['mib_a_minute']} MiB a minute; from {counts}, {last['children']} child processes."
+        )
+    return "\n\n".join(lines)
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Puts the figures between the marks of docs/reliability.md."""
+    begin, end = "<!-- begin: python -m benchmarks.faults -->\n", "<!-- end -->"
+    head, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    body = "\n\n".join(textwrap.fill(part, 120) for part in page(found).split("\n\n"))
+    PAGE.write_text(f"{head}{begin}\n{body}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -252,6 +284,8 @@ def main(argv: list[str]) -> None:
     print(json.dumps(found, indent=1))
     if KEEP.value:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if KEEP.value or WRITE.value:
+        write_page(found)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ before is left as it is. With --shard=i/n each of n machines does its share; the
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -165,9 +164,7 @@ def _merge(args: BuildArgs, source: Source, space: Workspace) -> Ledger:
     text = io.StringIO()
     ledger = Ledger(text)
     for part in space.parts:
-        written = remote.read_bytes(f"{part}/{LEDGER_FILE}").decode("utf-8")
-        for row in csv.DictReader(io.StringIO(written, newline="")):
-            ledger.add_written(row)
+        ledger.take_over(f"{part}/{LEDGER_FILE}", remote.read_bytes(f"{part}/{LEDGER_FILE}"))
     if not ledger.accepted:
         print(ledger.table())
         reasons = "; ".join(reason for reason, _ in ledger.reasons.most_common(3)) or "no inputs"

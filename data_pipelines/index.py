@@ -99,7 +99,35 @@ def load_meta(directory: epath.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}; {REBUILD}")
     if missing := [key for key in _META_KEYS if key not in meta]:
         raise UserError(f"{path} lacks {', '.join(missing)}; {REBUILD}")
+    try:
+        _check_meta(meta)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {_line(error)}); {REBUILD}") from error
     return meta
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Raises ValueError or the like if what is read on trust later is not of the right form."""
+    if len(patch := meta["patch"]) != 3 or not all(isinstance(side, int) and side > 0 for side in patch):
+        raise ValueError(f"patch={patch}")
+    np.dtype(meta["dtype"])
+    for kind in ("autoencoder", "text_encoder"):
+        if not isinstance(meta[kind]["name"], str):
+            raise ValueError(f"{kind}={meta[kind]}")
+    if not all(isinstance(kind, str) for kind in meta["captions"]) or meta["text_encoder"].get("width", 0) < 0:
+        raise ValueError(f"captions={meta['captions']}")
+    for split, info in meta["splits"].items():
+        counts = [info["examples"], *(shard[key] for shard in info["shards"] for key in ("examples", "bytes"))]
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"split {split} has {counts}")
+        for name in (split, *(shard["file"] for shard in info["shards"])):
+            if not is_plain(name):
+                raise ValueError(f"{name!r} is no file of its folder")
+
+
+def is_plain(name: object) -> bool:
+    """Whether a name read from a data set is that of a file in a folder, and not a path that leads elsewhere."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def load_index(directory: epath.PathLike, split: str) -> Index:

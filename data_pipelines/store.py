@@ -16,7 +16,7 @@ from array_record.python import array_record_module
 from etils import epath
 
 from data_pipelines import remote
-from data_pipelines.index import META_FILE, REBUILD, Index, load_index, load_meta
+from data_pipelines.index import META_FILE, REBUILD, Index, is_plain, load_index, load_meta
 from data_pipelines.records import FastDecoder
 from data_pipelines.retry import is_passing, patiently
 from vdit.batch import Example
@@ -158,6 +158,8 @@ def _stage(url: str) -> Path:
         raise UserError(f"{url}/{META_FILE} does not exist: not a data set of vdit, or an unfinished build") from error
     folder = cache_dir() / "datasets" / hashlib.sha256(url.encode() + about).hexdigest()[:16]
     for name, _ in remote.walk(url):
+        if not all(map(is_plain, name.split("/"))):
+            raise UserError(f"{url} holds {name!r}, which would be written elsewhere; do not trust it")
         if ".array_record-" not in name and not (folder / name).exists():
             remote.fetch(f"{url}/{name}", folder / name)
     return folder
@@ -170,6 +172,8 @@ class _Shards:
         self._origin = origin
         self._paths = [directory / shard["file"] for shard in shards]
         self._lengths = [shard["examples"] for shard in shards]
+        if not shards:
+            raise UserError(f"{directory / META_FILE} names no shards of a split: damaged; {REBUILD}")
         self._ends = list(itertools.accumulate(self._lengths))
         self.size = self._ends[-1]
         for path, shard in zip(self._paths, shards, strict=True):

@@ -81,6 +81,8 @@ def asks_of_flags() -> list[Any]:
             if not isinstance(own, dict):
                 raise UserError("not a JSON object")
             ask = build({**values, **own}, Ask)
+            if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
+                raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
         except (UserError, json.JSONDecodeError) as error:
             raise UserError(f"line {number} of --prompts={PROMPTS.value}: {error}") from error
         asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
