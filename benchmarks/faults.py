@@ -258,8 +258,8 @@ def page(found: dict[str, Any]) -> str:
         counts = ", ".join(f"{first[n]} to {last[n]} {w}" for n, w in (("files", "open files"), ("threads", "threads")))
         lines.append(
             f"`python -m benchmarks.faults --soak_minutes={soaked['minutes']:g}`: {soaked['steps']} steps with "
-            f"evaluations and saves in {soaked['lives']} lives. Over the last {soaked['watched_minutes']} minutes memory "
-            f"grew by {soaked['mib_a_minute']} MiB a minute; from {counts}, {last['children']} child processes."
+            f"evaluations and saves in {soaked['lives']} lives. Over {soaked['watched_minutes']} minutes of the last "
+            f"memory grew by {soaked['mib_a_minute']} MiB a minute; from {counts}, {last['children']} child processes."
         )
     return "\n\n".join(lines)
 
