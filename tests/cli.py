@@ -47,7 +47,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             mock.patch.object(sys, "argv", [module, *arguments]),
             mock.patch.object(sys, "excepthook", sys.excepthook),
             mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
-            mock.patch.object(runtime, "initialise", lambda *_: None),
+            mock.patch.object(runtime, "initialise", lambda *_, **__: None),
             tiny.two_devices(),
         ):
             try:
