@@ -55,6 +55,16 @@ def test_backends_agree():
     assert_same_gradients(gradients, plain_gradients, 1e-4)
 
 
+def test_bfloat16_is_near_float32():
+    """As on TPU, where activations are bfloat16 between the layers."""
+    loss, gradients = packed()
+    rounded, rounded_gradients = loss_and_gradients(pack([CLIPS], count=ROWS), config_of(dtype="bfloat16"))
+    assert rounded == pytest.approx(loss, rel=0.02) and rounded != loss
+    for exact, near in zip(*map(jax.tree.leaves, (gradients, rounded_gradients)), strict=True):
+        exact, near = (np.asarray(x, np.float64) for x in (exact, near))
+        assert np.linalg.norm(near - exact) <= 0.1 * np.linalg.norm(exact) + 1e-6
+
+
 @pytest.mark.parametrize(
     "layout", [MeshConfig(1, 2, 2, 2), pytest.param(MeshConfig(2, 1, 2, 2), marks=pytest.mark.nightly)], ids=str
 )
