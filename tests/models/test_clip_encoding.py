@@ -53,7 +53,7 @@ def test_two_programs_for_a_size_and_the_padding_are_told(autoencoder):
     assert encoder.usage.groups == 5 + 3 + 2 * 8 + 1 + 2 + 1
     assert encoder.usage.slots == 4 * (5 + 2 + 2 + 2)
     assert str(encoder.usage) == (
-        "28 latent frames by 4 compiled programs for 2 sizes of frame; 36.4% of the work was padding"
+        "28 latent frames by 4 compiled programs for 2 size(s) of frame; 36.4% of the work was padding"
     )
 
 

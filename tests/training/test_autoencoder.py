@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from unittest import mock
 
+import cli
 import jax
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from data_pipelines.components import principal_components
 from data_pipelines.crops import Crops
 from data_pipelines.store import Dataset
 from vdit.config import AutoencoderConfig, MeshConfig, UserError
+from vdit.evaluation import efficientnet
 from vdit.models import causal_vae
 from vdit.models.autoencoders import load_autoencoder
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify
 from vdit.training import autoencoder, autoencoder_step
 from vdit.training.metrics import read_metrics
+from vdit.training.restore import load_run
 
 VAE = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1, crop=(5, 8, 16))
 
@@ -100,6 +104,19 @@ def test_it_learns_and_is_left_in_the_workdir(trained):
     )
     np.testing.assert_allclose(latents.mean(0), 0, atol=0.05)
     np.testing.assert_allclose(latents.std(0), 1, atol=0.05)
+
+
+def test_it_is_evaluated_but_no_model_to_sample_from(trained, capfd, monkeypatch):
+    workdir, result = trained
+    features = lambda frames: frames.reshape(len(frames), -1)[:, :6].astype(np.float32) / 255  # noqa: E731
+    monkeypatch.setattr(efficientnet, "load_features", lambda: features)
+    done = cli.runner(capfd)("vdit.evaluate", f"--workdir={workdir}", "--measures=loss,distance", "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert found["loss"] == pytest.approx(result["validation"]["loss"])
+    assert found["val"]["clips"] == 8 and "kernel_distance" in found["val"]
+    with pytest.raises(UserError, match="holds an autoencoder, not a model"):
+        load_run(workdir)
 
 
 def test_resumed_is_uninterrupted(trained, tmp_path):

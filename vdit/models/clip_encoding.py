@@ -39,7 +39,7 @@ class Usage:
         sizes = len({program[1:] for program in self.programs})
         padding = 1 - self.groups / max(self.slots, 1)
         return (
-            f"{self.groups} latent frames by {len(self.programs)} compiled programs for {sizes} sizes of frame; "
+            f"{self.groups} latent frames by {len(self.programs)} compiled programs for {sizes} size(s) of frame; "
             f"{padding:.1%} of the work was padding"
         )
 

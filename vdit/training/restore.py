@@ -34,6 +34,8 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     config = read_config(path)
     if data:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
+    if config.task == "autoencoder":
+        raise UserError(f"{workdir} holds an autoencoder, not a model; train one on its latents (docs/latents.md)")
     if is_export(path) or is_pipeline(path):
         if step is not None:
             raise UserError(f"{workdir} holds the weights of one step; leave --step out")
