@@ -114,7 +114,8 @@ def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> plots.Pan
             points = _points(figure, rows, metric, [a for a in arms if not group or _group(rows, a) == group], arms)
             if points:
                 x, means = zip(*points, strict=True)
-                name = ", ".join(part for part in (metric if len(figure.y) > 1 else "", group) if part)
+                shown = group if len(groups) > 1 else ""
+                name = ", ".join(part for part in (metric if len(figure.y) > 1 else "", shown) if part)
                 low, high = _ends(means, figure.log_y)
                 values = [m.value for m in means]
                 joined = figure.x != "arm"

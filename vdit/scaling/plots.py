@@ -93,6 +93,21 @@ def draw(path: str | Path, panels: Sequence[Panel]) -> list[Path]:
     return files
 
 
+def _log_ticks(axis: Any) -> None:
+    """Ticks at 1, 2, 5 of every decade, fewer over several, and evenly spaced ones over a fraction of one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    if decades < 0.6:
+        axis.set_major_locator(MaxNLocator(5))
+    else:
+        places = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=places))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _panel(axes: Any, panel: Panel) -> None:
     for each in panel.series:
         colour = RAMP[each.colour % len(RAMP)] if isinstance(each.colour, int) else each.colour
@@ -113,6 +128,9 @@ def _panel(axes: Any, panel: Panel) -> None:
         axes.set_xscale("log")
     if panel.log_y:
         axes.set_yscale("log")
+    for log, axis in ((panel.log_x and not panel.labels, axes.xaxis), (panel.log_y, axes.yaxis)):
+        if log:
+            _log_ticks(axis)
     axes.grid(color=GRID_HEX, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
