@@ -75,7 +75,7 @@ def _loss(finished: Finished, of: str) -> Metrics:
         validation = read_json(finished.workdir / "result.json")["validation"]  # type: ignore[arg-type]
     else:
         config = finished.run.config
-        data = dataclasses.replace(config.data, path=str(finished.data[of]))
+        data = dataclasses.replace(config.data, path=str(finished.data[of]), weights=(), stages=())
         run = dataclasses.replace(finished.run, config=dataclasses.replace(config, data=data))
         with use_mesh(run.mesh):
             validation = evaluate_run(run, Dataset(finished.data[of]))
