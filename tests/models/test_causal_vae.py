@@ -135,3 +135,6 @@ def test_wrong_folders_are_one_line(tmp_path, vae):
     save_causal_vae(tmp_path, weights, CONFIG, np.zeros(6), np.ones(6))
     with pytest.raises(UserError, match=r"no tensor decoder.out \[8, 768\]"):
         load_autoencoder(f"causal_vae:{tmp_path}")
+    save_causal_vae(tmp_path, weights, CONFIG, np.zeros(1), np.ones(1))
+    with pytest.raises(UserError, match="mean and std are not 6 numbers each"):
+        load_autoencoder(f"causal_vae:{tmp_path}")

@@ -123,7 +123,10 @@ def _read_config(where: str) -> tuple[Path, AutoencoderConfig, np.ndarray, np.nd
         if values.pop("kind") != "causal_vae":
             raise ValueError("its kind is another")
         mean_C, std_C = (np.array(values.pop(name), np.float32) for name in ("mean", "std"))
-        return folder, build(values, AutoencoderConfig), mean_C, std_C
+        config = build(values, AutoencoderConfig)
+        if not mean_C.shape == std_C.shape == (config.channels,):
+            raise ValueError(f"mean and std are not {config.channels} numbers each")
+        return folder, config, mean_C, std_C
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}/config.json is not that of a causal_vae ({error!r}); train one, or name its workdir"
