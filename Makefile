@@ -7,7 +7,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv study test parity check nightly audit bench clean
+.PHONY: help venv study test parity check nightly audit bench badge clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,12 @@ bench: venv ## what the CPU reaches, model size by model size
 nightly: venv ## what is too slow for CI
 	$(BIN)/python -m benchmarks.step --json > benchmarks/step.json
 	$(BIN)/python -m pytest -m nightly
+
+badge: ## say which copy the notebooks' Colab badges open and install (REPO=account/name)
+	@echo '$(REPO)' | grep -Eqx '[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+' || { echo "error: say which: make badge REPO=account/name"; exit 2; }
+	sed -i.bak -E 's#(colab\.research\.google\.com/github/|REPOSITORY = \\"https://github\.com/)[^/]+/[^/\"]+#\1$(REPO)#' \
+		notebooks/*.ipynb
+	rm notebooks/*.bak
 
 clean: ## remove .venv and caches, keep studies and data
 	rm -rf $(VENV) $(VENV)-parity .mypy_cache .pytest_cache .ruff_cache .hypothesis

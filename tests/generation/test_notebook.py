@@ -1,5 +1,7 @@
 """notebooks/sample.ipynb runs from the first cell to the last, with a model that is hardly trained."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -50,3 +52,20 @@ def test_every_way_to_prompt_makes_a_video_and_shows_it(executed):
 def test_it_is_stored_without_outputs():
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+def test_one_command_says_whose_copy_the_badge_opens(tmp_path):
+    root = NOTEBOOK.parents[1]
+    shutil.copy(root / "Makefile", tmp_path)
+    shutil.copytree(root / "notebooks", tmp_path / "notebooks")
+    make = lambda *arguments: subprocess.run(  # noqa: E731
+        ["make", "badge", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert make().returncode and make("REPO=alone").returncode
+    for repo in ("me/my.video", "other/vdit"):
+        done = make(f"REPO={repo}")
+        assert done.returncode == 0, done.stderr
+        first, second = nbformat.read(tmp_path / "notebooks" / "sample.ipynb", as_version=4).cells[:2]
+        assert f"research.google.com/github/{repo}/blob/main/notebooks/sample.ipynb)" in first.source
+        assert f'REPOSITORY = "https://github.com/{repo}"' in second.source
+    assert {path.suffix for path in (tmp_path / "notebooks").iterdir()} == {".ipynb"}

@@ -81,6 +81,7 @@ class Generator:
         plan = turns([len(table) for table in rows.tables[:-1]], row_shards(self._mesh))
         total, done = sum(turn.evaluations for turn in plan), 0
         states: dict[int, State] = {}
+        videos: dict[int, np.ndarray] = {}
         for turn in plan:
             for state in self._denoise(rows, turn, states, chosen):
                 done += 1
@@ -89,7 +90,9 @@ class Generator:
                 if preview:
                     estimates = dict(zip(turn.rows_B, np.asarray(state.before), strict=True))
                     preview(done, self._videos(estimates, rows, jobs))
-        videos = self._videos({row: state.x for row, state in states.items()}, rows, jobs)
+            for row, first in zip(turn.rows_B, turn.first_B, strict=True):
+                if first + turn.evaluations == len(rows.tables[row]):
+                    videos |= self._videos({row: states.pop(row).x}, rows, jobs)
         return [videos[i] for i in range(len(requests))]
 
     def _denoise(self, rows: Rows, turn: Turn, states: dict[int, State], settings: Settings) -> Iterator[State]:
