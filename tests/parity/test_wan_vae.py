@@ -33,16 +33,18 @@ def test_equals_the_published_autoencoder(published, frames, height, width, chun
         latents = model.encode(torch.from_numpy(video)).latent_dist.mode()
         expected = model.decode(latents).sample.numpy()
     scaled = (np.moveaxis(latents.numpy(), 1, -1) - np.float32(MEAN)) / np.float32(STD)
-    np.testing.assert_allclose(_run(ours.encoder, np.moveaxis(video, 1, -1), 4 * chunk), scaled, rtol=0, atol=1e-4)
-    found = np.clip(_run(ours.decoder, scaled, chunk), -1, 1)
+    np.testing.assert_allclose(
+        _run(ours.encoder, ours.weights, np.moveaxis(video, 1, -1), 4 * chunk), scaled, rtol=0, atol=1e-4
+    )
+    found = np.clip(_run(ours.decoder, ours.weights, scaled, chunk), -1, 1)
     np.testing.assert_allclose(found, np.moveaxis(expected, 1, -1), rtol=0, atol=1e-4)
 
 
-def _run(network, x, size):
+def _run(network, weights, x, size):
     """The network over the first frame and then parts of `size` frames."""
-    out, past = network(x[:, :1], None)
+    out, past = network(weights, x[:, :1], None)
     parts = [out]
     for start in range(1, x.shape[1], size):
-        out, past = network(x[:, start : start + size], past)
+        out, past = network(weights, x[:, start : start + size], past)
         parts.append(out)
     return np.concatenate(parts, axis=1)
