@@ -1,6 +1,9 @@
 # Everything a newcomer needs: `make study` and `make test` do all of their own set-up in .venv.
 PYTHON ?= python3
-VENV := .venv
+# `make test PYTHON=python3.13` has an environment and versions of its own: JAX 0.12 needs Python 3.12.
+OTHER := $(filter-out python3,$(notdir $(PYTHON)))
+VENV := .venv$(OTHER:%=-%)
+PINS := $(if $(wildcard constraints-$(OTHER).txt),constraints-$(OTHER).txt,constraints.txt)
 BIN := $(VENV)/bin
 STUDY ?= study
 JOBS ?= 2
@@ -14,10 +17,10 @@ help: ## this list
 
 venv: $(VENV)/.ready ## set up .venv
 
-$(VENV)/.ready: setup.py constraints.txt
+$(VENV)/.ready: setup.py $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; run make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable '.[test]'
 	@touch $@
 
 study: venv ## build data, run the CPU scaling study (FULL=1: 1.5 decades), write $(STUDY)/report.html
@@ -52,6 +55,7 @@ bench: venv ## what the CPU reaches, model size by model size
 nightly: venv ## what is too slow for CI
 	$(BIN)/python -m benchmarks.step --json > benchmarks/step.json
 	$(BIN)/python -m pytest -m nightly
+	@if python3.13 -c '' 2>/dev/null; then $(MAKE) test PYTHON=python3.13; else echo "no python3.13: not tested on it"; fi
 
 badge: ## say which copy the notebooks' Colab badges open and install (REPO=account/name)
 	@echo '$(REPO)' | grep -Eqx '[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+' || { echo "error: say which: make badge REPO=account/name"; exit 2; }

@@ -1,9 +1,12 @@
 """Eight virtual CPU devices, fast compilation and repeatable examples for every test."""
 
 import os
+from importlib import metadata
 
 # Unoptimised code: tests compile far longer than they compute (a gradient in 1 s instead of 10).
-_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+_FLAGS = "--xla_backend_optimization_level=0"
+if metadata.version("jaxlib") < "0.12":  # later ones do not know it
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
