@@ -174,6 +174,8 @@ def main(argv: list[str]) -> None:
     from launch.experiment_page import write_page
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.scaling.runs import write_csv
+    from vdit.training.exit_status import PREEMPTED
+    from vdit.training.preemption import Preempted
 
     initialise(cpu_devices_for(build(dict(experiment.base), Config)))
     runner = Runner(experiment, out, values.text_encoder)
@@ -183,7 +185,11 @@ def main(argv: list[str]) -> None:
     if values.dry_run:
         return
     docs.mkdir(parents=True, exist_ok=True)
-    rows = list(runner.rows(runs, docs))
+    try:
+        rows = list(runner.rows(runs, docs))
+    except Preempted as stopped:
+        print(f"{stopped}; the same command goes on from there", flush=True)
+        sys.exit(PREEMPTED)
     write_csv(docs / f"{experiment.name}.csv", rows)
     floors = runner_floors(runner)
     command = f"python -m launch.experiment --name={values.name}" + (
