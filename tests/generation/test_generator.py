@@ -163,6 +163,12 @@ def test_many_devices_give_the_same_videos(generator, sizes, monkeypatch):
         assert_close(a, b)
 
 
+def test_one_of_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="one process, and this is one of 2"):
+        Generator(*stirred(CONFIG), REAL, one_device(), PATCH, 3)
+
+
 def test_given_frames_come_back_and_are_seen(generator):
     wanted = MIXED[3]
     seen = []

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.config import Config
+from vdit.config import Config, UserError
 from vdit.diffusion import corruption
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
 from vdit.generation.programs import SCALE, Asked, State, programs
@@ -31,6 +31,9 @@ class Generator:
       mesh: devices to run on.
       patch, channels: of the data the model was trained on.
       latents: whether that is latents: given ones and the results are float32 then (see `LatentGenerator`).
+
+    Raises:
+      UserError: if there are several processes: states of rows move between devices through one host.
     """
 
     time_stride = 1
@@ -46,6 +49,10 @@ class Generator:
         channels: int,
         latents: bool = False,
     ):
+        if jax.process_count() > 1:
+            raise UserError(
+                f"sampling runs in one process, and this is one of {jax.process_count()}; use the devices of one host"
+            )
         self.patch, self.channels, self.config = patch, channels, config
         self._params, self._mesh, self._latents = params, mesh, latents
         self._start, self._advance = programs(graph, config)
