@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from vdit.config import UserError, build, no_arguments, run_main
+from vdit.config import UserError, no_arguments, run_main
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 OUT = flags.DEFINE_string(
@@ -55,44 +54,14 @@ PREVIEW = flags.DEFINE_integer("preview", 0, "Write OUT.preview.png every so man
 
 
 def asks_of_flags() -> list[Any]:
-    """What is asked for: one thing by flags, or one a line of --prompts for which the flags are defaults.
-
-    Raises:
-      UserError: for a line that is no JSON object of known fields, naming it; for flags that contradict each other.
-    """
-    from vdit.generation.prompts import Ask
+    """What is asked for: one thing by flags, or one a line of --prompts for which the flags are defaults."""
+    from vdit.generation.prompts import Ask, read_asks
 
     values: dict[str, Any] = {
         field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Ask) if field.name != "out"
     }
     out = Path(OUT.value or "")
-    if PROMPTS.value is None:
-        return [Ask(**values, out=str(out))]
-    try:
-        lines = Path(PROMPTS.value).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts={PROMPTS.value} cannot be read: {error}") from error
-    asks = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            own = json.loads(line)
-            if not isinstance(own, dict):
-                raise UserError("not a JSON object")
-            ask = build({**values, **own}, Ask)
-            if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
-                raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
-        except (UserError, json.JSONDecodeError) as error:
-            raise UserError(f"line {number} of --prompts={PROMPTS.value}: {error}") from error
-        asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
-    if not asks:
-        raise UserError(
-            f'--prompts={PROMPTS.value} is empty; write one JSON object a line, such as {{"prompt": "..."}}'
-        )
-    if len(asks) > len({ask.out for ask in asks}):
-        raise UserError(f"--prompts={PROMPTS.value} names an out file twice")
-    return asks
+    return [Ask(**values, out=str(out))] if PROMPTS.value is None else read_asks(Path(PROMPTS.value), values, out)
 
 
 def main(argv: list[str]) -> None:

@@ -4,13 +4,11 @@ import io
 import json
 import shutil
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import tiny
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +16,8 @@ from data_pipelines import captions
 from data_pipelines.index import load_index, load_meta
 from data_pipelines.ledger import Entry, Ledger
 from data_pipelines.store import Dataset
-from vdit import sample
 from vdit.config import UserError
+from vdit.generation.prompts import read_asks
 from vdit.safetensors_io import read_tensors
 
 MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -167,22 +165,12 @@ PROMPTS = (
 )
 
 
-def asks_of(path: Path, out: Path):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    with (
-        mock.patch.object(sample, "PROMPTS", mock.Mock(value=str(path))),
-        mock.patch.object(sample, "OUT", mock.Mock(value=str(out))),
-    ):
-        return sample.asks_of_flags()
-
-
 @FEWER
 @given(EDITS)
 def test_a_file_of_prompts(tmp_path, edits):
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(edited(PROMPTS, edits))
-    asks = value_or_one_line(lambda: asks_of(path, tmp_path))
+    asks = value_or_one_line(lambda: read_asks(path, {}, tmp_path))
     for ask in asks or ():
         assert Path(ask.out).resolve().is_relative_to(tmp_path.resolve())
 
@@ -192,7 +180,7 @@ def test_a_prompt_cannot_write_elsewhere(tmp_path, out):
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"prompt": "x", "out": out}))
     with pytest.raises(UserError, match="line 1 of .*lies outside of --out"):
-        asks_of(path, tmp_path)
+        read_asks(path, {}, tmp_path)
 
 
 def test_what_is_fuzzed_is_readable_when_it_is_left_alone(tmp_path):

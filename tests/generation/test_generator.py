@@ -163,6 +163,15 @@ def test_many_devices_give_the_same_videos(generator, sizes, monkeypatch):
         assert_close(a, b)
 
 
+def test_devices_may_have_no_row(generator):
+    mesh = make_mesh(MeshConfig(4, 1, 1, 2))
+    with use_mesh(mesh):
+        params = shard_like(stirred(CONFIG)[1], CONFIG)
+    (found,) = Generator(stirred(CONFIG)[0], params, REAL, mesh, PATCH, 3).generate(MIXED[:1], steps=2)
+    (expected,) = generator.generate(MIXED[:1], steps=2)
+    assert_close(found, expected)
+
+
 def test_one_of_several_processes_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="one process, and this is one of 2"):

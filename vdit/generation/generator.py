@@ -14,7 +14,7 @@ from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
 from vdit.generation.programs import SCALE, Asked, State, programs
 from vdit.generation.request import Request, Settings, canvas
 from vdit.generation.timing import timing
-from vdit.generation.turns import Turn, turns
+from vdit.generation.turns import NONE, Turn, turns
 from vdit.parallel.mesh import row_shards, to_global, use_mesh
 from vdit.patches import Patch, unpatchify
 
@@ -98,7 +98,7 @@ class Generator:
                     estimates = dict(zip(turn.rows_B, np.asarray(state.before), strict=True))
                     preview(done, self._videos(estimates, rows, jobs))
             for row, first in zip(turn.rows_B, turn.first_B, strict=True):
-                if first + turn.evaluations == len(rows.tables[row]):
+                if row != NONE and first + turn.evaluations == len(rows.tables[row]):
                     videos |= self._videos({row: states.pop(row).x}, rows, jobs)
         return [videos[i] for i in range(len(requests))]
 

@@ -7,13 +7,16 @@ elsewhere whole groups of p_t frames, a single frame being repeated to fill its 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vdit import video_io
-from vdit.config import UserError
+from vdit.config import UserError, build
 from vdit.patches import Patch
 
 CONTEXT = 3
@@ -94,6 +97,43 @@ class Ask:
             if getattr(self, name):
                 mode = "inpaint" if name == "edit" and self.mask else name
         return mode + "+reference" * bool(self.reference)
+
+
+def read_asks(path: Path, defaults: Mapping[str, Any], out: Path) -> list[Ask]:
+    """What a file asks for, one JSON object of fields of `Ask` a line.
+
+    Args:
+      path: the file; empty lines are passed over.
+      defaults: values of the fields that a line leaves out.
+      out: folder of the videos; without a name of its own, one is called after its line, 0001.mp4 and so on.
+
+    Raises:
+      UserError: for a file that cannot be read or is empty, a line that is no JSON object of known fields (naming it),
+        an `out` that lies elsewhere or is there twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts={path} cannot be read: {error}") from error
+    asks = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            own = json.loads(line)
+            if not isinstance(own, dict):
+                raise UserError("not a JSON object")
+            ask = build({**defaults, **own}, Ask)
+            if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
+                raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
+        except (UserError, json.JSONDecodeError) as error:
+            raise UserError(f"line {number} of --prompts={path}: {error}") from error
+        asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
+    if not asks:
+        raise UserError(f'--prompts={path} is empty; write one JSON object a line, such as {{"prompt": "..."}}')
+    if len(asks) > len({ask.out for ask in asks}):
+        raise UserError(f"--prompts={path} names an out file twice")
+    return asks
 
 
 @dataclasses.dataclass(frozen=True)
