@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import small_model
 import tiny
+from etils import epath
+from jax.experimental import multihost_utils
 
 from data_pipelines import pipeline
 from data_pipelines.store import Dataset
 from vdit.parallel.mesh import to_global, use_mesh
-from vdit.training import loop, watch
-from vdit.training.checkpoint import checkpoint_steps
+from vdit.training import divergence, loop, watch
+from vdit.training.checkpoint import Position, checkpoint_steps
 from vdit.training.clipping import adaptive_clip
 from vdit.training.metrics import read_metrics
 from vdit.training.optimizer import make_optimizer
@@ -167,6 +169,30 @@ def test_a_kill_between_the_record_and_the_step_back(tmp_path):
     train(tmp_path / "run", set(range(6, 12)), not_finite)
     assert len(read_json(tmp_path / "run" / "passed_over.json")) == 1
     assert tiny.result(tmp_path / "run", CONFIG)[1] == tiny.result(workdir, CONFIG)[1]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_first_process_writes_once_all_have_read_and_alone_asks_for_examples(tmp_path, monkeypatch, index):
+    good, events = Position(step=4, next_row=8), []
+    checkpoints = mock.MagicMock()
+    checkpoints.return_value.__enter__.return_value.newest_position.return_value = good
+    monkeypatch.setattr(divergence, "Checkpoints", checkpoints)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    written = tmp_path / "passed_over.json"
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: events.append((name, written.exists())))
+
+    def ids(rows):
+        events.append(rows)
+        return [[100 + row] for row in rows]
+
+    reached = Position(step=10, next_row=20, watch=Watch(bad=[[6, 10, None], [7, 12, 1.5]]))
+    divergence._go_back(epath.Path(tmp_path), CONFIG.train, reached, Position(), ids)
+    asked = [[10, 11, 12, 13]] if index == 0 else []
+    assert events == [("passed_over_read", False), *asked, ("set_aside_4", index == 0)]
+    if index == 0:
+        (entry,) = read_json(written)
+        assert [bad["rows"] for bad in entry["bad"]] == [{"10": [110], "11": [111]}, {"12": [112], "13": [113]}]
 
 
 def test_high_losses_send_it_back_too(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,10 @@ def train_autoencoder(
         count = sum(int(leaf.size) for leaf in jax.tree.leaves(run.state.params))
         return {**final, "params": count, "params_total": count}
 
-    return persist(attempt, workdir, config.train, lambda row: [crops.clip_id(*divmod(row, per_step))])
+    def ids(rows: Sequence[int]) -> list[list[int]]:
+        return [[crops.clip_id(*divmod(row, per_step))] for row in rows]
+
+    return persist(attempt, workdir, config.train, ids)
 
 
 def _open(config: Config, workdir: epath.Path, dataset: Dataset) -> AutoencoderRun:

@@ -8,7 +8,7 @@ going back is the same as being killed and started again, and a kill at any mome
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -25,6 +25,7 @@ NAME = "passed_over.json"
 ATTEMPTS = 3
 """Times that a run goes on from one checkpoint before it gives up."""
 
+Ids = Callable[[Sequence[int]], Iterable[Iterable[int]]]
 Result = TypeVar("Result")
 
 
@@ -45,15 +46,13 @@ def go_past(workdir: epath.Path, position: Position) -> None:
             position.skipped.append([first, end])
 
 
-def persist(
-    attempt: Callable[[], Result], workdir: epath.Path, config: TrainConfig, ids: Callable[[int], Iterable[int]]
-) -> Result:
+def persist(attempt: Callable[[], Result], workdir: epath.Path, config: TrainConfig, ids: Ids) -> Result:
     """Calls `attempt` until it does not diverge, each time past the rows that led there.
 
     Args:
       attempt: opens the run at its newest checkpoint, and trains it.
       workdir, config: of the run.
-      ids: the example ids of a row of the data.
+      ids: the example ids of each of some rows of the data; the first process alone asks.
 
     Raises:
       UserError: if it diverges `ATTEMPTS` times from the same checkpoint.
@@ -66,9 +65,7 @@ def persist(
         _go_back(workdir, config, position, start, ids)
 
 
-def _go_back(
-    workdir: epath.Path, config: TrainConfig, position: Position, start: Position, ids: Callable[[int], Iterable[int]]
-) -> None:
+def _go_back(workdir: epath.Path, config: TrainConfig, position: Position, start: Position, ids: Ids) -> None:
     """Writes down what to pass over, and sets aside the checkpoints after the last good one."""
     with Checkpoints(workdir, config, create=False) as checkpoints:
         good = checkpoints.newest_position(lambda found: found.watch.strikes == 0)
@@ -76,30 +73,32 @@ def _go_back(
             raise UserError(f"{workdir} diverged by step {position.step} and has no checkpoint from before it")
     good = start if good is None else good  # none was saved yet: where the run, or branch, begins
     go_past(workdir, good)
-    if good.next_row < position.next_row:  # else it was written down already, before a kill
-        _write_down(workdir, position, good, ids)
-    set_aside(workdir, good.step)
-
-
-def _write_down(workdir: epath.Path, position: Position, good: Position, ids: Callable[[int], Iterable[int]]) -> None:
-    earlier = [entry for entry in _entries(workdir) if entry["checkpoint"] == good.step]
+    entries = _entries(workdir)
+    new = good.next_row < position.next_row  # else it was written down already, before a kill
     where = f"{workdir} diverged at step {position.step}, going on from step {good.step}"
-    if len(earlier) >= ATTEMPTS - 1:
+    if new and sum(entry["checkpoint"] == good.step for entry in entries) >= ATTEMPTS - 1:
         raise UserError(
             f"{where}, {ATTEMPTS} times; begin a new workdir with a lower optimizer.learning_rate, or go on with "
             "train.spike=0 if only a high loss is what was wrong"
         )
-    per_step = (position.next_row - good.next_row) // (position.step - good.step)
-    bad = [
-        {"step": step, "loss": loss, "rows": {row + i: list(map(int, ids(row + i))) for i in range(per_step)}}
-        for step, row, loss in position.watch.bad
-    ]
-    entry = {"checkpoint": good.step, "step": position.step, "rows": [good.next_row, position.next_row], "bad": bad}
-    if jax.process_index() == 0:
-        write_json(workdir / NAME, [*_entries(workdir), entry])
+    if jax.process_count() > 1:  # all have read what the first is about to change
+        multihost_utils.sync_global_devices("passed_over_read")
+    if new and jax.process_index() == 0:
+        write_json(workdir / NAME, [*entries, _entry(position, good, ids)])
         print(f"{where}: rows {good.next_row} to {position.next_row} are passed over, see {NAME}", file=sys.stderr)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("passed_over")
+    set_aside(workdir, good.step)  # the others wait in it
+
+
+def _entry(position: Position, good: Position, ids: Ids) -> dict[str, Any]:
+    """What is written down: the rows from a good checkpoint to a position, and the examples of the bad steps."""
+    per_step = (position.next_row - good.next_row) // (position.step - good.step)
+    rows = [first + i for _, first, _ in position.watch.bad for i in range(per_step)]
+    examples = {row: list(map(int, found)) for row, found in zip(rows, ids(rows), strict=True)}
+    bad = [
+        {"step": step, "loss": loss, "rows": {row: examples[row] for row in range(first, first + per_step)}}
+        for step, first, loss in position.watch.bad
+    ]
+    return {"checkpoint": good.step, "step": position.step, "rows": [good.next_row, position.next_row], "bad": bad}
 
 
 def _entries(workdir: epath.Path) -> list[dict[str, Any]]:

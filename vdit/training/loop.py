@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -147,9 +147,9 @@ def train(
         with use_mesh(run.mesh), contextlib.ExitStack() as cleanup:
             return _train(run, dataset, progress, cleanup)
 
-    def ids(row: int) -> np.ndarray:
+    def ids(rows: Sequence[int]) -> list[np.ndarray]:
         plan = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed)
-        return dataset.index(config.data.split).id[plan.row(row).examples]
+        return [dataset.index(config.data.split).id[plan.row(row).examples] for row in rows]
 
     return persist(attempt, workdir, config.train, ids)
 
