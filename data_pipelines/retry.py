@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -16,15 +17,31 @@ _PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, 
 Result = TypeVar("Result")
 
 
-def is_passing(error: Exception) -> bool:
+def os_error(error: BaseException) -> int | None:
+    """The number of the failed system call that an error tells of, or was raised from.
+
+    TensorStore, which reads and writes checkpoints, tells of it as "... [os_error_code='5']".
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        return int(found[1])
+    return os_error(error.__cause__) if error.__cause__ else None
+
+
+def is_passing(error: BaseException) -> bool:
     """Whether storage failed, rather than what is stored being wrong, so that another attempt may succeed.
 
     Riegeli, which reads ArrayRecord, tells of a failed system call as "pread() failed: ..." and of damage as
-    "Corrupted ...".
+    "Corrupted ...". TensorStore tells of a bucket that fails as "UNAVAILABLE: ...".
     """
-    if isinstance(error, OSError):
-        return error.errno in _PASSING
-    return isinstance(error, RuntimeError) and "() failed" in str(error)
+    if (number := os_error(error)) is not None:
+        return number in _PASSING
+    if isinstance(error, RuntimeError) and "() failed" in str(error):
+        return True
+    if str(error).startswith(("UNAVAILABLE:", "DEADLINE_EXCEEDED:")):
+        return True
+    return error.__cause__ is not None and is_passing(error.__cause__)
 
 
 def patiently(read: Callable[[], Result], what: object) -> Result:

@@ -20,7 +20,7 @@ from data_pipelines.index import META_FILE, REBUILD, Index, is_plain, load_index
 from data_pipelines.records import FastDecoder
 from data_pipelines.retry import is_passing, patiently
 from vdit.batch import Example
-from vdit.config import UserError
+from vdit.config import StorageError, UserError
 from vdit.packages import cache_dir
 from vdit.patches import Patch, patchify
 
@@ -203,7 +203,9 @@ class _Shards:
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             if is_passing(error):
-                raise UserError(f"{path} cannot be read at record {local} ({reason}); is its storage there?") from error
+                raise StorageError(
+                    f"{path} cannot be read at record {local} ({reason}); is its storage there?"
+                ) from error
             raise UserError(f"{path} is damaged at record {local} ({reason}); {REBUILD}") from error
 
     def where(self, i: int) -> str:

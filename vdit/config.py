@@ -27,9 +27,18 @@ REMAT_POLICIES = ("none", "blocks", "attention", "offload")
 class UserError(Exception):
     """A mistake of the user: its message is one line that names the field, file or flag and what would mend it."""
 
+    status = 2
+    """Exit status of a command that ends with it."""
+
+
+class StorageError(UserError):
+    """Storage fails, though nothing is wrong with what was asked of it: the same command may succeed later."""
+
+    status = 74  # EX_IOERR
+
 
 def run_main(main: Callable[[list[str]], Any]) -> None:
-    """Runs an absl app; a `UserError` or a wrong flag becomes one line on stderr and exit status 2."""
+    """Runs an absl app; a `UserError` or a wrong flag becomes one line on stderr and its exit status."""
     from absl import app, flags, logging
 
     def parse(argv: list[str]) -> list[str]:
@@ -45,14 +54,14 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
         try:
             main(argv)
         except UserError as error:
-            _fail(str(error))
+            _fail(str(error), error.status)
 
     app.run(wrapped, flags_parser=parse)
 
 
-def _fail(message: str) -> typing.NoReturn:
+def _fail(message: str, status: int = UserError.status) -> typing.NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def no_arguments(argv: list[str]) -> None:

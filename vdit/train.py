@@ -1,8 +1,8 @@
 """Trains a model: `python -m vdit.train --config=configs/physics.py --workdir=W [--config.a.b=v]`.
 
 Exit status: 0 the run is finished and result.json written; 2 a mistake, told in one line; 75 asked to stop by SIGTERM
-and a checkpoint saved; 69 another process of the run is gone or hangs. After any end the same command goes on from the
-newest checkpoint.
+and a checkpoint saved; 69 another process of the run is gone or hangs; 74 storage failed. After any end the same
+command goes on from the newest checkpoint.
 
 Configs are code: a file given to --config is run, so give none that you have not read.
 """

@@ -1,5 +1,6 @@
 """Damaged checkpoints and full disks: the last good checkpoint is used and said so, or the run is refused."""
 
+import errno
 import functools
 import resource
 import shutil
@@ -13,7 +14,8 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from vdit.config import MeshConfig, UserError
+from data_pipelines import retry
+from vdit.config import MeshConfig, StorageError, UserError
 from vdit.parallel.mesh import make_mesh
 from vdit.training import loop
 from vdit.training.checkpoint import Checkpoints, Position, checkpoint_steps
@@ -107,6 +109,79 @@ def test_the_one_before_is_used_and_said_so(tmp_path, capfd, damage):
     assert (workdir / "checkpoints" / "4.set-aside").is_dir()
     assert checkpoint_steps(workdir) == [2, 4, 6]
     tiny.assert_same_result(workdir, undisturbed()[1], CONFIG)
+
+
+def test_several_processes_never_fall_back_each_for_itself(monkeypatch):
+    tried = []
+
+    class Damaged(Checkpoints):
+        def restore(self, like, step):
+            tried.append(step)
+            raise UserError("checkpoint 6 is damaged")
+
+        def _read(self, step, args):
+            tried.append(step)
+            raise ValueError("damaged")
+
+    with Damaged(undisturbed()[0], CONFIG.train, create=False) as checkpoints:
+        with pytest.raises(UserError, match="6 is damaged$"):
+            checkpoints.restore_newest(None)
+        assert checkpoints.newest_position(lambda _: True) is None and tried == [6, 4, 2] * 2
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_count", lambda: 2)
+            with pytest.raises(UserError, match="6 is damaged; rename the folder, and all processes go on"):
+                checkpoints.restore_newest(None)
+            with pytest.raises(UserError, match="checkpoints/6 cannot be read: it is damaged .* rename the folder"):
+                checkpoints.newest_position(lambda _: True)
+        assert tried[6:] == [6, 6]
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_storage_that_fails_is_not_damage(tmp_path, monkeypatch, capfd, passes):
+    """A link to itself fails to open; TensorStore tells of it as of any system call's failure."""
+    workdir = unfinished(tmp_path / "run")
+    file = largest_file(workdir / "checkpoints" / "4")
+    aside = file.rename(tmp_path / "aside")
+    file.symlink_to(file)
+
+    def sleep(seconds) -> None:
+        if passes:
+            file.unlink()
+            aside.rename(file)
+
+    monkeypatch.setattr(retry, "_PASSING", (errno.ELOOP,))
+    monkeypatch.setattr(retry.time, "sleep", sleep)
+    if passes:
+        assert tiny.restored(workdir, CONFIG).position.step == 4
+        assert capfd.readouterr().err.count("warning: reading") == 1
+    else:
+        with (
+            mock.patch("sys.excepthook"),
+            mock.patch("sys.unraisablehook"),
+            pytest.raises(StorageError, match="checkpoints/4 cannot be read .*is its storage there"),
+        ):
+            tiny.restored(workdir, CONFIG)
+        assert checkpoint_steps(workdir) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "end"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StorageError, "the same command goes on from there"),
+        (ValueError("UNAVAILABLE: 503"), StorageError, "the same command goes on from there"),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError, "make room, and the same command goes on"),
+        (ValueError("NOT_FOUND: writing: Disk quota exceeded [os_error_code='122']"), UserError, "make room, and"),
+        (OSError(errno.EACCES, "Permission denied"), UserError, "give permission, and the same command goes on"),
+    ],
+)
+def test_a_failed_save_is_a_mistake_only_where_a_restart_would_fail_too(error, kind, end):
+    with (
+        Checkpoints(undisturbed()[0], CONFIG.train, create=False) as checkpoints,
+        mock.patch.object(checkpoints._manager, "wait_until_finished", side_effect=[error, None]),
+        pytest.raises(kind, match=f"that of step 6 is whole; {end}") as raised,
+    ):
+        checkpoints.wait()
+    assert type(raised.value) is kind
 
 
 def test_all_damaged_is_refused_and_nothing_is_touched(tmp_path):

@@ -11,7 +11,7 @@ import tiny
 
 from data_pipelines import pipeline, retry
 from data_pipelines.store import Dataset
-from vdit.config import UserError
+from vdit.config import StorageError, UserError
 
 PLACES = 400
 
@@ -145,7 +145,7 @@ def test_input_output_errors(folder, no_waiting, monkeypatch, capfd, always):
     monkeypatch.setattr(type(shards), "_reader", lambda self, shard: Failing(reader(self, shard), counts, always))
     if always:
         with pytest.raises(
-            UserError, match=f"{shard_of(folder).name} cannot be read at record 7 .*EIO.*is its storage"
+            StorageError, match=f"{shard_of(folder).name} cannot be read at record 7 .*EIO.*is its storage"
         ):
             dataset.read_clip("train", 7)
         assert len(counts) == 4
@@ -181,6 +181,7 @@ def test_waits_grow_and_damage_is_not_waited_for(monkeypatch):
     waits.clear()
     for error in (
         RuntimeError("Corrupted Riegeli/records file"),
+        ValueError("UNKNOWN: Failed to open [os_error_code='40']"),
         FileNotFoundError(2, "none"),
         ValueError("() failed"),
     ):

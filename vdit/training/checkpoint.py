@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import inspect
 import json
@@ -21,7 +22,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vdit.config import TrainConfig, UserError
+from data_pipelines.retry import is_passing, os_error, patiently
+from vdit.config import StorageError, TrainConfig, UserError
 from vdit.safetensors_io import check_tensors
 from vdit.training.checksums import checksums
 from vdit.training.step import TrainState
@@ -30,6 +32,12 @@ from vdit.training.workdir import is_remote
 
 FORMAT = 2
 """Version of what is saved; of 1, which had neither checksums nor a watch, no damage is noticed."""
+
+NEEDED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give permission"),
+}
+"""What must be done about a write that failed for good, by the number of the error."""
 
 
 @dataclasses.dataclass
@@ -100,7 +108,7 @@ class Checkpoints:
           loss: its validation loss, if known; the checkpoint with the lowest is kept.
 
         Raises:
-          UserError: if this or the last one cannot be written.
+          UserError: if this or the last one cannot be written, for want of room or permission; else StorageError.
         """
         if position.step in self._manager.all_steps():
             return
@@ -117,6 +125,7 @@ class Checkpoints:
 
         Raises:
           UserError: if it is missing, damaged, of another format, or lacks anything of the state.
+          StorageError: if it cannot be read just now.
         """
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _named(like))
         where = self.path / str(step)
@@ -126,30 +135,32 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore())
         restore_output = _only_one_error()
         try:
-            read = self._manager.restore(step, args=args)
+            read = self._read(step, args)
             position, sums = _position(read["position"], where)
             leaves = {name: read["state"][name] for name in _named(like)}
             _verify(leaves, sums)
         except Exception as error:  # Orbax raises bare Exceptions too
             if isinstance(error, UserError):
                 raise
-            raise UserError(
-                f"checkpoint {where} cannot be restored: it is damaged or of another model ({_reason(error)})"
-            ) from error
+            raise _refusal(where, "restored: it is damaged or of another model", error) from error
         restore_output()
         return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values())), position
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Position] | None:
         """The newest checkpoint that can be restored, telling of newer ones that cannot; None if there are none.
 
+        Several processes could differ in which they can restore, so there it is the newest or none.
+
         Raises:
           UserError: about the newest, if there are some and none can be restored.
+          StorageError: if one cannot be read just now.
         """
         refused: UserError | None = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = self.restore(like, step)
             except UserError as error:
+                _require_alone(error)
                 refused = refused or error
             else:
                 if refused:
@@ -160,19 +171,27 @@ class Checkpoints:
         return None
 
     def newest_position(self, good: Callable[[Position], bool]) -> Position | None:
-        """The newest position among the checkpoints of which `good` holds."""
+        """The newest position among the checkpoints of which `good` holds; damaged ones are passed by.
+
+        Raises:
+          UserError: as `restore_newest`.
+        """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = self._read_position(step)[0]
-            except Exception:  # a damaged one is none of them
+            except Exception as error:  # Orbax raises bare Exceptions too
+                _require_alone(_refusal(self.path / str(step), "read: it is damaged", error))
                 continue
             if good(found):
                 return found
         return None
 
     def _read_position(self, step: int) -> tuple[Position, dict[str, int] | None]:
-        read = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
+        read = self._read(step, ocp.args.Composite(position=ocp.args.JsonRestore()))
         return _position(read["position"], self.path / str(step))
+
+    def _read(self, step: int, args: Any) -> Any:
+        return patiently(lambda: self._manager.restore(step, args=args), self.path / str(step))
 
     def restore_average(self, like: Any, step: int) -> Any:
         """The averaged parameters of one checkpoint in the shapes and shardings of `like`; reads nothing else.
@@ -197,14 +216,14 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax raises bare Exceptions too
-            raise UserError(f"checkpoint {where} cannot be read: it is damaged ({_reason(error)})") from error
+            raise _refusal(where, "read: it is damaged", error) from error
         return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in abstract])
 
     def wait(self) -> None:
         """Waits until what was started is on disk.
 
         Raises:
-          UserError: if it could not be written.
+          UserError: as `save`.
         """
         with self._told(None):
             self._manager.wait_until_finished()
@@ -216,17 +235,19 @@ class Checkpoints:
             yield
             return
         except Exception as error:
-            reason = _reason(error)
+            reason, mend = _reason(error), NEEDED.get(os_error(error) or 0)
+            if str(error).startswith("PERMISSION_DENIED:"):  # of a bucket
+                mend = "give permission"
         for thing in gc.get_objects():  # Orbax's unfinished writes, which would complain at the end of the process
             if inspect.iscoroutine(thing) and "write_fragment" in thing.__qualname__:
                 with contextlib.suppress(Exception):
                     thing.close()
         whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
         kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
-        raise UserError(
-            f"a checkpoint could not be written to {self.path} ({reason}); {kept}; make room, and the same command "
-            "goes on from there"
-        )
+        failed = f"a checkpoint could not be written to {self.path} ({reason}); {kept}"
+        if mend:
+            raise UserError(f"{failed}; {mend}, and the same command goes on from there")
+        raise StorageError(f"{failed}; the same command goes on from there")
 
     def close(self) -> None:
         try:
@@ -239,6 +260,21 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refusal(where: epath.Path, what: str, error: Exception) -> UserError:
+    """Why a checkpoint cannot be read: because of storage, or else of what it holds."""
+    if is_passing(error):
+        return StorageError(f"checkpoint {where} cannot be read ({_reason(error)}); is its storage there?")
+    return UserError(f"checkpoint {where} cannot be {what} ({_reason(error)})")
+
+
+def _require_alone(error: UserError) -> None:
+    """Raises an error after which a process alone may take the checkpoint before, but one of several may not."""
+    if isinstance(error, StorageError):
+        raise error
+    if jax.process_count() > 1:
+        raise UserError(f"{error}; rename the folder, and all processes go on from the one before") from error
 
 
 def _reason(error: BaseException) -> str:
