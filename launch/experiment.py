@@ -8,7 +8,10 @@ is trained once, and one that was stopped goes on from its checkpoint. Experimen
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
+import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +29,8 @@ from vdit.training.identity import run_id
 from vdit.training.workdir import read_json, write_json
 
 COOLDOWN = 0.2
-SPEED_STEPS = 40
+TEXT_ENCODER = "minilm"
+SPEED_STEPS, SPEED_EVERY = 400, 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,35 +61,51 @@ class Runner:
 
     def build_data(self) -> None:
         """Makes the data sets that are not there, in the order in which they are named."""
-        for name, (module, *options) in self.experiment.data.items():
+        for name, command in self.experiment.data.items():
             where = self.data[name]
             told = where.with_suffix(".txt")  # what made it: names are shared by experiments
-            wanted = " ".join([module, *options, self._encoder])
+            wanted = " ".join([*command, self._encoder])
             if (where / "vdit.json").exists():
                 if not told.exists() or told.read_text() != wanted:
                     raise UserError(f"{where} was not made by {wanted}; remove it, or give another --out")
                 continue
             where.parent.mkdir(parents=True, exist_ok=True)
-            more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" else []
-            arguments = [option.format(**{n: str(path) for n, path in self.data.items()}) for option in options]
-            command = [sys.executable, "-m", module, f"--out={where}", *arguments, *more]
-            print("$ python", *command[1:], flush=True)
-            if status := subprocess.run(command).returncode:
-                raise UserError(f"the data set {name} could not be made: {' '.join(command[1:])} ended with {status}")
             told.write_text(wanted)
+            arguments = self.data_command(name)
+            print("$ python", *arguments, flush=True)
+            if status := _run([sys.executable, *arguments]):
+                raise UserError(f"the data set {name} could not be made: {' '.join(arguments)} ended with {status}")
 
-    def plan(self) -> list[Planned]:
-        """All runs, held-out arms last. The data must be there, as lengths follow from its plan."""
-        arms = sorted(self.experiment.arms, key=lambda arm: arm.held_out)
-        return [
-            Planned(arm, seed, self._config(arm, seed)) for arm in arms for seed in arm.seeds or self.experiment.seeds
-        ]
+    def data_command(self, name: str) -> list[str]:
+        """What makes a data set, after `python`."""
+        module, *options = self.experiment.data[name]
+        more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" else []
+        arguments = [option.format(**{n: str(path) for n, path in self.data.items()}) for option in options]
+        return ["-m", module, f"--out={self.data[name]}", *arguments, *more]
 
-    def _config(self, arm: Arm, seed: int) -> Config:
+    def plan(self, measure: bool = True) -> list[Planned]:
+        """All runs, held-out arms last. The data must be there, as lengths follow from its plan.
+
+        Args:
+          measure: the speed of arms that are given seconds; else those whose speed is not known are named and left out.
+        """
+        found = []
+        for arm in sorted(self.experiment.arms, key=lambda arm: arm.held_out):
+            if arm.seconds and not measure and not self._speed(arm).exists():
+                print(f"{arm.name}: {arm.seconds:g} s a run; its steps are unknown until its speed is measured")
+                continue
+            found += [Planned(arm, seed, self._config(arm, seed)) for seed in arm.seeds or self.experiment.seeds]
+        return found
+
+    def _unplanned(self, arm: Arm, seed: int) -> Config:
+        """The config of a run before its steps are known."""
         fields = {**arm.fields, "seed": seed}
         path = str(fields.get("data.path", "{" + next(iter(self.data)) + "}"))
         fields["data.path"] = path.format(**{name: str(folder) for name, folder in self.data.items()})
-        config = build(merged(dict(self.experiment.base), fields), Config)
+        return build(merged(dict(self.experiment.base), fields), Config)
+
+    def _config(self, arm: Arm, seed: int) -> Config:
+        config = self._unplanned(arm, seed)
         steps = scaling_grid.steps_for(arm.budget, config) if arm.budget else self._steps_by_time(arm, config)
         steps = max(2, steps)
         cooldown = max(1, round(COOLDOWN * steps))
@@ -94,20 +114,22 @@ class Runner:
 
     def _steps_by_time(self, arm: Arm, config: Config) -> int:
         """Steps that take arm.seconds, by the speed of a short run that is made once."""
-        path = self.out / "speed" / f"{arm.name}-{run_id(dataclasses.replace(config, seed=0))}.json"
+        path = self._speed(arm)
         if not path.exists():
             from vdit.training.loop import train
             from vdit.training.metrics import read_metrics
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            short = dataclasses.replace(config.train, steps=SPEED_STEPS, log_every=10, evaluate_every=-1)
+            short = dataclasses.replace(config.train, steps=SPEED_STEPS, log_every=SPEED_EVERY, evaluate_every=-1)
             workdir = path.with_suffix("")
             shutil.rmtree(workdir, ignore_errors=True)
             train(dataclasses.replace(config, train=short), workdir)
-            rows = read_metrics(workdir)
-            took = (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])
-            write_json(path, {"seconds_per_step": took})  # type: ignore[arg-type]
+            write_json(path, {"seconds_per_step": _usual_step(read_metrics(workdir))})  # type: ignore[arg-type]
         return round(arm.seconds / read_json(path)["seconds_per_step"])  # type: ignore[arg-type]
+
+    def _speed(self, arm: Arm) -> Path:
+        """Where the speed of an arm is kept."""
+        return self.out / "speed" / f"{arm.name}-{run_id(self._unplanned(arm, 0))}.json"
 
     def workdir(self, planned: Planned) -> Path:
         return self.out / "runs" / planned.id
@@ -126,17 +148,36 @@ class Runner:
             write_json(path, {**result_row(planned.config, result), **account})  # type: ignore[arg-type]
         return read_json(path)  # type: ignore[arg-type]
 
-    def rows(self, runs: list[Planned], docs: Path) -> Iterator[dict[str, Any]]:
-        """Trains and measures one run after another; gives the row of each, and predicts before the first held out."""
-        from launch.experiment_measures import Finished, measured
+    def predict(self, runs: list[Planned], done: list[dict[str, Any]], docs: Path, stop: bool) -> None:
+        """Writes the prediction of the first held-out run, or sees that the one that is there was made for it.
+
+        Raises:
+          UserError: if it has just been written and `stop` says that it is to be committed before going on.
+        """
         from launch.experiment_notes import write_prediction
+
+        held_out = [planned for planned in runs if planned.arm.held_out]
+        begun = any((self.workdir(planned) / "config.json").exists() for planned in held_out)
+        path = docs / f"{self.experiment.name}-prediction.json"
+        if write_prediction(path, done, held_out[0], begun) and stop:
+            raise UserError(f"{path} is written; commit it, then give the same command again")
+
+    def rows(self, runs: list[Planned], docs: Path, stop: bool = False) -> Iterator[dict[str, Any]]:
+        """Trains and measures one run after another; gives the row of each, and predicts before the first held out.
+
+        Args:
+          runs: held-out ones last.
+          docs: folder of the prediction.
+          stop: when the prediction has been written, so that it can be committed before the held-out runs.
+        """
+        from launch.experiment_measures import Finished, measured
         from vdit.scaling.runs import flatten
 
         done: list[dict[str, Any]] = []
         for number, planned in enumerate(runs):
             arm = planned.arm
-            if arm.held_out:
-                write_prediction(docs / f"{self.experiment.name}-prediction.json", done, planned)
+            if arm.held_out and not (number and runs[number - 1].arm.held_out):
+                self.predict(runs, done, docs, stop)
             print(f"run {number + 1} of {len(runs)}: {arm.name}, seed {planned.seed}, {planned.id}", flush=True)
             result = self.train(planned)
             kept = {name: value for name, value in result.items() if name not in ("validation", "loss_interval")}
@@ -148,6 +189,22 @@ class Runner:
                 row |= measured(finished, tuple(self.experiment.measures))
             done.append(row)
             yield row
+
+
+def _run(command: list[str]) -> int:
+    """Status of a command, to which a SIGTERM is passed on, so that it does not go on alone."""
+    with subprocess.Popen(command) as child:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
+        try:
+            return child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _usual_step(rows: list[dict[str, Any]]) -> float:
+    """Seconds of a step: the median over the rows of a log after the first, which compiles."""
+    pairs = zip(rows, rows[1:], strict=False)
+    return statistics.median((b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairs)
 
 
 def text_of_plan(runner: Runner, runs: list[Planned], speed: str) -> str:
@@ -180,22 +237,23 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(build(dict(experiment.base), Config)))
     runner = Runner(experiment, out, values.text_encoder)
     runner.build_data()
-    runs = runner.plan()
-    print(text_of_plan(runner, runs, values.speed), flush=True)
-    if values.dry_run:
-        return
-    docs.mkdir(parents=True, exist_ok=True)
     try:
-        rows = list(runner.rows(runs, docs))
+        runs = runner.plan(measure=not values.dry_run)
+        print(text_of_plan(runner, runs, values.speed), flush=True)
+        if values.dry_run:
+            return
+        docs.mkdir(parents=True, exist_ok=True)
+        rows = list(runner.rows(runs, docs, stop=values.shrink == 1))
     except Preempted as stopped:
         print(f"{stopped}; the same command goes on from there", flush=True)
         sys.exit(PREEMPTED)
     write_csv(docs / f"{experiment.name}.csv", rows)
     floors = runner_floors(runner)
-    command = f"python -m launch.experiment --name={values.name}" + (
-        f" --shrink={values.shrink:g}" if values.shrink > 1 else ""
-    )
-    print(write_page(experiment, rows, floors, runner.data, docs, command))
+    own = ["-m", "launch.experiment", f"--name={values.name}"]
+    own += [f"--shrink={values.shrink:g}"] if values.shrink > 1 else []
+    own += [f"--text_encoder={values.text_encoder}"] if values.text_encoder != TEXT_ENCODER else []
+    commands = [shlex.join(["python", *each]) for each in (own, *map(runner.data_command, experiment.data))]
+    print(write_page(experiment, rows, floors, runner.data, docs, commands))
 
 
 def runner_floors(runner: Runner) -> dict[str, Any]:
@@ -216,5 +274,5 @@ if __name__ == "__main__":
     flags.DEFINE_float("shrink", 1.0, "Make everything so many times smaller, to see that it runs.", lower_bound=1)
     flags.DEFINE_bool("dry_run", False, "Build the data, print the plan, and train nothing.")
     flags.DEFINE_string("speed", "", "runs.csv of earlier runs on such a machine, for the hours of the plan.")
-    flags.DEFINE_string("text_encoder", "minilm", "Encoder of the captions, as of data_pipelines.build.")
+    flags.DEFINE_string("text_encoder", TEXT_ENCODER, "Encoder of the captions, as of data_pipelines.build.")
     run_main(main)

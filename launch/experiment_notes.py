@@ -1,18 +1,21 @@
-"""Parts of single experiments' pages: a prediction made beforehand, the worth of repeats, subjects under a crop."""
+"""Parts of single experiments' pages: a prediction made beforehand, the worth of repeats, crops, how full rows are."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines import pipeline
 from data_pipelines.film import CAPTIONS_FILE
 from data_pipelines.store import Dataset
-from launch import experiment_stats, scaling_grid
-from vdit.config import UserError
+from launch import experiment_spec, experiment_stats, scaling_grid
+from launch.sweeps import merged
+from vdit.config import Config, UserError, build
 from vdit.evaluation.framing import ball_boxes_kept, box_kept
 from vdit.scaling.extrapolate import predict_held_out
 from vdit.scaling.repetition import fit_repetition
@@ -24,25 +27,40 @@ Rows = Sequence[Mapping[str, Any]]
 Data = Mapping[str, Path]
 
 
-def write_prediction(path: Path, done: Rows, planned: Any) -> None:
+def write_prediction(path: Path, done: Rows, planned: Any, begun: bool) -> bool:
     """Writes what the law of the grid says of a held-out run, unless that was written before.
 
     Args:
       path: of the prediction.
       done: rows of the runs before it.
       planned: the held-out run.
+      begun: whether any held-out run has been begun.
+
+    Returns:
+      whether it has just been written.
+
+    Raises:
+      UserError: if a held-out run was begun before there was a prediction, or the prediction is of another run or grid.
     """
-    if path.exists():
-        return
+    if begun and not path.exists():
+        raise UserError(f"held-out runs were begun before {path} was written; remove these runs, or bring it back")
     grid = table([dict(row) for row in done if row["kind"] == "grid"], "the grid")
     config = planned.config
     tokens = scaling_grid.sums_per_step(config).patches * config.train.steps
     shape = config.model.width, config.model.depth
     same = [row["params"] for row in done if (row["width"], row["depth"]) == shape]
     params = same[0] if same else scaling_grid.params(config)
+    if path.exists():
+        said = read_json(path)  # type: ignore[arg-type]
+        wanted = {"flops": planned.arm.budget, "params": params, "tokens": tokens, "rows": len(grid)}
+        for name, value in wanted.items():
+            if not math.isclose(said[name], value, rel_tol=1e-6):
+                raise UserError(f"{path} was written for {name}={said[name]:g}, but the held-out run has {value:g}")
+        return False
     said = predict_held_out(grid, planned.arm.budget, float(params), tokens, planned.arm.name)
     write_json(path, said)  # type: ignore[arg-type]
     print(f"{path}: loss {said['predicted_loss']:.4g} predicted, before the run", flush=True)
+    return True
 
 
 def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
@@ -112,9 +130,31 @@ def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
     return ["What a square crop out of the middle keeps of the data's subjects:", "", *lines]
 
 
+def fill(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+    """How full the rows of each arm are, and how full batches of each bucket's own shape would be."""
+    del rows, docs
+    experiment = experiment_spec.load(name)
+    path = data[next(iter(experiment.data))]
+    dataset = Dataset(path)
+    lines = ["| arm | slots of its rows that are filled | in batches of shapes of their own |", "| --- | --: | --: |"]
+    for arm in experiment.arms:
+        config = build(merged(dict(experiment.base), {**arm.fields, "data.path": str(path)}), Config).data
+        epoch = pipeline.make_plan(dataset, config, dataset.patch, seed=0).epoch(0)
+        own = f"{own_shapes(epoch.tokens, config.buckets):.1%}" if config.buckets else ""
+        lines.append(f"| {arm.name} | {epoch.tokens.sum() / (epoch.rows * config.row_tokens):.1%} | {own} |")
+    return ["Counted over the first epoch of seed 0, captions included:", "", *lines]
+
+
+def own_shapes(tokens_N: np.ndarray, buckets: int) -> float:
+    """Share of slots that is filled when the examples of a bucket of length are padded to its longest, and no more."""
+    split = np.array_split(np.sort(tokens_N), min(buckets, len(tokens_N)))
+    return float(tokens_N.sum() / sum(len(bucket) * bucket[-1] for bucket in split))
+
+
 NOTES: dict[str, tuple[str, Callable[[str, Rows, Data, Path], list[str]]]] = {
     "prediction": ("Predicted before it was run", prediction),
     "repetition": ("The law of repeated data", repetition),
     "boxes": ("Subjects under a square crop", boxes),
+    "fill": ("How full rows are", fill),
 }
 """Heading and maker of each part, by the name that an experiment calls it."""

@@ -14,6 +14,7 @@ from vdit.config import UserError
 from vdit.scaling import plots
 from vdit.scaling.formatting import count
 from vdit.scaling.quality import fit_quality
+from vdit.scaling.runs import Run
 from vdit.training.workdir import environment
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,9 +22,20 @@ CHANGES = ("low", "high")
 
 
 def write_page(
-    experiment: Experiment, rows: Rows, floors: Mapping[str, float], data: Mapping[str, Path], docs: Path, command: str
+    experiment: Experiment,
+    rows: Rows,
+    floors: Mapping[str, float],
+    data: Mapping[str, Path],
+    docs: Path,
+    commands: Sequence[str],
 ) -> Path:
-    """Writes docs/NAME.md and docs/figures/NAME.svg and .png; gives the page."""
+    """Writes docs/NAME.md and docs/figures/NAME.svg and .png; gives the page.
+
+    Args:
+      experiment, rows, data, docs: what was run, a row for each run, data sets by name, folder of the page.
+      floors: measures of true clips.
+      commands: of the experiment, and of each of its data sets.
+    """
     lines = [
         f"# {experiment.title}",
         "",
@@ -38,16 +50,19 @@ def write_page(
     if panels := [panel for figure in experiment.figures if (panel := _panel(figure, rows, floors))]:
         plots.draw(docs / "figures" / experiment.name, panels)
         lines += ["", f"![{experiment.title}](figures/{experiment.name}.svg)", ""]
-        lines += [f"*Bars: {LEVEL:.0%} intervals over seeds. Drawn from `{experiment.name}.csv`.*"]
+        lines += [
+            f"*Bars: {LEVEL:.0%} intervals of the mean over seeds, by Student's t. Drawn from `{experiment.name}.csv`.*"
+        ]
     for note in experiment.notes:
         title, make = NOTES[note]
         lines += ["", f"## {title}", "", *make(experiment.name, rows, data, docs)]
-    lines += ["", "## All arms", "", *_table(experiment, rows)]
+    lines += ["", "## All arms", "", *_table(experiment, rows), ""]
+    lines += [f"*±: half the {LEVEL:.0%} interval of the mean over seeds, by Student's t.*"]
     if floors:
         said = ", ".join(f"`{name}` {value:.3g}" for name, value in floors.items())
         lines += ["", f"The same measures of true clips: {said}."]
     lines += ["", "## What this cannot show", "", *(f"* {line}" for line in _limits(experiment, rows))]
-    lines += ["", "## Made by", "", *_made(experiment, rows, command)]
+    lines += ["", "## Made by", "", *_made(experiment, rows, commands)]
     page = docs / f"{experiment.name}.md"
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return page
@@ -58,17 +73,35 @@ def _findings(experiment: Experiment, rows: Rows) -> list[str]:
     for metric, floor in experiment.laws:
         fitted = [dict(row) for row in rows if row["kind"] != "grid" or metric in row]
         try:
-            law = fit_quality(fitted, metric, floor=float(floor or 0))
+            lines.append(_trend(fitted, metric, float(floor or 0)))
         except UserError as error:
             lines.append(f"No law of `{metric}`: {error}.")
-            continue
-        span = f" (80% interval {law.interval[0]:.3g} to {law.interval[1]:.3g})" if law.interval else ""
-        trend = "shows **no trend** with compute" if law.trend == "flat" else f"**{law.trend}** with compute"
-        lines.append(
-            f"`{metric}` {trend}: exponent {-law.exponent:.3g}{span} over {len(law.flops_B)} budgets, a factor "
-            f"{law.flops_B[-1] / law.flops_B[0]:.3g}. Rank correlation with the loss: {law.loss_correlation:.2f}."
-        )
     return lines or ["Nothing was compared."]
+
+
+def _trend(runs: list[Run], metric: str, floor: float) -> str:
+    """Whether a metric goes with compute: the mean over seeds of the exponents that each seed's own runs give."""
+    law = fit_quality(runs, metric, floor=floor, bootstraps=0)
+    exponents = [-fit_quality(own, metric, floor=floor, bootstraps=0).exponent for own in _by_seed(runs, metric)]
+    found = mean(exponents)
+    verdict = "**falls** with" if found.high < 0 else "**rises** with" if found.low > 0 else "shows **no trend** with"
+    span = f" ({LEVEL:.0%} interval over {found.count} seeds {found.low:.3g} to {found.high:.3g})"
+    return (
+        f"`{metric}` {verdict} compute: exponent {found.value:.3g}{span}, {len(law.flops_B)} budgets, a factor "
+        f"{law.flops_B[-1] / law.flops_B[0]:.3g}. Rank correlation with the loss: {law.loss_correlation:.2f}."
+    )
+
+
+def _by_seed(runs: list[Run], metric: str) -> list[list[Run]]:
+    """The runs of each seed that were measured at all budgets."""
+    having = [run for run in runs if isinstance(run.get(metric), (int, float)) and math.isfinite(run[metric])]
+    budgets = {run.get("budget") for run in having}
+    seeds = sorted({run["seed"] for run in having})
+    split = [[run for run in having if run["seed"] == seed] for seed in seeds]
+    found = [own for own in split if {run.get("budget") for run in own} == budgets]
+    if not found:
+        raise UserError("no seed was measured at all budgets")
+    return found
 
 
 def _metrics(rows: Rows) -> list[str]:
@@ -80,7 +113,10 @@ def _metrics(rows: Rows) -> list[str]:
 
 def _table(experiment: Experiment, rows: Rows) -> list[str]:
     metrics = _metrics(rows)
-    head = ["arm", "seeds", "N", "D", "epochs", "FLOPs", "minutes", *metrics]
+    elsewhere = any(measure.startswith("loss:") for measure in experiment.measures)
+    own_loss = ("loss", "loss_ood") if elsewhere else ()  # not comparable between arms of different data
+    titles = [f"{metric} (own data)" if metric in own_loss else metric for metric in metrics]
+    head = ["arm", "seeds", "N", "D", "epochs", "FLOPs", "minutes", *titles]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " --: |" * (len(head) - 1)]
     for arm in experiment.arms:
         own = [row for row in rows if row["arm"] == arm.name]
@@ -164,14 +200,15 @@ def _limits(experiment: Experiment, rows: Rows) -> list[str]:
     ]
 
 
-def _made(experiment: Experiment, rows: Rows, command: str) -> list[str]:
+def _made(experiment: Experiment, rows: Rows, commands: Sequence[str]) -> list[str]:
     about = environment()
-    minutes = sum(row["seconds"] for row in {row["run"]: row for row in rows}.values()) / 60
+    command, *of_data = commands
+    minutes = sum(row["train_seconds"] for row in {row["run"]: row for row in rows}.values()) / 60
     return [
         f"`{command}` from [configs/experiments/{experiment.name}.py](../../configs/experiments/{experiment.name}.py); "
         f"rows in [{experiment.name}.csv]({experiment.name}.csv). {len({row['run'] for row in rows})} runs, "
-        f"{minutes:.1f} minutes of training with compilation and validation, on {about['cores']} cores "
+        f"{minutes:.1f} minutes in training steps over all restarts, on {about['cores']} cores "
         f"({about['machine']}, jax {about['packages']['jax']}).",
         "",
-        "Data: " + "; ".join(f"`{name}` by `python -m {' '.join(c)}`" for name, c in experiment.data.items()) + ".",
+        "Data: " + "; ".join(f"`{each}`" for each in of_data) + ".",
     ]

@@ -101,6 +101,7 @@ class Launcher:
             self._signals(),
             tqdm(total=total, initial=len(done), unit="run", disable=not sys.stderr.isatty()) as self._bar,
         ):
+            self._try_again()
             self._say(f"{total} runs, {len(done)} finished before; logs in {self._folder.path}/runs/*/logs")
             while self._active or (self._waiting and not self._stopping):
                 self._give_up_branches()
@@ -112,6 +113,14 @@ class Launcher:
             self._say("stopped; the same command goes on from the checkpoints")
         states = [self._folder.state(run.id) for run in self._sweep.runs]
         return sum(state is not None and state.state == "failed" for state in states)
+
+    def _try_again(self) -> None:
+        """Runs that an earlier start gave up or stopped wait anew, so that branches wait for them again."""
+        for _, run in self._waiting:
+            state = self._folder.state(run.id)
+            if state is not None and state.state in ("stopped", "failed"):
+                state.state, state.failures = "waiting", 0
+                self._folder.write_state(run.id, state)
 
     def _give_up_branches(self) -> None:
         """Those whose trunk will not come."""

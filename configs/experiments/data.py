@@ -8,13 +8,13 @@ from launch.experiment_spec import Arm, Experiment, Figure
 
 
 def get_config() -> Experiment:
-    cells = (("S", 1), ("S", 4), ("M", 16))
+    cells = (("XS", 1), ("S", 1), ("S", 4), ("M", 16))  # two sizes at 1x, so that the law can tell N from D
     arms = [
         Arm(
-            f"{fraction:.0%} {times}x",
+            f"{fraction:.0%} {size} {times}x",
             {**common.SIZES[size], "data.fraction": fraction},
             times * common.UNIT,
-            group=f"{fraction:.0%} of the videos",
+            group=f"{fraction:.0%} of the videos" + (", S at 1x" if (size, times) == ("S", 1) else ""),
         )
         for fraction in (0.1, 0.3, 1.0)
         for size, times in cells
@@ -25,7 +25,7 @@ def get_config() -> Experiment:
         claim="Up to about four epochs repeated data is nearly as good as new; later repeats are worth less and less "
         "(Muennighoff et al. 2023, for language).",
         question="At equal compute, what does training on 10% or 30% of the clips cost, and after how many epochs?",
-        data={"fewer": ("data_pipelines.build", "--source=physics", "--limit=1200")},
+        data={"physics": common.PHYSICS},
         base=common.base(),
         arms=arms,
         measures=("loss", "velocity"),
@@ -35,9 +35,11 @@ def get_config() -> Experiment:
             Figure("flops", ("velocity_in",), "velocity error, units/s"),
         ),
         compare=[
-            ("loss", f"{fraction} {times}x", f"100% {times}x") for times in (1, 4, 16) for fraction in ("10%", "30%")
+            ("loss", f"{fraction} {size} {times}x", f"100% {size} {times}x")
+            for size, times in cells
+            for fraction in ("10%", "30%")
         ],
-        floors=("fewer",),
+        floors=("physics",),
         notes=("repetition",),
-        limits=("The largest set is a tenth of that of the other experiments, so that small budgets repeat it too.",),
+        limits=("The tenth and the 30% are the same clips for every seed: no interval covers which clips are drawn.",),
     )

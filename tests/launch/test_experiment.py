@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tiny
 
-from launch import experiment, experiment_notes, experiment_spec, experiment_stats, scaling_grid
+from launch import experiment, experiment_notes, experiment_page, experiment_spec, experiment_stats, scaling_grid
 from launch.experiment import Planned, Runner
 from launch.experiment_measures import MEASURES
 from launch.experiment_notes import NOTES
@@ -74,12 +77,16 @@ def test_from_data_to_page_once(out, monkeypatch):
     rows = rows_of(runner, docs)
     assert len(rows) == 6 and {row["arm"] for row in rows} == {"half", "all"}
     assert all(row["flops"] == pytest.approx(1e9, rel=0.02) and row["loss"] > 0 for row in rows)
-    page = write_page(runner.experiment, rows, {"velocity_in": 0.01}, runner.data, docs, "the command").read_text()
+    page = write_page(
+        runner.experiment, rows, {"velocity_in": 0.01}, runner.data, docs, ["the command", "of data"]
+    ).read_text()
     half, whole = ([row["loss"] for row in rows if row["arm"] == name] for name in ("half", "all"))
     found = experiment_stats.mean(half)
     assert f"{found.value:.4g} ± {found.high - found.value:.2g}" in page
     change = np.exp(np.mean(np.log(np.array(half) / np.array(whole)))) - 1
     assert f"{change:+.1%}" in page and "over 3 seeds" in page and "figures/small.svg" in page
+    assert "`the command`" in page and "Data: `of data`." in page and "0.3 minutes in training steps" in page
+    assert " --out=" + str(out / "data" / "tiny") in " ".join(runner.data_command("tiny"))
     assert (docs / "figures" / "small.png").stat().st_size > 1000
     results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
     again = small(name="other", arms=[Arm("whole", {"data.fraction": 1.0}, 1e9)], compare=[])
@@ -147,27 +154,100 @@ def test_experiments_without_sense_are_refused(changes, message):
         experiment_spec.load("nothing")
 
 
-def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
+def a_grid():
     law = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)
-    grid = [
+    rows = [
         {"kind": "grid", "run": f"{n}-{c}", "flops": c, "params": n, "tokens": c / 6 / n, "width": 4, "depth": 1}
         | {"loss": float(law.loss(n, c / 6 / n)), "budget": c}
         for c in (1e8, 4e8, 1.6e9)
         for n in (1e3, 4e3, 1.6e4)
     ]
+    return law, rows
+
+
+def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
+    law, grid = a_grid()
     runner = Runner(small(arms=[Arm("big", {}, 3e9, held_out=True)], compare=[]), out, "none")
     (planned, *_) = runner.plan()
     path = tmp_path / "x-prediction.json"
-    experiment_notes.write_prediction(path, grid, planned)
+    with pytest.raises(UserError, match="begun before .* was written"):
+        experiment_notes.write_prediction(path, grid, planned, begun=True)
+    assert experiment_notes.write_prediction(path, grid, planned, begun=False)
     said = json.loads(path.read_text())
     assert said["tokens"] > 0 and said["predicted_loss"] == pytest.approx(
         float(law.loss(said["params"], said["tokens"])), rel=0.05
     )
-    experiment_notes.write_prediction(path, grid[:-1], planned)
+    assert not experiment_notes.write_prediction(path, grid, planned, begun=True)
+    with pytest.raises(UserError, match="written for rows=9, but the held-out run has 8"):
+        experiment_notes.write_prediction(path, grid[:-1], planned, begun=False)
+    larger = dataclasses.replace(planned, arm=dataclasses.replace(planned.arm, budget=6e9))
+    with pytest.raises(UserError, match="written for flops=3e"):
+        experiment_notes.write_prediction(path, grid, larger, begun=False)
     assert json.loads(path.read_text()) == said
     rows = [*grid, *({"kind": "heldout", "loss": said["predicted_loss"] * f} for f in (1.01, 1.02, 1.03))]
     text = "\n".join(experiment_notes.prediction("x", rows, {}, tmp_path))
     assert "-1.96%" in text and "before the held-out runs" in text
+
+
+def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path, monkeypatch):
+    trained = []
+
+    def train(config, workdir):
+        trained.append(workdir.name)
+        return fake_train(config, workdir)
+
+    monkeypatch.setattr("vdit.training.loop.train", train)
+    runner = Runner(small(arms=[Arm("big", {}, 3e9, held_out=True)], compare=[], measures=()), tmp_path, "none")
+    runner.data = {"tiny": out / "data" / "tiny"}
+    runs, docs, grid = runner.plan(), tmp_path / "docs", a_grid()[1]
+    docs.mkdir()
+    with pytest.raises(UserError, match="small-prediction.json is written; commit it"):
+        runner.predict(runs, grid, docs, stop=True)
+    assert not trained
+    runner.predict(runs, grid, docs, stop=True)
+    monkeypatch.setattr(runner, "predict", lambda *args: trained.append("predicted"))
+    list(runner.rows(runs, docs))
+    assert trained == ["predicted", *(each.id for each in runs)]
+
+
+def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
+    def rows(*exponents):
+        return [
+            {"kind": "arm", "seed": seed, "budget": c, "flops": c, "loss": c**-0.1, "x": c**exponent}
+            for seed, exponent in enumerate(exponents)
+            for c in (1e8, 4e8, 1.6e9)
+        ]  # fmt: skip
+
+    wanted = dataclasses.replace(small(), compare=(), laws=[("x", "")])
+    (found,) = experiment_page._findings(wanted, rows(-0.2, -0.3, -0.4))
+    assert "**falls** with compute: exponent -0.3 (95% interval over 3 seeds -0.548 to -0.0516)" in found
+    (found,) = experiment_page._findings(wanted, rows(-0.1, -0.3, -0.5))  # all fall, but three seeds do not show it
+    assert "**no trend**" in found
+    (found,) = experiment_page._findings(wanted, rows(0.2, 0.3, 0.4))
+    assert "**rises** with compute" in found
+    (found,) = experiment_page._findings(wanted, [*rows(-0.2, -0.3, -0.4)[:-1]])  # seed 2 lacks a budget
+    assert "over 2 seeds" in found
+
+
+def test_how_full_rows_are(out):
+    lines = experiment_notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)
+    shares = [[float(part[:-1]) for part in line.replace(" ", "").split("|")[2:4] if part] for line in lines[4:]]
+    assert len(shares) == 3 and len(shares[0]) == 1
+    assert all(own >= rows for rows, own in shares[1:]) and shares[1][1] >= shares[2][1]
+    assert experiment_notes.own_shapes(np.array([4, 1, 2, 3]), 1) == 10 / 16
+    assert experiment_notes.own_shapes(np.array([4, 1, 2, 3]), 2) == 10 / 12
+
+
+def test_a_build_that_is_stopped_leaves_no_process(tmp_path):
+    script = tmp_path / "parent.py"
+    child = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
+    script.write_text(f"from launch.experiment import _run; print(_run({child!r}))")
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=tiny.environment())
+    pid = int(parent.stdout.readline())
+    parent.terminate()
+    assert parent.communicate(timeout=30)[0] == f"{-signal.SIGTERM}\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_arms_are_compared_seed_by_seed():
@@ -184,19 +264,23 @@ def test_arms_are_compared_seed_by_seed():
     assert np.isinf(one.high)
 
 
-def test_lengths_by_time_are_measured_once(out, monkeypatch):
+def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
     runner = Runner(small(arms=[Arm("timed", {}, seconds=12.0)], compare=[]), out, "none")
     made = []
 
     def train(config, workdir):
         made.append(config.train.steps)
         workdir.mkdir(parents=True)
-        rows = [{"step": s, "seconds": 5 + 0.1 * s} for s in (10, 20, 40)]
+        rows = [{"step": s, "seconds": 5 + 0.1 * s + 9 * (s > 100)} for s in (50, 100, 150, 200)]  # one hiccup
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     monkeypatch.setattr("vdit.training.loop.train", train)
+    assert runner.plan(measure=False) == [] and not made
+    assert "timed: 12 s a run; its steps are unknown" in capsys.readouterr().out
+    assert "0 runs, 0 finished before" in experiment.text_of_plan(runner, [], "")
     plan = runner.plan()
-    assert [each.config.train.steps for each in plan] == [120] * 3 and made == [40]
+    assert [each.config.train.steps for each in plan] == [120] * 3 and made == [400]
+    assert runner.plan(measure=False) == plan
     assert isinstance(plan[0], Planned) and len({each.id for each in plan}) == 3
 
 
@@ -210,5 +294,5 @@ def test_a_page_needs_no_measure_of_every_arm(tmp_path):
         for seed in (0, 1, 2)
     ]
     wanted = dataclasses.replace(small(), laws=[("kid", "")], figures=(Figure("flops", ("kid",), "KID"),))
-    page = write_page(wanted, rows, {}, {}, tmp_path, "c").read_text()
+    page = write_page(wanted, rows, {}, {}, tmp_path, ["c"]).read_text()
     assert "No law of `kid`: kid is known at one budget only" in page

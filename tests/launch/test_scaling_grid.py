@@ -109,3 +109,8 @@ def test_branches_wait_for_their_trunk_and_fail_with_it(experiment, tmp_path):
     assert folder.without_trunk(runs) == [runs[0]] and folder.hopeless(runs[1])
     folder.write_state(runs[0].id, State())
     assert not folder.hopeless(runs[1])
+    folder.write_state(runs[0].id, State("stopped"))  # by Ctrl-C; with the script gone the trunk can finish
+    (bad.run(runs[0].id) / "script").unlink()
+    with sweeping.stand_in(tmp_path):
+        assert sweeping.launch(sweep, tmp_path / "bad")[1] == 0
+    assert all(bad.finished(run) for run in runs)
