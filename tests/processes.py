@@ -17,11 +17,18 @@ def free_port() -> int:
 
 
 def start(
-    config: Path, workdir: Path, folder: Path, count: int = 2, devices: int = 1, only: int | None = None, **values: str
+    config: Path,
+    workdir: Path,
+    folder: Path,
+    count: int = 2,
+    devices: int = 1,
+    only: int | None = None,
+    flags: tuple[str, ...] = (),
+    **values: str,
 ) -> list[tuple[subprocess.Popen, Path]]:
     """Starts the command in `count` processes (or process `only` of them); gives each with its log."""
     port = values.pop("port", None) or free_port()
-    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}")
+    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}", *flags)
     started = []
     for i in range(count) if only is None else (only,):
         many = {
@@ -36,9 +43,11 @@ def start(
     return started
 
 
-def run_together(config: Path, workdir: Path, folder: Path, count: int = 2, devices: int = 1) -> list[str]:
+def run_together(
+    config: Path, workdir: Path, folder: Path, count: int = 2, devices: int = 1, flags: tuple[str, ...] = ()
+) -> list[str]:
     """Runs the command in several processes at once to its end; gives what each printed."""
-    started = start(config, workdir, folder, count, devices)
+    started = start(config, workdir, folder, count, devices, flags=flags)
     try:
         for process, log in started:
             assert process.wait(SECONDS) == 0, log.read_text()

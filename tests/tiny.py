@@ -25,7 +25,7 @@ from data_pipelines.writer import DatasetWriter
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
-from vdit.training import loop, step, weights_folder
+from vdit.training import check, loop, step, weights_folder
 from vdit.training.metrics import read_metrics
 
 PATCH = Patch(4, 8, 8)
@@ -111,7 +111,7 @@ def two_devices() -> Iterator[None]:
     """Runs use two of the devices only: that is enough, and faster than all eight."""
     mesh = lambda config: make_mesh(config, jax.devices()[:2])  # noqa: E731
     with contextlib.ExitStack() as patches:
-        for module in (loop, weights_folder):
+        for module in (loop, weights_folder, check):
             patches.enter_context(mock.patch.object(module, "make_mesh", mesh))
         patches.enter_context(mock.patch.object(loop, "init_state", _init_state))
         yield

@@ -4,6 +4,9 @@ Exit status: 0 the run is finished and result.json written; 2 a mistake, told in
 and a checkpoint saved; 69 another process of the run is gone or hangs; 74 storage failed. After any end the same
 command goes on from the newest checkpoint.
 
+With --check nothing is trained: the first step is compared with plain paths on the CPU (vdit/training/check.py); status
+1 says that it differs.
+
 Configs are code: a file given to --config is run, so give none that you have not read.
 """
 
@@ -24,6 +27,7 @@ START_SPREAD = 600
 """Seconds before this process's start in which another may have been started and still be of the same attempt."""
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its checkpoints, metrics and config.")
+CHECK = flags.DEFINE_bool("check", False, "Compare the first step with plain paths on the CPU instead of training.")
 
 
 def main(argv: list[str]) -> None:
@@ -43,13 +47,19 @@ def main(argv: list[str]) -> None:
 
     from vdit.scaling.runs import result_row
     from vdit.training.autoencoder import train_autoencoder
-    from vdit.training.exit_status import PREEMPTED
+    from vdit.training.check import check
+    from vdit.training.exit_status import NUMERICS, PREEMPTED
     from vdit.training.loop import train
     from vdit.training.preemption import Preempted
     from vdit.training.workdir import write_json
 
     try:
         with peers.Peers(WORKDIR.value):
+            if CHECK.value:
+                if off := check(config, WORKDIR.value):
+                    print(f"error: {off}", file=sys.stderr)
+                    sys.exit(NUMERICS)
+                return
             result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
     except Preempted as stopped:
         print(f"{WORKDIR.value}: {stopped}", flush=True)

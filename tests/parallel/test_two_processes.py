@@ -1,5 +1,6 @@
 """Two processes over loopback, one device each, give what one process with two devices gives."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tiny
 from processes import run_together
 
+from vdit.config import MeshConfig
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 
@@ -57,3 +59,12 @@ def test_only_the_first_process_writes(runs):
     assert printed[0].count("step 6/6 train") == 1 and printed[0].count(f"{two}: step 6") == 1
     assert "step" not in printed[1]
     assert len(list((two / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.nightly
+def test_the_first_step_of_two_processes_is_checked(tmp_path):
+    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(tiny.tiny_config(), mesh=MeshConfig(1, 2)))
+    printed = run_together(config, tmp_path / "run", tmp_path, flags=("--check",))
+    assert "the step (cpu 1x2x1x1, float32, chunked)" in printed[0] and "OFF" not in printed[0]
+    assert "gradient" not in printed[1]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["processes"]

@@ -125,8 +125,8 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
 
 
 def whole(array: jax.Array) -> np.ndarray:
-    """A global array on this host, gathered from other processes where there are any."""
-    if jax.process_count() > 1:
+    """A global array on this host, gathered from other processes where parts of it are theirs."""
+    if not array.is_fully_addressable:
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -1,5 +1,8 @@
 """Exit statuses of `vdit.train`, which launchers act upon; any other is a failure after which a restart may help."""
 
+NUMERICS = 1
+"""What --check compared differs: this machine or software computes something else than the CPU."""
+
 USER_ERROR = 2
 """A mistake of the user, told in one line: starting it again changes nothing."""
 

@@ -130,14 +130,8 @@ def train(
       UserError: if config, data set and workdir do not go together.
       Preempted: after SIGTERM, once a checkpoint is saved.
     """
-    dataset = open_data(config.data)
     workdir = epath.Path(workdir)
-    meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
-    config = of_weights(config, workdir)
-    if not config.diffusion.mean:
-        mean = pipeline.channel_mean(dataset, config.data.split)
-        config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
-    _check(config, dataset)
+    config, dataset, meta = prepare(config, workdir)
     workdirs.check(workdir, config, meta)
 
     def attempt() -> dict[str, Any]:
@@ -152,6 +146,22 @@ def train(
         return [dataset.index(config.data.split).id[plan.row(row).examples] for row in rows]
 
     return persist(attempt, workdir, config.train, ids)
+
+
+def prepare(config: Config, workdir: epath.Path) -> tuple[Config, Dataset | Mixture, dict[str, Any]]:
+    """(config, data set, its description) of a run: the config with what its data and weights decide.
+
+    Raises:
+      UserError: if config, devices and data set do not go together.
+    """
+    dataset = open_data(config.data)
+    meta = {**dataset.meta, "fps": float(np.median(dataset.index(config.data.split).fps))}
+    config = of_weights(config, workdir)
+    if not config.diffusion.mean:
+        mean = pipeline.channel_mean(dataset, config.data.split)
+        config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
+    _check(config, dataset)
+    return config, dataset, meta
 
 
 def _check(config: Config, dataset: Dataset | Mixture) -> None:
