@@ -4,19 +4,28 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 import time
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import small_model
 import tiny
 from processes import free_port, start
 from sweeping import sweep
 
+from data_pipelines.store import Dataset
 from launch.folder import Folder, State
 from launch.grid import over
 from launch.settings import Local
 from launch.status import statuses
 from vdit.config import UserError
+from vdit.evaluation.reconstruction import reconstruction
+from vdit.evaluation.validation import validate
+from vdit.parallel.mesh import use_mesh
 from vdit.training import peers
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.exit_status import LOST_PEER
@@ -89,6 +98,52 @@ def test_where_all_stand_still_the_one_that_is_waited_for_is_named(tmp_path, wat
             other(tmp_path, beat, theirs)
             time.sleep(0.02)
     assert messages[0].startswith("nothing moved for 1 s: " + named)
+
+
+def test_a_long_evaluation_is_no_standstill(tmp_path, watching):
+    watcher, messages = watching
+    with watcher:
+        other(tmp_path, 3, "finished")  # is not missed
+        peers.doing("evaluating", 7)
+        for _ in range(80):
+            peers.alive()
+            time.sleep(0.02)
+    assert not messages
+
+
+def test_evaluations_say_that_they_go_on(monkeypatch):
+    moves = []
+    monkeypatch.setattr(peers, "_running", mock.Mock(goes_on=lambda: moves.append(1)))
+    batches = [small_model.pack([small_model.clips(first=first)]) for first in (0, 50)]
+    none = np.zeros(batches[0].segments_BL.shape[:1] + batches[0].grid_BN3.shape[1:2], np.float32)
+    with use_mesh(small_model.one_device()):
+        validate(lambda *_: (jnp.asarray(none), jnp.asarray(none)), None, batches, small_model.one_device())
+    assert len(moves) == 2
+    same = mock.Mock(encode=lambda video, chunk: video, decode=lambda latents, chunk: latents)
+    reconstruction(same, Dataset(tiny.dataset()), "val", limit=3)
+    assert len(moves) == 5
+
+
+def test_the_thread_outlives_errors_of_its_storage(tmp_path, watching, monkeypatch, capfd):
+    """A bucket's client raises errors of its own."""
+    watcher, messages = watching
+    write, read, failures = peers.write_json, peers.read_json, []
+
+    def fail_at_first(real):
+        def call(*arguments):
+            if threading.current_thread() is watcher._thread and len(failures) < 6:
+                failures.append(real)
+                raise RuntimeError("503")
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(peers, "write_json", fail_at_first(write))
+    monkeypatch.setattr(peers, "read_json", fail_at_first(read))
+    with watcher:
+        wait(lambda: messages)
+    assert set(failures) == {write, read} and "no sign of life could be written (503)" in capfd.readouterr().err
+    assert "gave no sign of life" in messages[0]
 
 
 def test_one_that_has_finished_is_not_missed(tmp_path, watching):

@@ -14,6 +14,7 @@ from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.models.autoencoder import Autoencoder
+from vdit.training import peers
 
 CHUNK = 8  # latent frames worked on at once
 FRAME_INTERVAL = 4
@@ -49,6 +50,7 @@ def reconstruction(
         for i in range(min(limit or dataset.size(split), dataset.size(split))):
             true_TYXC = np.asarray(dataset.read_clip(split, i).video_TYXC)
             yield autoencoder.decode(autoencoder.encode(true_TYXC, CHUNK), CHUNK), true_TYXC
+            peers.alive()
 
     return compare(pairs(), features)
 

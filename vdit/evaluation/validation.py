@@ -15,6 +15,7 @@ from vdit.diffusion import corruption
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.parallel.mesh import to_global, whole
 from vdit.parallel.rowwise import sum_of_segments
+from vdit.training import peers
 from vdit.training.step import question_loss
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -104,6 +105,7 @@ def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[Packed
         errors.append((sums_GTBN / np.maximum(counts_GBN, 1)[:, None])[:, :, real_BN])
         counts.append(counts_GBN[:, real_BN])
         grids.append(grid_BN3[real_BN])
+        peers.alive()
     return ExampleLosses(
         np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
     )

@@ -39,6 +39,12 @@ def doing(what: str, step: int) -> None:
         _running.moved(what, step)
 
 
+def alive() -> None:
+    """Says that what this process is doing goes on, as after each batch of an evaluation."""
+    if _running:
+        _running.goes_on()
+
+
 def announce(workdir: epath.PathLike, index: int) -> None:
     """Says that process `index` has been started, before it has met the others."""
     folder = epath.Path(workdir) / FOLDER
@@ -72,6 +78,10 @@ class Peers:
     def moved(self, what: str, step: int) -> None:
         """See `doing`."""
         self._mine |= {"doing": what, "step": step}
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        """See `alive`."""
         self._moved = time.monotonic()
 
     def _write(self) -> None:
@@ -82,7 +92,7 @@ class Peers:
         while not self._over.wait(self._every):
             try:
                 self._write()
-            except OSError as error:
+            except Exception as error:  # clients of buckets raise their own
                 print(f"warning: no sign of life could be written ({error})", file=sys.stderr, flush=True)
             peers = {i: _read(self._folder / f"{i}.json") for i in range(self._count) if i != self._index}
             now = time.monotonic()
@@ -153,5 +163,5 @@ def _end(message: str) -> None:
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
         return read_json(path)
-    except (UserError, OSError):
+    except Exception:  # clients of buckets raise their own
         return {}
