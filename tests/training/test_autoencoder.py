@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from unittest import mock
 
 import cli
@@ -126,6 +127,29 @@ def test_resumed_is_uninterrupted(trained, tmp_path):
     assert losses(tmp_path / "run") == losses(trained[0])
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "run/autoencoder" / name).read_bytes() == (trained[0] / "autoencoder" / name).read_bytes()
+
+
+def test_without_evaluation_the_newest_weights_are_left_too(trained, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    assert "validation" not in train(config_of(13, evaluate_every=-1), workdir)
+    weights = [load_file(path / "autoencoder" / "model.safetensors") for path in (trained[0], workdir)]
+    assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_no_process_reads_what_the_first_has_not_left_yet(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(autoencoder, "SCALE_CROPS", 1)
+    monkeypatch.setattr(autoencoder, "save_causal_vae", lambda *_: events.append("saved"))
+    monkeypatch.setattr(autoencoder.multihost_utils, "sync_global_devices", events.append)
+    state = mock.Mock(ema={name: np.zeros(shape, np.float32) for name, shape in causal_vae.shapes(VAE).items()})
+    run = mock.Mock(config=config_of(1), workdir=tmp_path, state=state)
+    crops = Crops(Dataset(tiny.dataset()), "train", VAE, seed=3)
+    for index in (0, 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_count", lambda: 2)
+            patch.setattr(jax, "process_index", lambda index=index: index)
+            autoencoder._export(run, crops)
+    assert events == ["saved", "exported", "exported"]
 
 
 def test_gradients_do_not_depend_on_devices():

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from data_pipelines.components import principal_components
 from data_pipelines.crops import Crops, crop_batches
@@ -84,7 +85,7 @@ def train_autoencoder(
                 return evaluate_autoencoder(run.workdir, dataset, config.data.split)
 
             final = drive(run, placed, step, evaluate, per_step, progress)
-            if jax.process_index() == 0 and not (workdir / EXPORT).is_dir():  # never evaluated
+            if config.train.evaluate_every < 0:
                 _export(run, crops)
         count = sum(int(leaf.size) for leaf in jax.tree.leaves(run.state.params))
         return {**final, "params": count, "params_total": count}
@@ -141,6 +142,8 @@ def _export(run: AutoencoderRun, crops: Crops) -> None:
     flat = np.concatenate(found).reshape(-1, config.channels)
     if jax.process_index() == 0:
         save_causal_vae(Path(run.workdir) / EXPORT, weights, config, flat.mean(0), flat.std(0))
+    if jax.process_count() > 1:  # all may read it now
+        multihost_utils.sync_global_devices("exported")
 
 
 def evaluate_autoencoder(
