@@ -4,7 +4,8 @@
     python -m data_pipelines.derive --of=data/physics --out=data/stills --stills
 
 A square crop is what a pipeline of one fixed size makes: the shorter side is scaled to the size asked for, and what
-stands out over the longer side is cut off equally at both ends. Clips that know where their balls are keep knowing it.
+stands out over the longer side is cut off equally at both ends. Clips that know where their balls and walls are keep
+knowing it.
 A still is the frame in the middle of a clip.
 """
 
@@ -51,6 +52,8 @@ def _square_record(example: dict[str, Any], side: int) -> tuple[np.ndarray, dict
             "positions": moved.reshape(-1).astype(np.float32),
             "pixels_per_unit": np.array(pixels * scale, np.float32),
         }
+        if "wall" in example:  # its left and right edge
+            extra["wall"] = (np.asarray(example["wall"]) - corner[0] / pixels).astype(np.float32)
     return video, extra
 
 

@@ -4,6 +4,8 @@ import pytest
 from data_pipelines.build import BuildArgs, build
 from data_pipelines.clip import Options
 from data_pipelines.derive import derive
+from data_pipelines.physics import COLOURS
+from data_pipelines.physics_variants import WALL
 from data_pipelines.store import Dataset
 from vdit.config import UserError
 from vdit.evaluation.physics import ball_positions, velocity_error
@@ -39,6 +41,20 @@ def test_square_crops_know_where_their_balls_are(physics, tmp_path):
     derive(str(physics.path), str(tmp_path / "square"), side=32)
     assert (tmp_path / "square" / "vdit.json").stat().st_mtime_ns == again
     assert velocity_error(clip["video"], clip).intervals >= 0
+
+
+def test_square_crops_know_where_their_wall_is(tmp_path):
+    build(BuildArgs("physics-hidden", str(tmp_path / "hidden"), Options(limit=4), text_encoder="none"))
+    derive(str(tmp_path / "hidden"), str(tmp_path / "square"), side=32)
+    square, walls = Dataset(tmp_path / "square"), 0
+    for i in range(square.size("ood")):  # always a wall
+        clip = square.example("ood", i)
+        middle = float(np.mean(clip["wall"]) * clip["pixels_per_unit"])
+        if 1 <= middle < 31:
+            nearest = np.abs(clip["video"][0, :, int(middle)].astype(int) - COLOURS[WALL]).max()
+            assert nearest <= 2
+            walls += 1
+    assert walls
 
 
 def test_stills_are_the_middle_frames(physics, tmp_path):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from vdit.config import ATTENTION_BACKENDS, UserError
 from vdit.models.chunked_attention import chunked
-from vdit.models.context_attention import Kernel, exchange_heads, ring, within
+from vdit.models.context_attention import Attend, Kernel, exchange_heads, ring, within
 from vdit.models.gpu_attention import gpu_attention
 from vdit.models.splash_attention import splash
-
-Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def attention(
