@@ -43,7 +43,7 @@ WRITE = flags.DEFINE_bool("write", False, "Write docs/reliability.md from benchm
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
-TIMES = ("seconds", "data_wait", "train_seconds")
+TIMES = ("seconds", "data_wait", "started", "train_seconds")
 
 
 def experiment(root: Path, steps: int, **changes: Any) -> Config:

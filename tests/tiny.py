@@ -155,7 +155,7 @@ def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[s
     run = restored(workdir, config)
     leaves = jax.tree_util.tree_leaves_with_path(run.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    timing = ("seconds", "data_wait")
+    timing = ("seconds", "data_wait", "started")
     rows = [{name: value for name, value in row.items() if name not in timing} for row in read_metrics(workdir)]
     return arrays, dataclasses.asdict(run.position), rows
 

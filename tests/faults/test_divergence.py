@@ -17,10 +17,12 @@ from jax.experimental import multihost_utils
 
 from data_pipelines import pipeline
 from data_pipelines.store import Dataset
+from vdit.config import StageConfig
 from vdit.parallel.mesh import to_global, use_mesh
 from vdit.training import divergence, loop, watch
 from vdit.training.checkpoint import Position, checkpoint_steps
 from vdit.training.clipping import adaptive_clip
+from vdit.training.drive import drive
 from vdit.training.metrics import read_metrics
 from vdit.training.optimizer import make_optimizer
 from vdit.training.step import TrainState, make_train_step
@@ -193,6 +195,26 @@ def test_the_first_process_writes_once_all_have_read_and_alone_asks_for_examples
     if index == 0:
         (entry,) = read_json(written)
         assert [bad["rows"] for bad in entry["bad"]] == [{"10": [110], "11": [111]}, {"12": [112], "13": [113]}]
+
+
+@pytest.mark.parametrize(
+    ("next_row", "skipped", "begins", "forgets"),
+    [
+        (20, [[8, 20]], 12, True),
+        (20, [[8, 20]], 20, True),
+        (20, [[8, 20]], 8, False),  # was forgotten with the step before
+        (24, [[8, 12], [12, 24]], 10, True),
+        (24, [[8, 20]], 12, False),  # two steps since then, with the new data
+        (24, [], 24, False),
+    ],
+)
+def test_a_stage_whose_beginning_is_passed_over_is_judged_anew(tmp_path, next_row, skipped, begins, forgets):
+    stages = (StageConfig(), StageConfig(step=begins // 2))
+    config = tiny.change(CONFIG, data={"stages": stages}, train={"steps": 6, "evaluate_every": -1})
+    position = Position(6, next_row, skipped=skipped, watch=Watch(seen=60, mean=1.0, variance=0.1))
+    run = mock.Mock(config=config, workdir=epath.Path(tmp_path), position=position, training_flops=0.0)
+    drive(run, iter([]), mock.Mock(), mock.Mock(), rows_per_step=2)  # no step is left to take
+    assert position.watch == (Watch() if forgets else Watch(seen=60, mean=1.0, variance=0.1))
 
 
 def test_high_losses_send_it_back_too(tmp_path, monkeypatch):

@@ -36,3 +36,13 @@ def test_time_is_counted_over_restarts_and_without_validation():
     assert training_seconds(rows) == 26
     assert time_account(rows)["tflops"] == pytest.approx((2 + 1) / (10 + 2))
     assert time_account([]) == {"train_seconds": 0, "accelerator_hours": 0}
+
+
+def test_restarts_are_told_by_when_they_began():
+    """The second process was slower to its first step than the first one was in all that was kept of it."""
+    rows = [{"seconds": 10.0, "flops": 1e12, "started": 100.0}, {"seconds": 20.0, "flops": 3e12, "started": 100.0}]
+    rows += [{"seconds": 25.0, "flops": 4e12, "started": 500.0}, {"seconds": 27.0, "flops": 6e12, "started": 500.0}]
+    assert training_seconds(rows) == 20 + 27
+    assert time_account(rows)["tflops"] == pytest.approx((2 + 2) / (10 + 2))
+    mixed = [{key: row[key] for key in ("seconds", "flops")} for row in rows[:2]] + rows[2:]  # begun by an old version
+    assert training_seconds(mixed) == 20 + 27

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import time
 from unittest import mock
 
 import numpy as np
@@ -52,6 +53,7 @@ def test_metrics_say_rate_speed_and_validation():
     rows = train_rows(workdir)
     rates = [row["rate"] / config.optimizer.learning_rate for row in rows[:4]]
     np.testing.assert_allclose(rates, [1 / 3, 2 / 3, 1, 1])
+    assert len({row["started"] for row in rows}) == 1 and 0 <= time.time() - rows[0]["started"] < 86400
     assert all(a["seconds"] <= b["seconds"] and 0 <= b["data_wait"] <= 1 for a, b in itertools.pairwise(rows))
     assert all(row["grad_norm"] > 0 for row in rows)
     last = read_metrics(workdir)[-1]["validation"]
@@ -79,7 +81,7 @@ def test_a_branch_starts_from_the_trunk(tmp_path):
     stem, rows = train_rows(workdir), train_rows(tmp_path / "branch")
     assert [row["step"] for row in rows] == [5, 6]
     # The first step has the trunk's state, data and noise; its rate is the first of the cool-down, which is whole.
-    timing = ("seconds", "data_wait")
+    timing = ("seconds", "data_wait", "started")
     assert all(rows[0][key] == stem[4][key] for key in rows[0] if key not in timing)
     assert rows[1]["rate"] == stem[5]["rate"] / 2
     assert rows[1]["flops"] == stem[5]["flops"]

@@ -8,10 +8,10 @@ import cli
 import pytest
 import tiny
 
-from vdit.training import metrics
-from vdit.training.checkpoint import checkpoint_steps
+from vdit.training import divergence, metrics
+from vdit.training.checkpoint import Position, checkpoint_steps
 from vdit.training.exit_status import PREEMPTED
-from vdit.training.preemption import Preempted
+from vdit.training.preemption import Preempted, notice
 from vdit.training.workdir import read_json
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
@@ -39,6 +39,23 @@ def test_sigterm_saves_a_checkpoint_between_those_planned_and_the_run_goes_on(tm
     tiny.train(CONFIG, tmp_path)
     tiny.assert_same_result(tmp_path, undisturbed(), CONFIG)
     assert read_json(tmp_path / "heartbeat.json")["state"] == "finished"
+
+
+def test_sigterm_in_the_step_that_diverges_stops_the_next_attempt(tmp_path, monkeypatch):
+    before, attempts = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(divergence, "_go_back", lambda *_: None)
+
+    def attempt():
+        with notice() as stop:
+            attempts.append(stop.reached(1))
+            if len(attempts) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise divergence.Diverged(Position(), Position())
+
+    divergence.persist(attempt, tmp_path, CONFIG.train, lambda rows: [])
+    assert attempts == [False, True] and signal.getsignal(signal.SIGTERM) == before
+    with notice() as stop:
+        assert not stop.reached(1)
 
 
 def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from vdit.config import TrainConfig, UserError
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
+from vdit.training.preemption import notice
 from vdit.training.workdir import read_json, write_json
 
 NAME = "passed_over.json"
@@ -46,6 +47,14 @@ def go_past(workdir: epath.Path, position: Position) -> None:
             position.skipped.append([first, end])
 
 
+def passed_over_from(position: Position) -> int:
+    """The first of the rows passed over just before a position; its next row if none were."""
+    first = position.next_row
+    for begin, end in reversed(position.skipped):
+        first = begin if end == first else first
+    return first
+
+
 def persist(attempt: Callable[[], Result], workdir: epath.Path, config: TrainConfig, ids: Ids) -> Result:
     """Calls `attempt` until it does not diverge, each time past the rows that led there.
 
@@ -57,12 +66,13 @@ def persist(attempt: Callable[[], Result], workdir: epath.Path, config: TrainCon
     Raises:
       UserError: if it diverges `ATTEMPTS` times from the same checkpoint.
     """
-    while True:
-        try:
-            return attempt()
-        except Diverged as error:
-            position, start = error.position, error.start
-        _go_back(workdir, config, position, start, ids)
+    with notice():  # so that what asks to stop in one attempt stops the next
+        while True:
+            try:
+                return attempt()
+            except Diverged as error:
+                position, start = error.position, error.start
+            _go_back(workdir, config, position, start, ids)
 
 
 def _go_back(workdir: epath.Path, config: TrainConfig, position: Position, start: Position, ids: Ids) -> None:

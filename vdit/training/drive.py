@@ -19,7 +19,7 @@ from data_pipelines.ahead import Ahead
 from vdit.config import Config
 from vdit.training import peers
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
-from vdit.training.divergence import Diverged
+from vdit.training.divergence import Diverged, passed_over_from
 from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
 from vdit.training.optimizer import learning_rate
@@ -103,9 +103,17 @@ def _drive(
     )
     final: dict[str, Any] = {}
 
+    def border_in(first: int, end: int) -> bool:
+        """Whether a stage of the data begins in these rows."""
+        return any(first < stage.step * rows_per_step <= end for stage in config.data.stages)
+
+    if border_in(passed_over_from(start), start.next_row):
+        run.position.watch.forget()
+
     def record(values: dict[str, Any]) -> None:
         counts = {name: getattr(run.position, name) for name in ("patches", "text", "examples")}
         values = {"step": run.position.step, **values, **counts, "flops": run.training_flops, **clock.report()}
+        values["started"] = clock.started
         if writer:
             writer.write(values)
         if progress:
@@ -137,7 +145,7 @@ def _drive(
         if bad and writer:
             say = f"warning: step {position.step} of {run.workdir}, rows {row} to {position.next_row}, has loss"
             bar.write(f"{say} {values['loss']:.4g} and gradient norm {values['grad_norm']:.4g}", file=sys.stderr)
-        if any(row < stage.step * rows_per_step <= position.next_row for stage in config.data.stages):
+        if border_in(row, position.next_row):
             position.watch.forget()
         if bad or position.step % config.train.log_every == 0 or position.step == steps:
             record({**values, "skipped_updates": position.watch.skipped_updates, "rate": rate})
@@ -213,6 +221,7 @@ class _Clock:
     """Seconds spent in training, and the share of them spent waiting for batches that were not there."""
 
     def __init__(self, batches: Ahead[Any]) -> None:
+        self.started = round(time.time(), 3)
         self._start, self._batches = time.perf_counter(), batches
         self._steps = 0
 

@@ -41,14 +41,25 @@ class Notice:
         self._asked.set()
 
 
+_open: Notice | None = None
+
+
 @contextlib.contextmanager
 def notice() -> Iterator[Notice]:
-    """Listens for SIGTERM; with several processes JAX does so itself, from jax.distributed.initialize on."""
-    found = Notice()
+    """Listens for SIGTERM; with several processes JAX does so itself, from jax.distributed.initialize on.
+
+    Within another one it is that one, which may have been asked already.
+    """
+    global _open
+    if _open:
+        yield _open
+        return
+    found = _open = Notice()
     listen = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, found.note) if listen else None
     try:
         yield found
     finally:
+        _open = None
         if listen:
             signal.signal(signal.SIGTERM, before)
