@@ -52,26 +52,13 @@ def _law(page: Page) -> str:
     ]
     a = float(fit.law.exponent(fit.cost))
     rows.append(["<i>a</i>", f"{a:.3f}", formatting.span(fit.interval("a")), "N<sub>opt</sub> grows as C<sup>a</sup>"])
-    second = page.found.isoflop.params if page.found.isoflop else None
-    if second:
-        rows.append(
-            [
-                "<i>a</i>, parabolas",
-                f"{second.exponent:.3f}",
-                formatting.span(second.interval),
-                "the same from the minima of the parabolas",
-            ]
-        )
-    first = page.found.envelope.params if page.found.envelope else None
-    if first:
-        rows.append(
-            [
-                "<i>a</i>, envelope",
-                f"{first.exponent:.3f}",
-                formatting.span(first.interval),
-                "the same from the lowest loss over all sizes at each amount of compute",
-            ]
-        )
+    for approach, found, words in (
+        ("parabolas", page.found.isoflop, "the same from the minima of the parabolas"),
+        ("envelope", page.found.envelope, "the same from the lowest loss over all sizes at each amount of compute"),
+    ):
+        if found and found.params:
+            exponent, interval = found.params.exponent, found.params.interval
+            rows.append([f"<i>a</i>, {approach}", f"{exponent:.3f}", formatting.span(interval), words])
     if fit.cost.exponent != 1:
         other = float(fit.law.exponent(Cost()))
         rows.append(["<i>a</i>, were C = 6ND", f"{other:.3f}", "", "the same law, if FLOPs were 6 N D"])
