@@ -13,13 +13,14 @@ import numpy as np
 from data_pipelines import pipeline
 from data_pipelines.film import CAPTIONS_FILE
 from data_pipelines.store import Dataset
-from launch import experiment_spec, experiment_stats, scaling_grid
+from launch import experiment_spec, scaling_grid
 from launch.sweeps import merged
 from vdit.config import Config, UserError, build
 from vdit.evaluation.framing import ball_boxes_kept, box_kept
 from vdit.scaling.extrapolate import predict_held_out
 from vdit.scaling.repetition import fit_repetition
 from vdit.scaling.runs import table
+from vdit.scaling.seeds import mean
 from vdit.training.workdir import read_json, write_json
 
 FILM_ASPECT = 1280 / 720
@@ -67,7 +68,7 @@ def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
     """Predicted and measured loss of the held-out arm, beside the last value carried forward."""
     del data
     said = read_json(docs / f"{name}-prediction.json")  # type: ignore[arg-type]
-    found = experiment_stats.mean([row["loss"] for row in rows if row["kind"] == "heldout"])
+    found = mean([row["loss"] for row in rows if row["kind"] == "heldout"])
     low, high = said["interval"] or (float("nan"), float("nan"))
     covered = "holds" if low <= found.value <= high else "does **not** hold"
     return [

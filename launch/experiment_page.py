@@ -9,12 +9,13 @@ from typing import Any
 
 from launch.experiment_notes import NOTES
 from launch.experiment_spec import Experiment, Figure
-from launch.experiment_stats import LEVEL, Mean, compare, mean, of_arm
+from launch.experiment_stats import compare, of_arm
 from vdit.config import UserError
 from vdit.scaling import plots
 from vdit.scaling.formatting import count
 from vdit.scaling.quality import fit_quality
 from vdit.scaling.runs import Run
+from vdit.scaling.seeds import LEVEL, Mean, mean
 from vdit.training.workdir import environment
 
 Rows = Sequence[Mapping[str, Any]]
@@ -80,28 +81,17 @@ def _findings(experiment: Experiment, rows: Rows) -> list[str]:
 
 
 def _trend(runs: list[Run], metric: str, floor: float) -> str:
-    """Whether a metric goes with compute: the mean over seeds of the exponents that each seed's own runs give."""
+    """Whether a metric goes with compute, by the exponents that each seed's own runs give."""
     law = fit_quality(runs, metric, floor=floor, bootstraps=0)
-    exponents = [-fit_quality(own, metric, floor=floor, bootstraps=0).exponent for own in _by_seed(runs, metric)]
-    found = mean(exponents)
-    verdict = "**falls** with" if found.high < 0 else "**rises** with" if found.low > 0 else "shows **no trend** with"
-    span = f" ({LEVEL:.0%} interval over {found.count} seeds {found.low:.3g} to {found.high:.3g})"
+    if law.over_seeds is None:
+        raise UserError("fewer than two seeds were measured at all budgets")
+    verdict = "shows **no trend**" if law.trend == "flat" else f"**{law.trend}**"
+    found = law.over_seeds
+    span = f" ({LEVEL:.0%} interval over {found.count} seeds {-found.high:.3g} to {-found.low:.3g})"
     return (
-        f"`{metric}` {verdict} compute: exponent {found.value:.3g}{span}, {len(law.flops_B)} budgets, a factor "
+        f"`{metric}` {verdict} with compute: exponent {-found.value:.3g}{span}, {len(law.flops_B)} budgets, a factor "
         f"{law.flops_B[-1] / law.flops_B[0]:.3g}. Rank correlation with the loss: {law.loss_correlation:.2f}."
     )
-
-
-def _by_seed(runs: list[Run], metric: str) -> list[list[Run]]:
-    """The runs of each seed that were measured at all budgets."""
-    having = [run for run in runs if isinstance(run.get(metric), (int, float)) and math.isfinite(run[metric])]
-    budgets = {run.get("budget") for run in having}
-    seeds = sorted({run["seed"] for run in having})
-    split = [[run for run in having if run["seed"] == seed] for seed in seeds]
-    found = [own for own in split if {run.get("budget") for run in own} == budgets]
-    if not found:
-        raise UserError("no seed was measured at all budgets")
-    return found
 
 
 def _metrics(rows: Rows) -> list[str]:

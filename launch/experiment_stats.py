@@ -8,29 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
-LEVEL = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class Mean:
-    """A mean over seeds and its 95% interval by Student's t; infinite ends with one seed."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-
-def mean(values: Sequence[float]) -> Mean:
-    """Of at least one value."""
-    x = np.asarray(values, np.float64)
-    centre = float(x.mean())
-    if len(x) < 2:
-        return Mean(centre, -math.inf, math.inf, len(x))
-    reach = float(student.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Mean(centre, centre - reach, centre + reach, len(x))
+from vdit.scaling.seeds import LEVEL, Mean, mean
 
 
 def of_arm(rows: Sequence[Mapping[str, Any]], arm: str, metric: str) -> dict[int, float]:

@@ -21,6 +21,7 @@ from launch.experiment_spec import Arm, Experiment, Figure
 from vdit.config import Config, UserError, build, to_dict
 from vdit.scaling.laws import Law
 from vdit.scaling.runs import read_csv
+from vdit.scaling.seeds import mean
 
 
 def small(**changes) -> Experiment:
@@ -81,7 +82,7 @@ def test_from_data_to_page_once(out, monkeypatch):
         runner.experiment, rows, {"velocity_in": 0.01}, runner.data, docs, ["the command", "of data"]
     ).read_text()
     half, whole = ([row["loss"] for row in rows if row["arm"] == name] for name in ("half", "all"))
-    found = experiment_stats.mean(half)
+    found = mean(half)
     assert f"{found.value:.4g} ± {found.high - found.value:.2g}" in page
     change = np.exp(np.mean(np.log(np.array(half) / np.array(whole)))) - 1
     assert f"{change:+.1%}" in page and "over 3 seeds" in page and "figures/small.svg" in page
@@ -227,6 +228,8 @@ def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
     assert "**rises** with compute" in found
     (found,) = experiment_page._findings(wanted, [*rows(-0.2, -0.3, -0.4)[:-1]])  # seed 2 lacks a budget
     assert "over 2 seeds" in found
+    (found,) = experiment_page._findings(wanted, rows(-0.2))
+    assert "fewer than two seeds" in found
 
 
 def test_how_full_rows_are(out):
@@ -260,7 +263,7 @@ def test_arms_are_compared_seed_by_seed():
     assert not found.ratio and found.verdict == "no difference shown" and found.change.low < 0 < found.change.high
     assert experiment_stats.compare(rows, "y", "a", "b") is None
     assert "shows nothing" in experiment_stats.compare(rows[::3], "x", "a", "b").words()
-    one = experiment_stats.mean([1.0])
+    one = mean([1.0])
     assert np.isinf(one.high)
 
 

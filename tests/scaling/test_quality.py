@@ -31,6 +31,20 @@ def test_flat_and_rising_metrics_are_told_apart():
     assert rising.trend == "rises" and rising.exponent == pytest.approx(-0.3, abs=0.02)
 
 
+def test_three_seeds_that_agree_by_chance_show_no_trend():
+    """Resampled, three seeds tell a trend of pure noise in a third of all cases; by Student's t in a twentieth."""
+    told = 0
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        noise = [
+            {"flops": c, "seed": seed, "width": 32, "loss": 1 / c, "error": float(np.exp(rng.normal(0, 0.1)))}
+            for c in (1e12, 4e12, 1.6e13)
+            for seed in range(3)
+        ]  # fmt: skip
+        told += fit_quality(noise, "error", bootstraps=0).trend != "flat"
+    assert told <= 20
+
+
 def test_intervals_over_clips_widen_the_interval():
     spans = []
     for width in (0.0, 0.5):

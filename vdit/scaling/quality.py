@@ -15,6 +15,8 @@ import numpy as np
 from vdit.config import UserError
 from vdit.scaling.laws import LEVEL, Interval, central
 from vdit.scaling.runs import Run
+from vdit.scaling.seeds import LEVEL as TREND_LEVEL
+from vdit.scaling.seeds import Mean, mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Quality:
       flops_B, values_B: budgets and the metric of the runs that stand for them, seeds averaged.
       low_B, high_B: their interval over clips where runs have columns METRIC_low and METRIC_high, else nan.
       factor, exponent: k and g; a metric that rises with compute has g < 0.
-      interval: of g.
+      interval: of g, from resamples.
+      over_seeds: g of each seed's own runs, if at least two seeds have the metric at every budget.
       resamples: (k, g) of every bootstrap resample.
       loss_correlation: Spearman's correlation of metric and loss over all runs: whether the loss ranks models as this
         quality does.
@@ -41,15 +44,26 @@ class Quality:
     factor: float
     exponent: float
     interval: Interval | None
+    over_seeds: Mean | None
     resamples: np.ndarray
     loss_correlation: float
 
     @property
+    def judged_by(self) -> Interval | None:
+        """The 95% interval of g that decides on a trend: Student's t over seeds, or with one seed that of resamples.
+
+        Resamples of a few seeds are too narrow to decide anything: of three, every ninth draws one seed only.
+        """
+        if self.over_seeds is not None:
+            return self.over_seeds.low, self.over_seeds.high
+        return central(self.resamples[:, 1], TREND_LEVEL)
+
+    @property
     def trend(self) -> str:
-        """What the interval of the exponent says: "falls", "rises" or "flat" (no trend is shown)."""
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+        """What that interval says: "falls", "rises" or "flat" (no trend is shown)."""
+        if self.judged_by is None or self.judged_by[0] <= 0 <= self.judged_by[1]:
             return "flat"
-        return "falls" if self.interval[0] > 0 else "rises"
+        return "falls" if self.judged_by[0] > 0 else "rises"
 
     def __call__(self, flops: Any) -> Any:
         """The law's value at C."""
@@ -69,6 +83,7 @@ class Quality:
             "exponent": self.exponent,
             "interval": self.interval,
             "trend": self.trend,
+            "trend_interval": self.judged_by,
             "loss_correlation": self.loss_correlation,
             "budgets": [
                 {"flops": float(c), "value": float(y)} for c, y in zip(self.flops_B, self.values_B, strict=True)
@@ -113,7 +128,7 @@ def fit_quality(
     known = np.array([_bounds(group, metric) for group in groups]).T
     return Quality(
         metric, floor, c, y, known[0], known[1], float(np.exp(level)), float(-slope),
-        central(resamples[:, 1]), resamples, _spearman(having, metric),
+        central(resamples[:, 1]), _over_seeds(having, metric, floor), resamples, _spearman(having, metric),
     )  # fmt: skip
 
 
@@ -122,9 +137,27 @@ def _representatives(runs: Sequence[Run]) -> list[list[Run]]:
     by_budget: dict[float, dict[Any, list[Run]]] = {}
     for run in runs:
         size = (run.get("width"), run.get("depth"), run.get("params"))
-        by_budget.setdefault(float(run.get("budget") or run["flops"]), {}).setdefault(size, []).append(run)
+        by_budget.setdefault(_budget(run), {}).setdefault(size, []).append(run)
     best = (min(sizes.values(), key=lambda group: np.mean([r["loss"] for r in group])) for sizes in by_budget.values())
     return sorted(best, key=lambda group: group[0]["flops"])
+
+
+def _budget(run: Run) -> float:
+    return float(run.get("budget") or run["flops"])
+
+
+def _over_seeds(runs: Sequence[Run], metric: str, floor: float) -> Mean | None:
+    """Mean and interval of g over the seeds whose runs are at all budgets; None with fewer than two of them."""
+    budgets = {_budget(run) for run in runs}
+    found = []
+    for seed in sorted({run["seed"] for run in runs if run.get("seed") is not None}):
+        own = [run for run in runs if run.get("seed") == seed]
+        if {_budget(run) for run in own} == budgets:
+            groups = _representatives(own)
+            flops = [np.mean([np.log(run["flops"]) for run in group]) for group in groups]
+            values = [np.mean([run[metric] for run in group]) - floor for group in groups]
+            found.append(-float(np.polyfit(flops, np.log(values), 1)[0]))
+    return mean(found) if len(found) > 1 else None
 
 
 def _spread(run: Run, metric: str) -> float:
@@ -176,6 +209,6 @@ def words(found: dict[str, Any], span: Any) -> str:
     verdict = "no trend shown" if found["trend"] == "flat" else f"{found['trend']} with compute"
     return (
         f"{found['metric']} = {found['floor']:g} + {found['factor']:.3g} C^-g:  g = {found['exponent']:.3f}"
-        f"{span(found['interval'])} ({LEVEL:.0%}), {verdict}; rank correlation with the loss"
-        f" {found['loss_correlation']:.2f}"
+        f"{span(found['interval'])} ({LEVEL:.0%}), {verdict}{span(found['trend_interval'])} ({TREND_LEVEL:.0%}); "
+        f"rank correlation with the loss {found['loss_correlation']:.2f}"
     )
