@@ -50,7 +50,13 @@ class Finished:
         return generator_of(self.run)
 
     def dataset(self, name: str) -> Dataset:
-        return Dataset(self.data[name or next(iter(self.data))])
+        return _opened(self.data[name or next(iter(self.data))])
+
+
+@functools.cache
+def _opened(path: Path) -> Dataset:
+    """One object for each data set, so that what is known of its clips is kept from run to run."""
+    return Dataset(path)
 
 
 def measured(finished: Finished, names: tuple[str, ...]) -> Metrics:

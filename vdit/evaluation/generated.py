@@ -6,6 +6,7 @@ the clip's id. Pixels are compared as generated, before any codec.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,6 +91,9 @@ def _share(values_E: np.ndarray) -> dict[str, Any]:
     return {"value": mean.mean, "interval": list(mean.interval)}
 
 
+OfVideos = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
 class Features(NamedTuple):
     """What clips are compared by.
 
@@ -101,13 +105,14 @@ class Features(NamedTuple):
     """
 
     name: str
-    of: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    of: OfVideos
     kernel: str = "kernel"
     frechet: str = "frechet"
     frame_interval: int = FRAME_INTERVAL
 
 
-def of_frames(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+@functools.cache
+def of_frames(function: Callable[[np.ndarray], np.ndarray]) -> OfVideos:
     """Features of videos from a function of frames_NYXC."""
     return lambda videos: clip_features(videos, FRAME_INTERVAL, function)
 
@@ -147,15 +152,19 @@ def distances_of(
     others = [i for i in range(size) if i not in set(numbers)][: len(numbers)]
     if len(others) < len(numbers):
         raise ValueError(f"distances of {len(numbers)} clips need {2 * len(numbers)} of split {split}, it has {size}")
-    true, wanted = ([dataset.example(split, i)["video"] for i in chosen] for chosen in (numbers, others))
-    of_wanted = features.of(wanted)
+    of_true, of_wanted = (_of_true(features.of, dataset, split, tuple(chosen)) for chosen in (numbers, others))
     names = {"kernel": features.kernel, "frechet": features.frechet}
     out: dict[str, Any] = {"features": features.name}
-    for kind, clips in (("generated", videos), ("floor", true)):
-        found = distances(features.of(clips), of_wanted)
-        out[kind] = {names[name]: value for name, value in found.items()}
+    for kind, found in (("generated", features.of(videos)), ("floor", of_true)):
+        out[kind] = {names[name]: value for name, value in distances(found, of_wanted).items()}
     own = protocol(dataset, split, len(numbers), TEXT)
     return {**out, "protocol": own | {"frame_interval": features.frame_interval}}
+
+
+@functools.lru_cache(maxsize=8)
+def _of_true(of: OfVideos, dataset: Dataset, split: str, numbers: tuple[int, ...]) -> list[np.ndarray]:
+    """Features of true clips; kept, as one model after another is compared with the same."""
+    return of([dataset.example(split, i)["video"] for i in numbers])
 
 
 def likeness_of(
