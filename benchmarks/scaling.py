@@ -24,10 +24,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from absl import flags
 from ml_collections import ConfigDict
 
-from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.config import ATTENTION_BLOCKS, Config, UserError, build, no_arguments, run_main
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import fingerprint
-from vdit.planning.estimate import BLOCKS, EXPECTED_EFFICIENCY, Assumptions
+from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
 from vdit.planning.result import plan
 from vdit.planning.rows import rows_of
 from vdit.scaling import flops
@@ -160,7 +160,7 @@ def _attention_work() -> list[str]:
         cells = [size, ", ".join(config.plan.clips), f"{tokens.sum() / len(rows) / config.data.row_tokens:.1%}"]
         for block in (128, 256, 512):
             area = sum(flops.attention_area(row, block, block) for row in rows.lengths)
-            mark = "**" if block == (config.model.attention_block or BLOCKS["splash"]) else ""
+            mark = "**" if block == (config.model.attention_block or ATTENTION_BLOCKS["splash"]) else ""
             cells.append(f"{mark}{area / ideal:.3f}{mark}")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from vdit.config import ATTENTION_BACKENDS, UserError
+from vdit.config import ATTENTION_BACKENDS, ATTENTION_BLOCKS, UserError
 from vdit.models.chunked_attention import chunked
 from vdit.models.context_attention import Attend, Kernel, exchange_heads, ring, within
 from vdit.models.gpu_attention import gpu_attention
@@ -64,9 +64,8 @@ def attention(
 
 def kernel_of(backend: str, block: int) -> Kernel | None:
     """The kernel of a backend; None for one that has none."""
-    if backend == "chunked":
-        return chunked(block or 64)
-    return splash(block or 512) if backend == "splash" else None
+    kernels = {"chunked": chunked, "splash": splash}
+    return kernels[backend](block or ATTENTION_BLOCKS[backend]) if backend in kernels else None
 
 
 def _rows(backend: str, block: int, spread: bool = False) -> Attend:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import Config, ModelConfig
+from vdit.config import ATTENTION_BLOCKS, Config, ModelConfig
 from vdit.planning.chips import Chip
 from vdit.planning.cost import Collective, Cost
 from vdit.planning.rows import Rows
@@ -20,9 +20,6 @@ KERNEL_MATMULS = {"fwd": 2, "dkv": 5, "dq": 3}
 
 CHUNKED_MATMULS = 7
 """The same of chunked attention, forward and backward; two more where the forward pass is run again."""
-
-BLOCKS = {"splash": 512, "chunked": 64}
-"""A backend's own model.attention_block."""
 
 SPEED = {128: 0.197, 256: 0.494, 512: 1.0, 1024: 1.134}
 """Speed of splash's kernels over pairs of tokens by block, over that with 512: from the cycles that the TPU compiler
@@ -130,12 +127,12 @@ def speed_of(model: ModelConfig) -> float:
     """Speed of the attention kernels over that with blocks of 512; between two known blocks, in proportion."""
     if model.attention != "splash":
         return 1.0
-    return float(np.interp(model.attention_block or BLOCKS["splash"], list(SPEED), list(SPEED.values())))
+    return float(np.interp(model.attention_block or ATTENTION_BLOCKS["splash"], list(SPEED), list(SPEED.values())))
 
 
 def executed_areas(config: Config, rows: Rows) -> np.ndarray:
     """Query-key pairs of each row that the attention backend works on, in one layer and head."""
-    block = config.model.attention_block or BLOCKS.get(config.model.attention, 0)
+    block = config.model.attention_block or ATTENTION_BLOCKS.get(config.model.attention, 0)
     if config.model.attention == "reference":
         return np.full(len(rows), float(config.data.row_tokens) ** 2)
     if config.model.attention == "chunked":
