@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -13,14 +14,16 @@ from data_pipelines.ledger import Entry
 from data_pipelines.records import Record
 from data_pipelines.staged import Chunk, Staged
 from data_pipelines.writer import PartWriter
-from vdit.models.autoencoder import Autoencoder
-from vdit.models.clip_encoding import ClipEncoder
 from vdit.models.token_encoder import TextEncoder
+
+if TYPE_CHECKING:  # see data_pipelines.build
+    from vdit.models.autoencoder import Autoencoder
+    from vdit.models.clip_encoding import ClipEncoder
 
 LATENTS = np.dtype(ml_dtypes.bfloat16)
 """How latents are stored."""
 
-CHUNK_CLIPS, CHUNK_BYTES = 4096, 256 << 20
+CHUNK_CLIPS, CHUNK_BYTES = 4096, 128 << 20
 """Clips that wait on disk until their captions are encoded in large batches."""
 
 CACHE_BYTES = 256 << 20
@@ -38,7 +41,11 @@ class Assembler:
 
     def __init__(self, writer: PartWriter, encoder: TextEncoder, autoencoder: Autoencoder | None = None) -> None:
         self._writer, self._encoder, self._autoencoder = writer, encoder, autoencoder
-        self._latents = ClipEncoder(autoencoder) if autoencoder else None
+        self._latents: ClipEncoder | None = None
+        if autoencoder:
+            from vdit.models.clip_encoding import ClipEncoder
+
+            self._latents = ClipEncoder(autoencoder)
         self._waiting: list[Staged] = []
         self._bytes = 0
         self._features: dict[str, np.ndarray] = {}

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 from tqdm import tqdm
@@ -33,14 +33,14 @@ from data_pipelines.ledger import Ledger
 from data_pipelines.pool import Pool
 from data_pipelines.publish import publish
 from data_pipelines.sources import Source, find_source
-from data_pipelines.store import Dataset
 from data_pipelines.workspace import Workspace, differences
 from data_pipelines.writer import PartWriter
 from vdit.config import UserError, no_arguments, run_main
-from vdit.models.autoencoder import Autoencoder
-from vdit.models.autoencoders import load_autoencoder
 from vdit.models.text_encoders import load_text_encoder
 from vdit.models.token_encoder import TextEncoder
+
+if TYPE_CHECKING:  # importing JAX takes as long as decoding 800 frames, and pixels alone do without it
+    from vdit.models.autoencoder import Autoencoder
 
 LOG_SECONDS = 10.0
 LEDGER_FILE = "ledger.csv"
@@ -63,7 +63,11 @@ def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
     started = time.monotonic()
     source = find_source(args.source)
     args.check(source)
-    autoencoder = load_autoencoder(args.autoencoder) if args.autoencoder != PIXELS else None
+    autoencoder = None
+    if args.autoencoder != PIXELS:
+        from vdit.models.autoencoders import load_autoencoder
+
+        autoencoder = load_autoencoder(args.autoencoder)
     identity = args.identity(source) | ({"autoencoder_hash": autoencoder.hash} if autoencoder else {})
     if not source.listed and _is_built(args.out, identity):
         return None
@@ -107,6 +111,8 @@ def _is_built(out: str, identity: dict[str, Any]) -> bool:
     found = json.loads(remote.read_bytes(f"{out}/{META_FILE}")).get("build", {})
     if differing := differences(found, identity):
         raise UserError(f"--out={out} is a data set with {differing}; choose another --out or remove it")
+    from data_pipelines.store import Dataset
+
     Dataset(out)  # raises if a shard is missing or cut short
     print(f"{out} is already built with these arguments")
     return True

@@ -14,7 +14,6 @@ from data_pipelines.filters import FILTERS, parse_filters
 from data_pipelines.shots import require_detector
 from data_pipelines.sources import SOURCES, Source, find_source
 from vdit.config import UserError
-from vdit.models.autoencoders import strides_of
 from vdit.patches import Patch
 
 PIXELS = "pixels"
@@ -148,7 +147,11 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
             raise UserError(f"--{field.name}={value} is negative; leave it out for the default")
         chosen[field.name] = value
     autoencoder = values("autoencoder")
-    strides = (1, 1, 1) if autoencoder == PIXELS else strides_of(autoencoder)
+    strides = (1, 1, 1)
+    if autoencoder != PIXELS:
+        from vdit.models.autoencoders import strides_of  # here, as a build of pixels does without JAX
+
+        strides = strides_of(autoencoder)
     patch = parse_patch(chosen["patch"] or ("4,8,8" if autoencoder == PIXELS else "1,2,2"))
     chosen["patch"] = Patch(*(size * stride for size, stride in zip(dataclasses.astuple(patch), strides, strict=True)))
     chosen["reject"] = parse_filters(chosen["reject"])

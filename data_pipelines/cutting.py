@@ -82,6 +82,7 @@ class _Cutter:
             pieces += 1
             clips += isinstance(outcome, Clip)
             yield outcome
+            del piece, outcome  # so that the next piece takes the same memory
         if not pieces:
             yield Rejection(self.source.item, self.source.split, "no frame can be decoded", self._before)
         if pieces > 1:

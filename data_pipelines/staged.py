@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -112,6 +113,7 @@ def write(
             begin(chunk.chunk.index + 1)
             chunk = _Writing(dataclasses.replace(chunk.chunk, index=chunk.chunk.index + 1))
         chunk.add(position, outcome)
+        del outcome  # so that the next clip takes the same memory
     chunk.finish(last=True)
 
 
@@ -167,17 +169,19 @@ class Staged:
     def outcome(self, pixels: bool = True) -> Outcome:
         """The outcome as it was; without `pixels` its arrays are empty, of the right dtype and number of axes.
 
-        The ledger's shape of the video is in `shape` either way.
+        The arrays are the file's own memory, without a copy: they are to be used before the chunk is given back. The
+        ledger's shape of the video is in `shape` either way.
         """
+        data = self._mapped() if pixels and self.is_clip else None
         values = {
-            name: self._value(value, pixels) for name, value in self.entry.items() if name not in ("kind", "input")
+            name: self._value(value, data) for name, value in self.entry.items() if name not in ("kind", "input")
         }
         if values.get("shape_before"):
             values["shape_before"] = tuple(values["shape_before"])
         if "notes" in values:
             values["notes"] = tuple(values["notes"])
         if "extra" in values:
-            values["extra"] = {name: self._value(value, pixels) for name, value in values["extra"].items()}
+            values["extra"] = {name: self._value(value, data) for name, value in values["extra"].items()}
         return _KINDS[self.entry["kind"]](**values)
 
     @property
@@ -186,18 +190,21 @@ class Staged:
         video = self.entry.get("video_TYXC")
         return tuple(video["shape"][:3]) if video else None
 
-    def _value(self, value: Any, pixels: bool) -> Any:
+    def _mapped(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _value(self, value: Any, data: mmap.mmap | None) -> Any:
         if not (isinstance(value, dict) and "offset" in value):
             return value
         dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
-        if not pixels:
+        if data is None:
             empty = np.zeros((0,) * (len(shape) - 1) + shape[-1:] if len(shape) > 1 else shape, dtype)
             return empty[()]
         count = int(np.prod(shape))
-        array = np.fromfile(self.path, dtype, count, offset=value["offset"]) if count else np.zeros(0, dtype)
-        if len(array) != count:
+        if value["offset"] + count * dtype.itemsize > len(data):
             raise OSError(f"{self.path} is cut short; remove it to have it made again")
-        return array.reshape(shape)[()]
+        return (np.frombuffer(data, dtype, count, value["offset"]) if count else np.zeros(0, dtype)).reshape(shape)[()]
 
 
 def _describe(outcome: Outcome, file: IO[bytes]) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def _outcomes(
         try:
             for outcome in itertools.islice(job.clips(job.options, source), there[position], None):
                 yield position, outcome
+                del outcome  # see `staged.write`
                 report(position)
         except (UserError, MemoryError):
             raise

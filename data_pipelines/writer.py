@@ -47,7 +47,7 @@ class PartWriter:
         self._directory, self._patch, self._shard_bytes = directory, patch, shard_bytes
         self._splits: dict[str, _SplitWriter] = {}
         self._encoder: Encoder | None = None
-        self._first: Record | None = None
+        self._dtype, self._channels, self._captions = np.dtype(np.uint8), 0, list[str]()  # of all records
 
     def closed(self) -> dict[str, int]:
         """Examples in closed shards, by split. As many must be passed over with `skip`."""
@@ -62,7 +62,8 @@ class PartWriter:
     def describe(self, record: Record) -> None:
         """Says what the examples are like, if nothing has been added yet; only dtypes and axes are looked at."""
         if self._encoder is None:
-            self._encoder, self._first = Encoder(make_features(record)), record
+            self._encoder, video = Encoder(make_features(record)), record.video_TYXC
+            self._dtype, self._channels, self._captions = video.dtype, video.shape[-1], list(record.text)
 
     def skip(self, split: str) -> bool:
         """Passes over the next example of a split if it lies in a closed shard; says whether it did."""
@@ -77,8 +78,8 @@ class PartWriter:
         """
         self._patch.grid(*record.video_TYXC.shape[:3])
         self.describe(record)
-        assert self._encoder is not None and self._first is not None
-        if record.video_TYXC.dtype != self._first.video_TYXC.dtype or list(record.text) != list(self._first.text):
+        assert self._encoder is not None
+        if record.video_TYXC.dtype != self._dtype or list(record.text) != self._captions:
             raise ValueError(f"record {record.id} has other dtypes or captions than the first record")
         self._split(split).add(self._encoder(record), record)
 
@@ -94,10 +95,9 @@ class PartWriter:
         described = {split: writer.close() for split, writer in self._splits.items()}
         described = {split: shards for split, shards in described.items() if shards}
         about: dict[str, Any] = {"patch": list(dataclasses.astuple(self._patch)), "splits": described, "meta": meta}
-        if self._encoder is not None and self._first is not None:
+        if self._encoder is not None:
             self._encoder.features.save_config(os.fspath(self._directory))
-            video = self._first.video_TYXC
-            about |= {"channels": video.shape[-1], "dtype": video.dtype.name, "captions": list(self._first.text)}
+            about |= {"channels": self._channels, "dtype": self._dtype.name, "captions": self._captions}
         partial = self._directory / f"{PART_FILE}.partial"
         partial.write_text(json.dumps(about), encoding="utf-8")
         partial.replace(self._directory / PART_FILE)
@@ -177,6 +177,8 @@ class _SplitWriter:
         self._bytes += len(data)
         tokens = [len(text_ME) for text_ME in record.text.values()]
         self._rows.append((record.id, record.video_TYXC.shape[:3], record.fps, tokens))
+        if self._bytes >= self._shard_bytes:  # nothing more fits in, so that the builder's copy can go
+            self._close_shard()
 
     def close(self) -> list[dict[str, Any]]:
         """Closes the last shard and describes all."""

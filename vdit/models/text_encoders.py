@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vdit.config import MeshConfig, UserError
-from vdit.models.minilm import load_minilm
-from vdit.models.t5 import load_t5
 from vdit.models.token_encoder import NoText, TextEncoder
-from vdit.parallel.mesh import make_mesh
+
+
+def _minilm() -> TextEncoder:
+    from vdit.models.minilm import load_minilm  # here, as a build without captions does without JAX
+
+    return load_minilm()
+
 
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {
-    "minilm": load_minilm,
+    "minilm": _minilm,
     "none": NoText,
 }
 """Encoders that a name alone says all of."""
@@ -36,4 +40,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     if kind not in WITH_WEIGHTS or not where:
         known = [*TEXT_ENCODERS, *(f"{kind}:WEIGHTS" for kind in WITH_WEIGHTS)]
         raise UserError(f"no text encoder is called {name!r}; choose one of {', '.join(known)}")
+    from vdit.models.t5 import load_t5
+    from vdit.parallel.mesh import make_mesh
+
     return load_t5(kind, where, make_mesh(MeshConfig(replica=1, fsdp=-1)))
