@@ -24,8 +24,8 @@ import numpy as np
 
 from data_pipelines.clip import Clip, Cut, Outcome, Rejection
 
-CHUNK_BYTES = 256 << 20
-"""Arrays of a chunk; the next clip begins another."""
+CHUNK_BYTES = 128 << 20
+"""A chunk with so many bytes of arrays is finished."""
 
 SPARE, SPARES = "spare", 4
 """Folder of the files that are kept to be written over, and how many there may be."""
@@ -105,16 +105,17 @@ def write(
       outcomes: each with the position of its input in the job.
       begin: called with the index of a chunk before it is begun.
     """
-    chunk = _Writing(Chunk(folder, job, first))
-    begin(first)
+    index, chunk = first, None
+    begin(index)
     for position, outcome in outcomes:
-        if isinstance(outcome, Clip) and chunk.bytes and chunk.bytes + outcome.video_TYXC.nbytes > CHUNK_BYTES:
-            chunk.finish(last=False)
-            begin(chunk.chunk.index + 1)
-            chunk = _Writing(dataclasses.replace(chunk.chunk, index=chunk.chunk.index + 1))
+        chunk = chunk or _Writing(Chunk(folder, job, index))  # only now, as by now there may be a spare file
         chunk.add(position, outcome)
         del outcome  # so that the next clip takes the same memory
-    chunk.finish(last=True)
+        if chunk.bytes >= CHUNK_BYTES:
+            chunk.finish(last=False)
+            index, chunk = index + 1, None
+            begin(index)
+    (chunk or _Writing(Chunk(folder, job, index))).finish(last=True)
 
 
 class _Writing:
@@ -173,9 +174,7 @@ class Staged:
         ledger's shape of the video is in `shape` either way.
         """
         data = self._mapped() if pixels and self.is_clip else None
-        values = {
-            name: self._value(value, data) for name, value in self.entry.items() if name not in ("kind", "input")
-        }
+        values = {name: self._value(value, data) for name, value in self.entry.items() if name not in ("kind", "input")}
         if values.get("shape_before"):
             values["shape_before"] = tuple(values["shape_before"])
         if "notes" in values:
