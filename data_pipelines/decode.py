@@ -180,7 +180,8 @@ def _scan(
       times of the video's frames; whether all packets say when they are shown (AVI tells when they are decoded); where
       the last stream ends; and the first frame that can be decoded.
     """
-    stamps, exact, end, first = array.array("q"), True, 0.0, None
+    stamps, exact, first = array.array("q"), True, None
+    ends = [0] * len(container.streams)  # in ticks: a fraction for every packet takes longer than reading it
     for packet in container.demux():
         beat()
         of_video = packet.stream_index == stream.index
@@ -189,11 +190,12 @@ def _scan(
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None:  # the empty packet at the end
             continue
-        end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+        ends[packet.stream_index] = max(ends[packet.stream_index], stamp + (packet.duration or 0))
         if of_video and not packet.is_discard:
             stamps.append(stamp)
             exact &= packet.pts is not None
     times = np.sort(np.array(stamps, np.float64)) * float(stream.time_base or 0)
+    end = max(float(ticks * (each.time_base or 0)) for ticks, each in zip(ends, container.streams, strict=True))
     return times, exact, end, first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -96,12 +97,12 @@ def evened(media: Media, timing: Timing) -> Iterator[tuple[int, Frame]]:
 
 def _checked(media: Media, times: np.ndarray) -> Iterator[tuple[int, Frame]]:
     """Numbers the decoded frames by their times, so that gaps are seen."""
-    number = -1
+    number, known = -1, times.tolist()  # NumPy is slow with single numbers
     for frame in media.frames():
         number += 1
-        if number >= len(times) or not np.isfinite(frame.time):
-            frame = frame._replace(time=float(times[min(number, len(times) - 1)]))
-        found = int(np.searchsorted(times, frame.time - 1e-6))
+        if number >= len(times) or not math.isfinite(frame.time):
+            frame = frame._replace(time=known[min(number, len(times) - 1)])
+        found = bisect.bisect_left(known, frame.time - 1e-6)
         gap = found > number and found < len(times)
         if gap:
             frame = frame._replace(problem=frame.problem or f"follows {found - number} missing frames")
