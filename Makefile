@@ -47,7 +47,10 @@ check: venv ## formatting, lint, types
 audit: ## known faults of the pinned dependencies; asks PyPI about each of them
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet pip-audit==2.10.1
-	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@cd $(VENV)-audit && bin/pip-audit --strict --requirement $(CURDIR)/constraints.txt --no-deps --disable-pip 2>errors \
+		&& tail -n 1 errors || { tail -n 1 errors; grep -q '^Found' errors \
+		&& echo "error: raise these pins in constraints.txt, or say in docs/reliability.md why they do no harm" \
+		|| echo "error: PyPI's advisories cannot be read from here, so nothing is known of the pins"; exit 1; }
 
 bench: venv ## what the CPU reaches, model size by model size
 	$(BIN)/python -m benchmarks.step

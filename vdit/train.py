@@ -1,8 +1,8 @@
 """Trains a model: `python -m vdit.train --config=configs/physics.py --workdir=W [--config.a.b=v]`.
 
-Exit status: 0 the run is finished and result.json written; 2 a mistake, told in one line; 75 asked to stop by SIGTERM
-and a checkpoint saved; 69 another process of the run is gone or hangs; 74 storage failed. After any end the same
-command goes on from the newest checkpoint.
+Exit status: 0 the run is finished and result.json written, also if it was asked to stop in its last step; 2 a mistake,
+told in one line; 75 asked to stop by SIGTERM and a checkpoint saved; 69 another process of the run is gone or hangs; 74
+storage failed. After any end the same command goes on from the newest checkpoint.
 
 With --check nothing is trained: the first step is compared with plain paths on the CPU (vdit/training/check.py); status
 1 says that it differs.
@@ -50,23 +50,25 @@ def main(argv: list[str]) -> None:
     from vdit.training.check import check
     from vdit.training.exit_status import NUMERICS, PREEMPTED
     from vdit.training.loop import train
-    from vdit.training.preemption import Preempted
+    from vdit.training.preemption import Preempted, notice
     from vdit.training.workdir import write_json
 
-    try:
+    if CHECK.value:
         with peers.Peers(WORKDIR.value):
-            if CHECK.value:
-                if off := check(config, WORKDIR.value):
-                    print(f"error: {off}", file=sys.stderr)
-                    sys.exit(NUMERICS)
-                return
-            result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
-    except Preempted as stopped:
-        print(f"{WORKDIR.value}: {stopped}", flush=True)
-        sys.exit(PREEMPTED)
-    if jax.process_index() == 0:
-        write_json(epath.Path(WORKDIR.value) / "result.json", result_row(config, result))
-        print(f"{WORKDIR.value}: {summary(result)}")
+            if off := check(config, WORKDIR.value):
+                print(f"error: {off}", file=sys.stderr)
+                sys.exit(NUMERICS)
+        return
+    with notice() as stop:  # until all is written: a run that is asked to stop in its last step finishes
+        try:
+            with peers.Peers(WORKDIR.value):
+                result = (train_autoencoder if config.task == "autoencoder" else train)(config, WORKDIR.value)
+        except Preempted as stopped:
+            print(f"{WORKDIR.value}: {stopped}", flush=True)
+            sys.exit(PREEMPTED)
+        if jax.process_index() == 0:
+            write_json(epath.Path(WORKDIR.value) / "result.json", result_row(config, result))
+            print(f"{WORKDIR.value}: {summary(result)}{'; asked to stop, but finished first' if stop.asked else ''}")
 
 
 def summary(result: dict[str, Any]) -> str:

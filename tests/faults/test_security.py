@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,37 @@ def test_no_secret_is_written_down(tmp_path, monkeypatch):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 4
     assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "told"),
+    [
+        ("No known vulnerabilities found", 0, "No known vulnerabilities found"),
+        ("Found 1 known vulnerability in 1 package", 1, "error: raise these pins in constraints.txt"),
+        (
+            "ERROR:pip_audit._cli:six: Dependency not found on PyPI and could not be audited",
+            1,
+            "error: PyPI's advisories",
+        ),
+        (
+            "requests.exceptions.ConnectionError: no route to host",
+            1,
+            "error: PyPI's advisories cannot be read from here",
+        ),
+    ],
+)
+def test_an_audit_that_learns_nothing_fails_and_says_so(tmp_path, says, status, told):
+    """pip-audit itself passes over what it cannot look up, and would end with 0."""
+    tools = tmp_path / "v-audit" / "bin"
+    tools.mkdir(parents=True)
+    for name, script in {
+        "pip": "exit 0",
+        "pip-audit": f'case "$*" in *--strict*constraints.txt*) echo "{says}" >&2; exit {status};; esac',
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "audit", f"VENV={tmp_path / 'v'}", "PYTHON=true"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode != 0) == bool(status)
+    assert told in done.stdout and says in done.stdout

@@ -8,6 +8,7 @@ import cli
 import pytest
 import tiny
 
+from vdit.scaling import runs
 from vdit.training import divergence, metrics
 from vdit.training.checkpoint import Position, checkpoint_steps
 from vdit.training.exit_status import PREEMPTED
@@ -23,8 +24,8 @@ def undisturbed():
     return tiny.result(tiny.folder() / "not-preempted", CONFIG)
 
 
-def terminate(row) -> None:
-    if row["step"] == 2:
+def terminate(row, step: int = 2) -> None:
+    if row["step"] == step:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -72,4 +73,24 @@ def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):
     result = read_json(tmp_path / "run" / "result.json")
     assert (result["steps"], result["kind"], result["width"]) == (6, "grid", 16)
     assert 0 < result["loss_interval"][0] <= result["loss"] <= result["loss_interval"][1]
+    tiny.assert_same_result(tmp_path / "run", undisturbed(), CONFIG)
+
+
+@pytest.mark.parametrize("moment", ["in the last step", "once it is done"])
+def test_a_run_that_is_asked_to_stop_in_its_last_step_finishes(tmp_path, capfd, monkeypatch, moment):
+    asked_too_late = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked_too_late.append(True))
+    write, account = metrics.MetricWriter.write, runs.result_row
+    with monkeypatch.context() as patch:
+        if moment == "in the last step":
+            ask = lambda self, row: (write(self, row), terminate(row, CONFIG.train.steps))  # noqa: E731
+            patch.setattr(metrics.MetricWriter, "write", ask)
+        else:
+            patch.setattr(runs, "result_row", lambda *them: (terminate({"step": 2}), account(*them))[1])
+        flags = (f"--config={tiny.write_config(tmp_path / 'c.py', CONFIG)}", f"--workdir={tmp_path / 'run'}")
+        done = cli.runner(capfd)("vdit.train", *flags)
+    after = signal.signal(signal.SIGTERM, before)
+    assert done.status == 0 and done.out.splitlines()[-1].endswith("; asked to stop, but finished first")
+    assert not asked_too_late and after is not before
+    assert read_json(tmp_path / "run" / "result.json")["steps"] == 6
     tiny.assert_same_result(tmp_path / "run", undisturbed(), CONFIG)

@@ -1,12 +1,7 @@
 """A run that is killed and goes on gives what an undisturbed run gives, bit for bit."""
 
 import functools
-import os
 import shutil
-import signal
-import subprocess
-import time
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -108,28 +103,3 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     assert result["validation"] == expected[2][-1]["validation"]
     assert result["step"] == 5 and result["flops"] == expected[2][-1]["flops"]
     tiny.assert_same_result(workdir, expected, config)
-
-
-def test_killed_process(tmp_path):
-    """SIGKILL somewhere in the middle of a process of its own, as when a machine is taken away."""
-    config, undisturbed_workdir = tiny.long_run()
-    workdir = tmp_path / "run"
-    kill_in_mid_run(tiny.write_config(tmp_path / "config.py", config), workdir, step=18)
-    assert 18 <= read_metrics(workdir)[-1]["step"] < 60
-    tiny.train(config, workdir)
-    tiny.assert_same_result(workdir, tiny.result(undisturbed_workdir, config), config)
-
-
-def kill_in_mid_run(config: Path, workdir: Path, step: int) -> None:
-    """Starts a run by its command and kills it once it has come to a step and has a checkpoint."""
-    command = tiny.command("vdit.train", f"--config={config}", f"--workdir={workdir}")
-    log = workdir.with_name("log")
-    with log.open("w") as output:
-        process = subprocess.Popen(command, env=tiny.environment(devices=2), stdout=output, stderr=output)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(read_metrics(workdir)) >= step and checkpoint_steps(workdir):
-                break
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, log.read_text()

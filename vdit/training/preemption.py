@@ -26,14 +26,21 @@ class Notice:
     def __init__(self) -> None:
         self._asked = threading.Event()
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come; with several processes JAX keeps it to itself, and this stays False."""
+        return self._asked.is_set()
+
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after this step; all processes must ask after every step.
+        """Whether to save and stop after this step; all processes must ask after every step but the last.
+
+        After that a run only evaluates, saves and writes its result: to start again would take longer than to finish.
 
         With several processes the one that got the signal tells the others, and all agree on the step.
         """
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked.is_set()
+        return self.asked
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Signal handler."""

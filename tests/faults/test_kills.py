@@ -1,0 +1,95 @@
+"""A run that is killed at random moments loses nothing: what `benchmarks.faults` measures, with fewer kills."""
+
+import dataclasses
+import functools
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny
+from etils import epath
+
+from benchmarks.kills import differing, outcome
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.metrics import read_metrics
+from vdit.training.workdir import write_json
+
+KILLS = """
+import ast, random, sys
+from pathlib import Path
+from benchmarks.kills import Doing, fork, kill_when, processor_seconds, training
+from vdit.config import Config, build
+from vdit.training.checkpoint import checkpoint_steps
+
+config, workdir = build(ast.literal_eval(sys.argv[1]), Config), Path(sys.argv[2])
+doing, random = Doing(), random.Random(0)
+phases = ["starting up", *["restoring"] * 2, *["compiling the step"] * 3]
+phases += ["stepping", "writing metrics", "handing over or awaiting a save"]
+random.shuffle(phases)
+for phase in ["first save", *phases]:
+    doing.reset()
+    child, later, seen = fork(training(config, workdir, doing), workdir.with_name("log")), random.uniform(0, 0.1), []
+
+    def ready():
+        if not seen and (checkpoint_steps(workdir) if phase == "first save" else doing.now == phase):
+            seen.append(processor_seconds(child))
+        return seen and processor_seconds(child) >= seen[0] + later
+
+    assert kill_when(child, ready, doing), workdir.with_name("log").read_text()
+    print(phase, doing.now, flush=True)
+"""
+"""Kills a run ten times, in each phase of its life, at a random moment of it: seconds of processor time."""
+
+
+def test_ten_kills_change_nothing(tmp_path):
+    config, undisturbed = tiny.long_run()
+    workdir = tmp_path / "run"
+    command = [sys.executable, "-c", KILLS, repr(dataclasses.asdict(config)), str(workdir)]
+    done = subprocess.run(command, env=tiny.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 10
+    assert 0 < len(read_metrics(workdir)) < 60 and checkpoint_steps(workdir)
+    tiny.train(config, workdir)
+    tiny.assert_same_result(workdir, tiny.result(undisturbed, config), config)
+
+
+@functools.cache
+def finished():
+    """(config, workdir, outcome) of a run that nothing happened to."""
+    config, workdir = tiny.long_run()
+    whole = shutil.copytree(workdir, tiny.folder() / "whole")
+    write_json(epath.Path(whole / "result.json"), {"loss": 1.0})
+    with tiny.two_devices():
+        return config, whole, outcome(config, whole)
+
+
+def lines_changed(change):
+    def spoil(workdir) -> None:
+        lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (workdir / "metrics.jsonl").write_text("".join(change(lines)))
+
+    return spoil
+
+
+def last_checkpoint_lost(workdir) -> None:
+    shutil.rmtree(workdir / "checkpoints" / "60")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda workdir: None, set()),
+        (lines_changed(lambda lines: [*lines, lines[-1]]), {"metrics"}),
+        (lines_changed(lambda lines: lines[:4] + lines[5:]), {"metrics"}),
+        (last_checkpoint_lost, {"checkpoints", "position", "params", "ema", "optimizer", "step"}),
+    ],
+)
+def test_the_benchmark_finds_what_is_lost_or_wrong(tmp_path, spoil, found):
+    config, whole, expected = finished()
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    spoil(workdir)
+    with tiny.two_devices():
+        names = differing(outcome(config, workdir), expected)
+    assert {re.findall(r"\w+", name)[0] for name in names} == found
