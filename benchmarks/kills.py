@@ -278,7 +278,8 @@ def kills(count: int, config: Config, folder: Path, say: Callable[[str], None] =
             state["runs"] += 1
             state["differing"] |= dict.fromkeys(differing(found["outcome"], state["outcome"]), state["runs"])
             say(f"run {state['runs']} finished, differing: {', '.join(state['differing']) or 'nothing'}")
-            shutil.rmtree(workdir.rename(folder / f"run {state['runs']}"))  # half of it must not be gone on with
+            shutil.rmtree(folder / "finished", ignore_errors=True)
+            workdir.rename(folder / "finished")  # not removed in place: half of it must not be gone on with
         state["processes"] += 1
         state["minutes"] += (time.monotonic() - began) / 60
         write_json(record, state)
