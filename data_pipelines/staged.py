@@ -66,8 +66,8 @@ class Chunk:
         return bool(self._content()["last"])
 
     def has_arrays(self) -> bool:
-        """Whether the arrays of this finished chunk are (still) there, whole."""
-        return self.bin.exists() and self.bin.stat().st_size == self._content()["bytes"]
+        """Whether the arrays of this finished chunk are (still) there, whole. What was written over may be longer."""
+        return self.bin.exists() and self.bin.stat().st_size >= self._content()["bytes"]
 
     def give_back(self) -> None:
         """Frees the arrays of this finished chunk."""
@@ -142,7 +142,6 @@ class _Writing:
 
     def finish(self, last: bool) -> None:
         size = self.bytes
-        self._file.truncate()
         self._file.close()
         self._partial.replace(self.chunk.bin)
         content = {"bytes": size, "last": last, "outcomes": self._described}
