@@ -245,7 +245,7 @@ def main(argv: list[str]) -> None:
         docs.mkdir(parents=True, exist_ok=True)
         rows = list(runner.rows(runs, docs, stop=values.shrink == 1))
     except Preempted as stopped:
-        print(f"{stopped}; the same command goes on from there", flush=True)
+        print(stopped, flush=True)
         sys.exit(PREEMPTED)
     write_csv(docs / f"{experiment.name}.csv", rows)
     floors = runner_floors(runner)
