@@ -55,11 +55,14 @@ def _mean_losses(runs: list[dict[str, Any]], width: int) -> tuple[np.ndarray, np
 def rate_figure(runs: list[dict[str, Any]], out: str) -> dict[str, Any]:
     """Draws loss against rate by width; gives the best rates and the factor between the largest and the smallest."""
     best = best_rates(runs)
+    factor = max(best.values()) / min(best.values())
     series = [
-        plots.Series(f"width {width}", *_mean_losses(runs, width), colour=place) for place, width in enumerate(best)
+        plots.Series(f"width {width}, best {rate:.2g}", *_mean_losses(runs, width), colour=place)
+        for place, (width, rate) in enumerate(best.items())
     ]
-    plots.draw(out, [plots.Panel("learning rate, stated at the base width", "validation loss", series)])
-    return {"best_rates": best, "factor": max(best.values()) / min(best.values())}
+    title = f"best rates within a factor {factor:.2f}"
+    plots.draw(out, [plots.Panel("learning rate, stated at the base width", "validation loss", series, title)])
+    return {"best_rates": best, "factor": factor}
 
 
 def check(config: Config, widths: list[int], steps: int, out: str) -> dict[str, Any]:
@@ -83,8 +86,13 @@ def check(config: Config, widths: list[int], steps: int, out: str) -> dict[str, 
         found = coordinate_check(config, interface_of(dataset.meta), batches, mesh, widths, muP)
         told[title] = dict(zip(names, map(float, slopes(found)), strict=True))
         series = [
-            plots.Series(name, [each.width for each in found], [each.moved_TK[-1, k] for each in found], colour=k)
-            for k, name in enumerate(names)
+            plots.Series(
+                f"{name}, width^{exponent:.2f}",
+                [each.width for each in found],
+                [each.moved_TK[-1, k] for each in found],
+                colour=k,
+            )
+            for k, (name, exponent) in enumerate(told[title].items())
         ]
         panels.append(plots.Panel("width", f"movement after {steps} steps, rms", series, title))
     plots.draw(out, panels)
