@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from launch.experiment_spec import Experiment, Figure
 from launch.experiment_stats import compare, of_arm
 from vdit.config import UserError
 from vdit.scaling import plots
+from vdit.scaling.figures import ramp
 from vdit.scaling.formatting import count
 from vdit.scaling.quality import fit_quality
 from vdit.scaling.runs import Run
@@ -145,12 +147,13 @@ def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> plots.Pan
                 low, high = _ends(means, figure.log_y)
                 values = [m.value for m in means]
                 joined = figure.x != "arm"
-                series.append(plots.Series(name, x, values, low, high, colour=len(series) * 2, line=joined))
+                series.append(plots.Series(name, x, values, low, high, line=joined))
     if not series:
         return None
+    series = [dataclasses.replace(each, colour=ramp(place, len(series))) for place, each in enumerate(series)]
     level = ("true clips", floors[figure.floor]) if figure.floor in floors else None
     labels = arms if figure.x == "arm" else ()
-    title = "" if figure.x == "arm" else figure.x.replace("_", " ")
+    title = {"arm": "", "flops": "training FLOPs"}.get(figure.x, figure.x.replace("_", " "))
     return plots.Panel(title, figure.y_title, series, "", figure.log_x, figure.log_y, level, labels)
 
 
