@@ -183,8 +183,14 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Names of what two runs differ in."""
-    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    """Names of what our run lacks or has otherwise than theirs.
+
+    A checkpoint more is no difference: a kill between the last save and the removal of an old one leaves it there.
+    """
+    names = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    if set(theirs.get("checkpoints", ())) <= set(ours.get("checkpoints", ())):
+        names.discard("checkpoints")
+    return sorted(names)
 
 
 def training(config: Config, workdir: Path, doing: Doing | None = None) -> Callable[[], Any]:
