@@ -30,7 +30,7 @@ from small_model import (
 
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, Config, MeshConfig, UserError
-from vdit.models.transformer import parameter_counts, rms_norm, time_features
+from vdit.models.transformer import gelu, parameter_counts, rms_norm, time_features
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.training.optimizer import rate_multipliers
 from vdit.training.step import init_state, make_train_step
@@ -40,6 +40,14 @@ CLIPS = clips()
 
 def config_of(**changes: Any) -> Config:
     return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **changes))
+
+
+def test_gelu_keeps_its_input_only():
+    x, grad = jnp.linspace(-5, 5, 41), jnp.cos(jnp.arange(41.0))
+    (value, pull), (expected, plain) = jax.vjp(gelu, x), jax.vjp(jax.nn.gelu, x)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(pull(grad)[0], plain(grad)[0], rtol=1e-5, atol=1e-7)
+    assert [leaf.shape for leaf in jax.tree.leaves(pull) if jnp.ndim(leaf)] == [x.shape]
 
 
 @functools.cache

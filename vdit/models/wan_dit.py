@@ -19,7 +19,7 @@ from vdit.config import WAN_TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
 from vdit.models.cross_attention import cross_attention
 from vdit.models.rotary import angle_table, rotate
-from vdit.models.transformer import Interface, remat, time_features
+from vdit.models.transformer import Interface, gelu, remat, time_features
 from vdit.models.weights import use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
@@ -104,7 +104,7 @@ class Block(nnx.Module):
 
         h_BLD = layer_norm(x_BLD) * (1 + scale_f) + shift_f
         hidden_BLF = jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=P(*tokens[:2], "tensor"))
-        hidden_BLF = jax.nn.gelu(hidden_BLF + self.up_bias[...].astype(dtype))
+        hidden_BLF = gelu(hidden_BLF + self.up_bias[...].astype(dtype))
         fed_BLD = jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
         return x_BLD + gate_f * (fed_BLD + self.down_bias[...].astype(dtype))
 
