@@ -5,8 +5,7 @@
 
 A square crop is what a pipeline of one fixed size makes: the shorter side is scaled to the size asked for, and what
 stands out over the longer side is cut off equally at both ends. Clips that know where their balls and walls are keep
-knowing it.
-A still is the frame in the middle of a clip.
+knowing it. A still is the frame in the middle of a clip.
 """
 
 from __future__ import annotations

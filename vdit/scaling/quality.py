@@ -119,8 +119,7 @@ def fit_quality(
     groups = _representatives(having)
     if len(groups) < 2:
         raise UserError(f"{metric} is known at one budget only; a law needs at least 2")
-    c = np.array([np.exp(np.mean([np.log(run["flops"]) for run in group])) for group in groups])
-    values = [np.array([run[metric] for run in group], np.float64) for group in groups]
+    c, values = _points(groups, metric)
     spreads = [np.array([_spread(run, metric) for run in group]) for group in groups]
     y = np.array([v.mean() for v in values])
     slope, level = np.polyfit(np.log(c), np.log(y - floor), 1)
@@ -142,6 +141,12 @@ def _representatives(runs: Sequence[Run]) -> list[list[Run]]:
     return sorted(best, key=lambda group: group[0]["flops"])
 
 
+def _points(groups: list[list[Run]], metric: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The mean compute of each group (that of logs), and the metric of its runs."""
+    c = np.array([np.exp(np.mean([np.log(run["flops"]) for run in group])) for group in groups])
+    return c, [np.array([run[metric] for run in group], np.float64) for group in groups]
+
+
 def _budget(run: Run) -> float:
     return float(run.get("budget") or run["flops"])
 
@@ -153,10 +158,9 @@ def _over_seeds(runs: Sequence[Run], metric: str, floor: float) -> Mean | None:
     for seed in sorted({run["seed"] for run in runs if run.get("seed") is not None}):
         own = [run for run in runs if run.get("seed") == seed]
         if {_budget(run) for run in own} == budgets:
-            groups = _representatives(own)
-            flops = [np.mean([np.log(run["flops"]) for run in group]) for group in groups]
-            values = [np.mean([run[metric] for run in group]) - floor for group in groups]
-            found.append(-float(np.polyfit(flops, np.log(values), 1)[0]))
+            c, values = _points(_representatives(own), metric)
+            y = np.array([v.mean() for v in values])
+            found.append(-float(np.polyfit(np.log(c), np.log(y - floor), 1)[0]))
     return mean(found) if len(found) > 1 else None
 
 
