@@ -1,4 +1,5 @@
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -84,3 +85,34 @@ def test_processes_that_do_not_meet_are_one_line(process):
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert f"(coordinator {address}, process {process} of 2): not all came within 1 s" in line
+
+
+HEAPS = """
+import ctypes, sys, threading
+from vdit.parallel.runtime import initialise
+
+initialise(1, cache=False)
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes = ctypes.c_int, ctypes.c_void_p
+libc.fclose.argtypes = (ctypes.c_void_p,)
+all_there = threading.Barrier(8)
+work = lambda: (libc.malloc(5000), all_there.wait())
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+"""Asks for memory in eight threads at once, and writes down what malloc made of it."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_threads_share_few_heaps(tmp_path):
+    def heaps(**values: str) -> int:
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", **values}
+        subprocess.run([sys.executable, "-c", HEAPS, str(tmp_path / "info")], env=environment, check=True, timeout=120)
+        return (tmp_path / "info").read_text().count("<heap nr=")
+
+    assert heaps() <= runtime.ARENAS < heaps(MALLOC_ARENA_MAX="6") <= 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import math
 import os
@@ -20,6 +22,9 @@ CACHE = Path(os.environ.get("VDIT_CACHE", Path.home() / ".cache" / "vdit"))
 
 PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables that make this process one of several."""
+
+ARENAS = 2
+"""Heaps that malloc may keep, of which glibc would make eight a core."""
 
 
 def process_count() -> int:
@@ -80,6 +85,7 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
     if any(values) and not all(values):
         unset = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
         raise UserError(f"{', '.join(unset)} not set; a run of several processes needs {', '.join(PROCESSES)}")
+    _few_arenas()
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // process_count()))
     if cache:
@@ -91,6 +97,16 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
     given = (values[0], process_count(), int(values[2] or 0)) if kind == "variables" else ()
     seconds = int(os.environ.get("VDIT_START_SECONDS") or 300)
     _join(kind, given, seconds, missing)
+
+
+def _few_arenas() -> None:
+    """Keeps memory flat: threads come and go with every epoch and save, and leave holes in the heap they were given.
+
+    MALLOC_ARENA_MAX overrides it. Holds for heaps not made yet, so it comes before the threads of JAX.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError):  # a C library other than glibc
+            ctypes.CDLL(None).mallopt(-8, ARENAS)  # M_ARENA_MAX
 
 
 def _join(kind: str, given: tuple[Any, ...], seconds: int, missing: Callable[[], str] | None) -> None:
