@@ -27,7 +27,7 @@ study: venv ## build data, run the CPU scaling study (FULL=1: 1.5 decades), writ
 	$(BIN)/python -m launch.study --out=$(STUDY) $(if $(FULL),--full)
 
 test: venv ## run the tests, in two processes (JOBS=n: in n)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # PyTorch lives in an environment of its own, as no part of vdit needs it.
 $(VENV)-parity/.ready: setup.py constraints.txt constraints-parity.txt

@@ -3,8 +3,8 @@
 import os
 from importlib import metadata
 
-# Unoptimised code: tests compile far longer than they compute (a gradient in 1 s instead of 10).
-_FLAGS = "--xla_backend_optimization_level=0"
+# Unoptimised code, not split for more threads: tests compile far longer than they compute (a gradient in 1 s, not 10).
+_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if metadata.version("jaxlib") < "0.12":  # later ones do not know it
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
@@ -12,8 +12,30 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
 hypothesis.settings.register_profile("vdit", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vdit")
+
+SLOW = """
+faults/test_kills training/test_check training/test_autoencoder faults/test_checkpoints faults/test_divergence
+parallel/test_two_processes faults/test_elastic training/test_resume training/test_preemption training/test_step
+training/test_optimizer training/test_loop training/test_checkpoint training/test_bucket training/test_mixture_run
+training/test_account training/test_workdir faults/test_data faults/test_processes faults/test_fuzz
+faults/test_security parallel/test_equality parallel/test_mesh models/test_transformer models/test_attention
+models/test_causal_vae models/test_wan_dit models/test_wan_vae models/test_wan_pipeline models/test_t5
+models/test_minilm models/test_clip_encoding generation/test_generator generation/test_long generation/test_turns
+generation/test_notebook test_sample_cli test_evaluate_cli test_train_cli test_export_cli test_wan_cli
+diffusion/test_corruption launch/test_study launch/test_experiment launch/test_local evaluation/test_validation
+evaluation/test_features evaluation/test_permanence evaluation/test_physics planning/test_plan scaling/test_notebook
+data_pipelines/test_notebook data_pipelines/test_build data_pipelines/test_resume data_pipelines/test_latents
+""".split()
+"""Files of more than about 5 s of processor time, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files come first: the processes of `make test` take whole files in this order, and end together."""
+    rank = {f"tests/{name}.py": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
