@@ -8,8 +8,9 @@ from launch.experiment_spec import Arm, Experiment, Figure
 
 
 def get_config() -> Experiment:
-    scales = (("XS", 1), ("S", 4), ("M", 16))
+    scales = (("XS", 1), ("S", 4), ("M", 16), ("XL", 64))
     arms = [Arm(f"{times}x", common.SIZES[size], times * common.UNIT, group="scale") for size, times in scales]
+    with_wall, without_wall = ("came_out_wall_in", "in_place_wall_in"), ("came_out_open_in", "in_place_open_in")
     return Experiment(
         name="permanence",
         title="A ball behind a wall",
@@ -26,6 +27,6 @@ def get_config() -> Experiment:
             Figure("flops", ("in_place_wall_in", "in_place_open_in"), "share with the ball in place", log_y=False),
             Figure("flops", ("in_place_wall_out",), "in place, faster balls", log_y=False),
         ),
-        compare=[(metric, "16x", "1x") for metric in ("came_out_wall_in", "in_place_wall_in", "in_place_wall_out")],
+        compare=[(metric, "64x", "1x") for metric in (*with_wall, *without_wall, "in_place_wall_out")],
         limits=("One ball, one kind of wall, straight motion.",),
     )

@@ -107,7 +107,7 @@ def test_the_command_trains_measures_and_writes_a_page(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "shrunk-2000" / "docs"
     assert "came_out_wall_in" in (folder / "permanence.md").read_text()
-    assert (folder / "figures" / "permanence.svg").exists() and len(read_csv(folder / "permanence.csv")) == 9
+    assert (folder / "figures" / "permanence.svg").exists() and len(read_csv(folder / "permanence.csv")) == 12
 
 
 @pytest.mark.parametrize("name", experiment_spec.names())
