@@ -153,8 +153,15 @@ def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> plots.Pan
     series = [dataclasses.replace(each, colour=ramp(place, len(series))) for place, each in enumerate(series)]
     level = ("true clips", floors[figure.floor]) if figure.floor in floors else None
     labels = arms if figure.x == "arm" else ()
+    if labels:
+        series = [_aside(each, place - (len(series) - 1) / 2) for place, each in enumerate(series)]
     title = {"arm": "", "flops": "training FLOPs"}.get(figure.x, figure.x.replace("_", " "))
     return plots.Panel(title, figure.y_title, series, "", figure.log_x, figure.log_y, level, labels)
+
+
+def _aside(series: plots.Series, places: float) -> plots.Series:
+    """Moved beside its arm's place, so that no interval hides another."""
+    return dataclasses.replace(series, x=[x + 0.12 * places for x in series.x])
 
 
 def _ends(means: Sequence[Mean], log: bool) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""(b) 10%, 30% and 100% of the videos at three budgets: when do repeats stop helping?
+"""(b) 10%, 30% and 100% of the videos at three budgets, and 1% at two: when do repeats stop helping?
 
 python -m launch.experiment --name=data (with --dry_run: what it takes)
 """
@@ -16,15 +16,16 @@ def get_config() -> Experiment:
             times * common.UNIT,
             group=f"{fraction:.0%} of the videos" + (", S at 1x" if (size, times) == ("S", 1) else ""),
         )
-        for fraction in (0.1, 0.3, 1.0)
+        for fraction in (0.01, 0.1, 0.3, 1.0)
         for size, times in cells
+        if times > 1 or fraction > 0.01
     ]
     return Experiment(
         name="data",
-        title="A tenth, a third and all of the videos",
+        title="1%, 10%, 30% and all of the videos",
         claim="Up to about four epochs repeated data is nearly as good as new; later repeats are worth less and less "
         "(Muennighoff et al. 2023, for language).",
-        question="At equal compute, what does training on 10% or 30% of the clips cost, and after how many epochs?",
+        question="At equal compute, what does training on 1%, 10% or 30% of the clips cost, and after how many epochs?",
         data={"physics": common.PHYSICS},
         base=common.base(),
         arms=arms,
@@ -37,9 +38,10 @@ def get_config() -> Experiment:
         compare=[
             ("loss", f"{fraction} {size} {times}x", f"100% {size} {times}x")
             for size, times in cells
-            for fraction in ("10%", "30%")
+            for fraction in ("1%", "10%", "30%")
+            if times > 1 or fraction != "1%"
         ],
         floors=("physics",),
         notes=("repetition",),
-        limits=("The tenth and the 30% are the same clips for every seed: no interval covers which clips are drawn.",),
+        limits=("Smaller shares are the same clips for every seed: no interval covers which clips are drawn.",),
     )

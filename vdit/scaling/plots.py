@@ -122,7 +122,7 @@ def _panel(axes: Any, panel: Panel) -> None:
         axes.axhline(panel.level[1], ls=":", lw=1.2, color=MUTED, label=panel.level[0])
     axes.set(xlabel=panel.x_title, ylabel=panel.y_title, title=panel.title)
     if panel.labels:
-        axes.set_xticks(range(len(panel.labels)), panel.labels)
+        axes.set_xticks(range(len(panel.labels)), ["\n".join(label.rsplit(" ", 1)) for label in panel.labels])
         axes.set_xlim(-0.5, len(panel.labels) - 0.5)
     elif panel.log_x:
         axes.set_xscale("log")
