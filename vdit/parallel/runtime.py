@@ -23,9 +23,6 @@ CACHE = Path(os.environ.get("VDIT_CACHE", Path.home() / ".cache" / "vdit"))
 PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables that make this process one of several."""
 
-ARENAS = 2
-"""Heaps that malloc may keep, of which glibc would make eight a core."""
-
 
 def process_count() -> int:
     """Processes of this run on CPUs, before JAX is started."""
@@ -102,11 +99,12 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
 def _few_arenas() -> None:
     """Keeps memory flat: threads come and go with every epoch and save, and leave holes in the heap they were given.
 
-    MALLOC_ARENA_MAX overrides it. Holds for heaps not made yet, so it comes before the threads of JAX.
+    One heap a core instead of glibc's eight; MALLOC_ARENA_MAX overrides it. Holds for heaps not made yet, so it comes
+    before the threads of JAX.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(AttributeError):  # a C library other than glibc
-            ctypes.CDLL(None).mallopt(-8, ARENAS)  # M_ARENA_MAX
+            ctypes.CDLL(None).mallopt(-8, os.cpu_count() or 1)  # M_ARENA_MAX
 
 
 def _join(kind: str, given: tuple[Any, ...], seconds: int, missing: Callable[[], str] | None) -> None:
