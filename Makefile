@@ -67,4 +67,4 @@ badge: ## say which copy the notebooks' Colab badges open and install (REPO=acco
 	rm notebooks/*.bak
 
 clean: ## remove .venv and caches, keep studies and data
-	rm -rf $(VENV) $(VENV)-parity .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
