@@ -1,6 +1,6 @@
 """Training steps beside PyTorch's, on the CPU, both with all cores.
 
-    .venv-parity/bin/python -m benchmarks.torch_step [--size=384x4] [--tokens=1024] [--examples=256] [--json]
+    .venv-parity/bin/python -m benchmarks.torch_step [--size=384x4] [--tokens=1024] [--examples=128] [--keep] [--json]
 
 (`make parity` makes that environment.) First one size: our step and one of diffusers' WanTransformer3DModel, of the
 same width, depth and heads, on as many clips of the same numbers of patches and caption tokens; both with AdamW and
@@ -10,7 +10,8 @@ Then a mix: images and clips of many shapes. Ours in packed rows; PyTorch in buc
 to the same number of tokens, as if every bucket held enough for that; and PyTorch with every example padded: each axis
 to its longest, or all to the tokens of the longest clip. Rounds alternate, so that the machine's noise hits all;
 medians are printed. Beside the clock's ratios stand those of processor time, which other work disturbs less
-(with OMP_WAIT_POLICY=passive, without which PyTorch's threads also count while they wait for each other).
+(with OMP_WAIT_POLICY=passive, without which PyTorch's threads also count while they wait for each other). --keep writes
+them into docs/parallel.md.
 """
 
 from __future__ import annotations
@@ -18,21 +19,28 @@ from __future__ import annotations
 import collections
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, UserError, no_arguments, run_main
 from vdit.patches import Grid, Patch
 
 SIZE = flags.DEFINE_string("size", "384x4", "WIDTHxDEPTH of both models; heads of 64.")
 TOKENS = flags.DEFINE_integer("tokens", 1024, "Patches of a clip of the first comparison, a square number.")
-EXAMPLES = flags.DEFINE_integer("examples", 256, "Examples of the mix.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, of which the median is printed.")
+EXAMPLES = flags.DEFINE_integer("examples", 128, "Examples of the mix.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, half as many of the mix; medians are printed.")
+KEEP = flags.DEFINE_bool("keep", False, "Write what is found between the marks of docs/parallel.md.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+PAGE = Path(__file__).parents[1] / "docs" / "parallel.md"
+BEGIN, END = "<!-- begin: python -m benchmarks.torch_step --keep -->", "<!-- end -->"
 
 CHANNELS, PATCH = 16, Patch(1, 2, 2)
 TEXT, WORDS = 128, 16
@@ -204,7 +212,8 @@ def mix(width: int, depth: int, count: int, theirs: Callable[[int, Grid], np.nda
 
     def buckets() -> np.ndarray:
         total = np.zeros(2)
-        for grid, number in shapes.items():
+        bar = tqdm(shapes.items(), "buckets", unit="shape", leave=False, disable=not sys.stderr.isatty())
+        for grid, number in bar:
             size = max(1, ROWS * slots // (grid.tokens + WORDS))
             total += theirs(size, grid) / size * number
         return total
@@ -225,6 +234,23 @@ def mix(width: int, depth: int, count: int, theirs: Callable[[int, Grid], np.nda
         out[f"packed over {name}"], cpu = np.median(rounds[:, i] / rounds[:, 0], 0)
         out[f"packed over {name}, processor time"] = cpu
     return out
+
+
+def verdict(name: str, value: float) -> str:
+    """What a figure's target is, and whether it is met; empty where there is none."""
+    if name not in TARGETS:
+        return ""
+    return f"target {TARGETS[name]:g}: {'met' if value >= TARGETS[name] else 'MISSED'}"
+
+
+def keep(figures: dict[str, float]) -> None:
+    """Puts the figures between the marks of docs/parallel.md."""
+    asked = f"Width and depth {SIZE.value}, {ROWS} clips of {TOKENS.value} patches; a mix of {EXAMPLES.value} examples."
+    rows = [f"| {name} | {value:.4g} | {verdict(name, value)} |" for name, value in figures.items()]
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    text = "\n".join([asked, "", "| | | |", "| --- | --: | --- |", *rows])
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:
@@ -248,13 +274,10 @@ def main(argv: list[str]) -> None:
     ):
         figures |= (found := measured())
         for name, value in found.items():
-            target = (
-                f"   target {TARGETS[name]:g}: {'met' if value >= TARGETS[name] else 'MISSED'}"
-                if name in TARGETS
-                else ""
-            )
             if not JSON.value:
-                print(f"{name:<44} {value:>10.4g}{target}", flush=True)
+                print(f"{name:<44} {value:>10.4g}   {verdict(name, value)}".rstrip(), flush=True)
+    if KEEP.value:
+        keep(figures)
     if JSON.value:
         print(json.dumps(figures))
 
