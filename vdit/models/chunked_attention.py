@@ -1,9 +1,10 @@
 """Attention in chunks that start where a segment starts, so no work is spent between segments.
 
 A segment is one contiguous range of slots. It is walked in chunks of `block` tokens, by loops whose trip counts
-come from the segment's length: ceil(n / block)^2 chunk products a segment. Heads run one after another, so that
-products are two-dimensional: on CPU XLA's batched products run at a third of their rate. Softmax is accumulated as in
-FlashAttention (Dao et al. 2022), and the backward pass recomputes the weights from the saved log-sum-exp.
+come from the segment's length. Keys are taken LARGE chunks at once while so many are left: larger products, of which
+nothing has to be masked. Heads run one after another, so that products are two-dimensional: on CPU XLA's batched
+products run at a third of their rate. Softmax is accumulated as in FlashAttention (Dao et al. 2022), and the backward
+pass recomputes the weights from the saved log-sum-exp.
 
 A last chunk may reach past its segment: what lies there is read as zeros, and what is computed there is overwritten by
 the next segment in order, or lands in the `block` slots appended to every row.
@@ -22,6 +23,9 @@ from vdit.models.context_attention import Kernel
 
 NOTHING = -1e30
 """Log-sum-exp of a query without keys, and score of a key that is not there."""
+
+LARGE = 4
+"""Chunks of keys in a large one."""
 
 
 @functools.cache
@@ -59,9 +63,13 @@ def _chunks(length: jax.Array, block: int) -> jax.Array:
     return (length + block - 1) // block
 
 
+def _slice(x_LK: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x_LK, start, size)
+
+
 def _read(x_LK: jax.Array, start: jax.Array, valid: jax.Array) -> jax.Array:
     """The chunk from `start`, with zeros where another segment begins: times a weight of 0 its NaN would be NaN."""
-    return jnp.where(valid[:, None], jax.lax.dynamic_slice_in_dim(x_LK, start, len(valid)), 0)
+    return jnp.where(valid[:, None], _slice(x_LK, start, len(valid)), 0)
 
 
 def _write(x_LK: jax.Array, value: jax.Array, start: jax.Array) -> jax.Array:
@@ -70,6 +78,17 @@ def _write(x_LK: jax.Array, value: jax.Array, start: jax.Array) -> jax.Array:
 
 def _valid(begin: jax.Array, length: jax.Array, block: int) -> jax.Array:
     return begin + jnp.arange(block, dtype=jnp.int32) < length
+
+
+def _over_keys(body: Callable[..., Any], state: Any, length: jax.Array, block: int, slots: int) -> Any:
+    """Runs state = body(begin, state, size) over chunks of a segment's keys; only those of `block` may be part full."""
+    begin, large = jnp.zeros((), jnp.int32), LARGE * block
+    if large <= slots:
+        whole = functools.partial(body, size=large)
+        state = jax.lax.fori_loop(0, length // large, lambda j, state: whole(j * large, state), state)
+        begin = length // large * large
+    chunks, part = _chunks(length - begin, block), functools.partial(body, size=block)
+    return jax.lax.fori_loop(0, chunks, lambda j, state: part(begin + j * block, state), state)
 
 
 def _forward_head(
@@ -81,21 +100,22 @@ def _forward_head(
     def query_chunk(i: jax.Array, carry: tuple[jax.Array, jax.Array], n: jax.Array) -> tuple[jax.Array, jax.Array]:
         here = ranges.q_start_L[n] + i * block
         start, length = ranges.k_start_L[n], ranges.k_length_L[n]
-        q = jax.lax.dynamic_slice_in_dim(q_LK, here, block)  # another segment's rows of the result are overwritten
+        q = _slice(q_LK, here, block)  # another segment's rows of the result are overwritten
 
-        def key_chunk(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def key_chunk(begin: jax.Array, state: tuple[jax.Array, ...], size: int) -> tuple[jax.Array, ...]:
             out, peak, total = state
-            valid = _valid(j * block, length, block)
-            k = jax.lax.dynamic_slice_in_dim(k_MK, start + j * block, block)
-            v = _read(v_MK, start + j * block, valid)
-            score = jnp.where(valid[None], q @ k.T, NOTHING)
+            k, v = (_slice(x, start + begin, size) for x in (k_MK, v_MK))
+            score = q @ k.T
+            if size == block:
+                valid = _valid(begin, length, size)
+                score, v = jnp.where(valid, score, NOTHING), jnp.where(valid[:, None], v, 0)
             high = jnp.maximum(peak, score.max(-1, keepdims=True))
             weight, fade = jnp.exp(score - high), jnp.exp(peak - high)
             return out * fade + weight @ v, high, total * fade + weight.sum(-1, keepdims=True)
 
         column = jnp.zeros((block, 1), q.dtype)
         state = jnp.zeros((block, width), q.dtype), column + NOTHING, column
-        out, peak, total = jax.lax.fori_loop(0, _chunks(length, block), key_chunk, state)
+        out, peak, total = _over_keys(key_chunk, state, length, block, len(k_MK))
         out_LK, lse_L1 = carry
         total = jnp.where(length > 0, total, 1)
         return _write(out_LK, out / total, here), _write(lse_L1, peak + jnp.log(total), here)
@@ -118,32 +138,37 @@ def _backward_head(
     ranges: _Ranges,
     block: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of q, k and v of one head of one row; delta is the sum of grad * out over K."""
+    """Gradients of q, k and v of one head of one row; delta is the sum of grad * out over K.
 
-    def key_chunk(j: jax.Array, carry: tuple[jax.Array, ...], n: jax.Array) -> tuple[jax.Array, ...]:
-        start, keys = ranges.k_start_L[n] + j * block, _valid(j * block, ranges.k_length_L[n], block)
-        k, v = (_read(x, start, keys) for x in (k_MK, v_MK))
+    Weights are of keys by queries, so that of five products only that for q has to be given its factor transposed.
+    """
+
+    def key_chunk(begin: jax.Array, carry: tuple[jax.Array, ...], size: int, n: jax.Array) -> tuple[jax.Array, ...]:
+        start = ranges.k_start_L[n] + begin
+        keys = _valid(begin, ranges.k_length_L[n], size)
+        k, v = (_slice(x, start, size) if size > block else _read(x, start, keys) for x in (k_MK, v_MK))
 
         def query_chunk(i: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             dq_LK, dk, dv = state
             here, queries = ranges.q_start_L[n] + i * block, _valid(i * block, ranges.q_length_L[n], block)
-            q, grad = (_read(x, here, queries) for x in (q_LK, grad_LK))
-            lse, delta, dq = (jax.lax.dynamic_slice_in_dim(x, here, block) for x in (lse_L1, delta_L1, dq_LK))
-            valid = keys[None] & queries[:, None]
-            weight = jnp.where(valid, jnp.exp(q @ k.T - lse), 0)
-            score_grad = jnp.where(valid, weight * (grad @ v.T - delta), 0)
-            dq += jnp.where(queries[:, None], score_grad @ k, 0)
-            return _write(dq_LK, dq, here), dk + score_grad.T @ q, dv + weight.T @ grad
+            q, grad, delta = (_read(x, here, queries) for x in (q_LK, grad_LK, delta_L1))
+            lse = jnp.where(queries, _slice(lse_L1, here, block)[:, 0], jnp.inf)  # their weights are 0
+            weight = jnp.exp(k @ q.T - lse)
+            if size == block:
+                weight = jnp.where(keys[:, None], weight, 0)
+            score_grad = weight * (v @ grad.T - delta[:, 0])
+            dq = _slice(dq_LK, here, block) + jnp.where(queries[:, None], score_grad.T @ k, 0)
+            return _write(dq_LK, dq, here), dk + score_grad @ q, dv + weight @ grad
 
         dq_LK, dk_MK, dv_MK = carry
         state = (dq_LK, jnp.zeros_like(k), jnp.zeros_like(v))
         dq_LK, dk, dv = jax.lax.fori_loop(0, _chunks(ranges.q_length_L[n], block), query_chunk, state)
-        dk, dv = (jnp.where(keys[:, None], x, 0) for x in (dk, dv))
+        if size == block:
+            dk, dv = (jnp.where(keys[:, None], x, 0) for x in (dk, dv))
         return dq_LK, _write(dk_MK, dk, start), _write(dv_MK, dv, start)
 
     def segment(n: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        chunks = _chunks(ranges.k_length_L[n], block)
-        return jax.lax.fori_loop(0, chunks, functools.partial(key_chunk, n=n), carry)
+        return _over_keys(functools.partial(key_chunk, n=n), carry, ranges.k_length_L[n], block, len(k_MK))
 
     return jax.lax.fori_loop(0, ranges.number, segment, tuple(map(jnp.zeros_like, (q_LK, k_MK, v_MK))))
 
