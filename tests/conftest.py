@@ -4,9 +4,11 @@ import os
 from importlib import metadata
 
 # Unoptimised code, not split for more threads: tests compile far longer than they compute (a gradient in 1 s, not 10).
-_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if metadata.version("jaxlib") < "0.12":  # later ones do not know it
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+_FLAGS = "--xla_cpu_parallel_codegen_split_count=1"
+if metadata.version("jaxlib") < "0.12":  # later ones know no other emitters, and round sums too coarsely at level 0
+    _FLAGS += " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+else:
+    _FLAGS += " --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
