@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from benchmarks import pages
 from benchmarks.kills import fork, kills, training
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, no_arguments, run_main
 from vdit.training.checkpoint import checkpoint_steps
@@ -40,7 +41,6 @@ SLOPE = 1
 """MiB a minute by which the memory of a run may grow."""
 
 RESULTS = Path(__file__).with_suffix(".json")
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 
 def experiment(root: Path, steps: int, **changes: Any) -> Config:
@@ -153,10 +153,8 @@ def page(found: dict[str, Any]) -> str:
 
 def write_page(found: dict[str, Any]) -> None:
     """Puts the figures between the marks of docs/reliability.md."""
-    begin, end = "<!-- begin: python -m benchmarks.faults -->\n", "<!-- end -->"
-    head, rest = PAGE.read_text(encoding="utf-8").split(begin)
     body = "\n\n".join(textwrap.fill(part, 120) for part in page(found).split("\n\n"))
-    PAGE.write_text(f"{head}{begin}\n{body}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    pages.put("reliability.md", "python -m benchmarks.faults", f"\n{body}\n")
 
 
 def kept() -> dict[str, Any]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from benchmarks import pages
 from configs import vdit_10b
 from vdit.config import Config, MeshConfig, build, no_arguments, run_main
 from vdit.planning import cost as costs
@@ -24,8 +24,6 @@ from vdit.planning.compile import compile_step
 from vdit.planning.result import plan
 from vdit.planning.rows import rows_of
 
-PAGE = Path(__file__).parents[1] / "docs" / "planner.md"
-BEGIN, END = "<!-- begin: python -m benchmarks.planner -->", "<!-- end -->"
 TOPOLOGY = "v5p:2x2x1"
 PUBLISHED_SECONDS = 36.0
 """A step of Wan 2.1 14B on v5p-8 (4 chips), batch 1, 81 frames of 720x1280, README of AI-Hypercomputer/maxdiffusion:
@@ -135,9 +133,7 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     # There is room for gathered weights beside 10b, not beside the larger one.
     text = table(measure(config_of(2.7, True)), measure(config_of(WAN_FEED_FORWARD, False)))
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    pages.put("planner.md", "python -m benchmarks.planner", text)
     print(text)
 
 

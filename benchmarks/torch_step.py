@@ -22,13 +22,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from benchmarks import pages
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, UserError, no_arguments, run_main
 from vdit.patches import Grid, Patch
 
@@ -38,9 +38,6 @@ EXAMPLES = flags.DEFINE_integer("examples", 128, "Examples of the mix.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, half as many of the mix; medians are printed.")
 KEEP = flags.DEFINE_bool("keep", False, "Write what is found between the marks of docs/parallel.md.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
-
-PAGE = Path(__file__).parents[1] / "docs" / "parallel.md"
-BEGIN, END = "<!-- begin: python -m benchmarks.torch_step --keep -->", "<!-- end -->"
 
 CHANNELS, PATCH = 16, Patch(1, 2, 2)
 TEXT, WORDS = 128, 16
@@ -247,10 +244,8 @@ def keep(figures: dict[str, float]) -> None:
     """Puts the figures between the marks of docs/parallel.md."""
     asked = f"Width and depth {SIZE.value}, {ROWS} clips of {TOKENS.value} patches; a mix of {EXAMPLES.value} examples."
     rows = [f"| {name} | {value:.4g} | {verdict(name, value)} |" for name, value in figures.items()]
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
     text = "\n".join([asked, "", "| | | |", "| --- | --: | --- |", *rows])
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
+    pages.put("parallel.md", "python -m benchmarks.torch_step --keep", text)
 
 
 def main(argv: list[str]) -> None:
