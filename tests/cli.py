@@ -39,8 +39,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
     def run(module: str, *arguments: str) -> Finished:
         app.define_help_flags()
-        hidden = _hide_flags()
-        known = set(flags.FLAGS)
+        hidden = _take_flags()
         capfd.readouterr()
         verbosity, handlers = absl_logging.get_verbosity(), logging.getLogger().handlers[:]
         with (
@@ -56,8 +55,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             except SystemExit as end:
                 status = end.code or 0
             finally:
-                for name in set(flags.FLAGS) - known:
-                    delattr(flags.FLAGS, name)
+                _take_flags()
                 for module, flag in hidden:
                     flags.FLAGS[flag.name] = flag
                     flags.FLAGS.register_flag_by_module(module, flag)
@@ -70,9 +68,12 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     return run
 
 
-def _hide_flags() -> list[tuple[str, flags.Flag]]:
-    """Takes away the flags of commands that tests have imported; they clash with those of the one that is run."""
-    ours = ("vdit", "data_pipelines", "launch", "benchmarks")
+def _take_flags() -> list[tuple[str, flags.Flag]]:
+    """Takes away the flags of our commands, imported by tests or run, as they clash with those of the next one.
+
+    Those of libraries stay: a library that a command was the first to import defines its flags only once.
+    """
+    ours = ("vdit", "data_pipelines", "launch", "benchmarks", "absl.flags")  # the last are made for a config's fields
     modules = {name: flags.FLAGS.find_module_defining_flag(name) or "" for name in flags.FLAGS}
     found = [(module, flags.FLAGS[name]) for name, module in modules.items() if module.startswith(ours)]
     for _, flag in found:
