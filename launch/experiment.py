@@ -86,16 +86,18 @@ class Runner:
     def plan(self, measure: bool = True) -> list[Planned]:
         """All runs, held-out arms last. The data must be there, as lengths follow from its plan.
 
+        Arms that are given seconds take turns: what else the machine does for a while tilts none of them.
+
         Args:
           measure: the speed of arms that are given seconds; else those whose speed is not known are named and left out.
         """
         found = []
-        for arm in sorted(self.experiment.arms, key=lambda arm: arm.held_out):
+        for arm in self.experiment.arms:
             if arm.seconds and not measure and not self._speed(arm).exists():
                 print(f"{arm.name}: {arm.seconds:g} s a run; its steps are unknown until its speed is measured")
                 continue
             found += [Planned(arm, seed, self._config(arm, seed)) for seed in arm.seeds or self.experiment.seeds]
-        return found
+        return sorted(found, key=lambda run: (run.arm.held_out, run.seed if run.arm.seconds else 0))
 
     def _unplanned(self, arm: Arm, seed: int) -> Config:
         """The config of a run before its steps are known."""

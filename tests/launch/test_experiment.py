@@ -268,7 +268,8 @@ def test_arms_are_compared_seed_by_seed():
 
 
 def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
-    runner = Runner(small(arms=[Arm("timed", {}, seconds=12.0)], compare=[]), out, "none")
+    arms = [Arm("timed", {}, seconds=12.0), Arm("other", {"optimizer.clip": 2.0}, seconds=12.0)]
+    runner = Runner(small(arms=arms, compare=[]), out, "none")
     made = []
 
     def train(config, workdir):
@@ -282,9 +283,10 @@ def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
     assert "timed: 12 s a run; its steps are unknown" in capsys.readouterr().out
     assert "0 runs, 0 finished before" in experiment.text_of_plan(runner, [], "")
     plan = runner.plan()
-    assert [each.config.train.steps for each in plan] == [120] * 3 and made == [400]
+    assert [each.config.train.steps for each in plan] == [120] * 6 and made == [400] * 2
+    assert [(each.arm.name, each.seed) for each in plan] == [(arm.name, seed) for seed in (0, 1, 2) for arm in arms]
     assert runner.plan(measure=False) == plan
-    assert isinstance(plan[0], Planned) and len({each.id for each in plan}) == 3
+    assert isinstance(plan[0], Planned) and len({each.id for each in plan}) == 6
 
 
 def test_a_page_needs_no_measure_of_every_arm(tmp_path):
