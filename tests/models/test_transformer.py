@@ -30,7 +30,9 @@ from small_model import (
 
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, Config, MeshConfig, UserError
-from vdit.models.transformer import gelu, parameter_counts, rms_norm, time_features
+from vdit.models.feed_forward import feed_forward
+from vdit.models.transformer import parameter_counts, rms_norm, time_features
+from vdit.models.wan_dit import gelu
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.training.optimizer import rate_multipliers
 from vdit.training.step import init_state, make_train_step
@@ -42,9 +44,24 @@ def config_of(**changes: Any) -> Config:
     return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **changes))
 
 
-def test_gelu_keeps_its_input_only():
+def test_feed_forward_equals_its_formula_and_keeps_one_wide_array():
+    rng = np.random.default_rng(0)
+    sizes = (2, 5, 4), (4, 12), (12, 4), (2, 5, 4)
+    *arguments, grad = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in sizes)
+    with use_mesh(one_device()):
+        value, pull = jax.vjp(feed_forward, *arguments)
+        grads = pull(grad)
+    expected, plain = jax.vjp(lambda x, up, down: jax.nn.gelu(x @ up) @ down, *arguments)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for found, wanted in zip(grads, plain(grad), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    kept = sorted(leaf.shape for leaf in jax.tree.leaves(pull) if jnp.ndim(leaf))
+    assert kept == sorted([*sizes[:3], (2, 5, 12)])
+
+
+def test_recomputed_work_keeps_its_arguments_only():
     x, grad = jnp.linspace(-5, 5, 41), jnp.cos(jnp.arange(41.0))
-    (value, pull), (expected, plain) = jax.vjp(gelu, x), jax.vjp(jax.nn.gelu, x)
+    (value, pull), (expected, plain) = (jax.vjp(f, x) for f in (gelu, jax.nn.gelu))
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(pull(grad)[0], plain(grad)[0], rtol=1e-5, atol=1e-7)
     assert [leaf.shape for leaf in jax.tree.leaves(pull) if jnp.ndim(leaf)] == [x.shape]

@@ -17,6 +17,8 @@ from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
 from vdit.models.context_attention import SAVED
+from vdit.models.feed_forward import feed_forward
+from vdit.models.memory import recomputed, whole
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import GATHERED, use, weight
 from vdit.parallel.mesh import STATE
@@ -45,26 +47,24 @@ def rms_factor(x_BLD: jax.Array) -> jax.Array:
     return jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + 1e-6)
 
 
-@jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
-    """GELU by tanh, of which the backward pass keeps the input only.
-
-    Not five arrays of the feed-forward's width, from which XLA on CPU makes the gradient twice, the second time in the
-    order of the transposed matrix product.
-    """
-    return jax.nn.gelu(x)
+@recomputed
+def modulated(
+    x_BLD: jax.Array, shift_BLD: jax.Array, scale_BLD: jax.Array, own_shift_D: jax.Array, own_scale_D: jax.Array
+) -> jax.Array:
+    """Tokens normalised, scaled and shifted, by what all blocks share and by a block's own (adaLN-single)."""
+    return rms_norm(x_BLD) * (1 + (scale_BLD + own_scale_D)) + (shift_BLD + own_shift_D)
 
 
-gelu.defvjp(lambda x: (jax.nn.gelu(x), x), lambda x, grad: jax.vjp(jax.nn.gelu, x)[1](grad))
+@recomputed
+def gated(x_BLD: jax.Array, added_BLD: jax.Array, gate_BLD: jax.Array, own_gate_D: jax.Array) -> jax.Array:
+    """Tokens with a part's output added."""
+    return x_BLD + (1 + (gate_BLD + own_gate_D)) * added_BLD
 
 
-def whole(x: jax.Array) -> jax.Array:
-    """An array that is in memory before it is used.
-
-    Elementwise work that XLA fuses into a matrix product is done anew for every tile of it; by the TPU compiler's own
-    count the product then runs at 0.6 to 0.7 of its peak instead of 0.9.
-    """
-    return jax.lax.optimization_barrier(x)
+@recomputed
+def turned(x_BHLK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array, gain_K: jax.Array) -> jax.Array:
+    """Normalised and turned q or k; the factor is the token's alone, so that turning need not wait for it."""
+    return (rms_factor(x_BHLK) * rotate(x_BHLK, (cos_BLK, sin_BLK), gain_K)).astype(x_BHLK.dtype)
 
 
 def remat(block: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
@@ -113,26 +113,23 @@ class Block(nnx.Module):
         config, dtype = self.config, x_BLD.dtype
         tokens = jax.typeof(x_BLD).sharding.spec
         own = self.table[...].astype(dtype)
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (x + own[i] for i, x in enumerate(modulation))
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation
 
-        h_BLD = whole(rms_norm(x_BLD) * (1 + scale_a) + shift_a)
+        h_BLD = whole(modulated(x_BLD, shift_a, scale_a, own[0], own[1]))
         heads, qkv = P(*tokens[:2], "tensor", None), use(self.qkv, dtype)
         q, k, v = (
             whole(jnp.einsum("bld,dhk->blhk", h_BLD, qkv[:, i], out_sharding=heads)).swapaxes(1, 2) for i in range(3)
         )
-        # Of normalised q and k; the factor is the token's alone, so that turning need not wait for it.
-        q, k = ((rms_factor(x) * rotate(x, rotary, self.qk_gain[i])).astype(dtype) for i, x in enumerate((q, k)))
+        q, k = (turned(x, *rotary, self.qk_gain[i]) for i, x in enumerate((q, k)))
         mixed_BHLK = attention(
             q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
         )
         mixed_BLD = whole(jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens))
-        x_BLD += (1 + gate_a) * mixed_BLD
+        x_BLD = gated(x_BLD, mixed_BLD, gate_a, own[2])
 
-        h_BLD = whole(rms_norm(x_BLD) * (1 + scale_f) + shift_f)
-        wide = P(*tokens[:2], "tensor")
-        hidden_BLF = whole(gelu(jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=wide)))
-        added_BLD = whole(jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens))
-        return x_BLD + (1 + gate_f) * added_BLD
+        h_BLD = whole(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))
+        added_BLD = whole(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
+        return gated(x_BLD, added_BLD, gate_f, own[5])
 
 
 class SpacetimeTransformer(nnx.Module):

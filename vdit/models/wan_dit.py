@@ -18,8 +18,9 @@ from vdit.batch import PackedBatch
 from vdit.config import WAN_TIME_FEATURES, ModelConfig
 from vdit.models.attention import attention
 from vdit.models.cross_attention import cross_attention
+from vdit.models.memory import recomputed
 from vdit.models.rotary import angle_table, rotate
-from vdit.models.transformer import Interface, gelu, remat, time_features
+from vdit.models.transformer import Interface, remat, time_features
 from vdit.models.weights import use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
@@ -29,6 +30,12 @@ CAPTION = 512
 
 THETA = 10_000.0
 EPSILON = 1e-6
+
+
+@recomputed
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU by tanh."""
+    return jax.nn.gelu(x)
 
 
 def layer_norm(x_BLD: jax.Array) -> jax.Array:
