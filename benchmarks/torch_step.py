@@ -5,6 +5,7 @@
 (`make parity` makes that environment.) First one size: our step and one of diffusers' WanTransformer3DModel, of the
 same width, depth and heads, on as many clips of the same numbers of patches and caption tokens; both with AdamW and
 clipping, in float32. Wan's blocks attend to captions apart, which is more work: the comparison is made by FLOP, too.
+Beside it stands what XLA's matrix products alone reach of PyTorch's, at the sizes of a block.
 
 Then a mix: images and clips of many shapes. Ours in packed rows; PyTorch in buckets, each batch of one shape and filled
 to the same number of tokens, as if every bucket held enough for that; and PyTorch with every example padded: each axis
@@ -172,6 +173,51 @@ def block_work(width: int, patches: int) -> tuple[float, float]:
     )
 
 
+def products(width: int, tokens: int) -> dict[str, float]:
+    """A block's matrix products, and those of its gradient, in XLA over PyTorch: no step of ours can beat that by much.
+
+    Every device has a row of ours, as in a step; PyTorch has all rows in one product.
+    """
+    import jax
+    import torch
+
+    rng = np.random.default_rng(0)
+    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+
+    def arrays(rows: int) -> list[tuple[np.ndarray, ...]]:
+        """Inputs, weight and gradient of the output of each product."""
+        return [
+            tuple(rng.normal(size=size).astype(np.float32) for size in ((rows, a), (a, b), (rows, b)))
+            for a, b in shapes
+        ]
+
+    @jax.jit
+    def multiply(parts: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
+        return [(x @ w, g @ w.T, x.T @ g) for x, w, g in parts]
+
+    ours = [jax.device_put(arrays(tokens), device) for device in jax.devices()]
+    theirs = [tuple(map(torch.from_numpy, part)) for part in arrays(tokens * len(ours))]
+
+    def measure(run: Callable[[], Any]) -> np.ndarray:
+        run()
+        start = now()
+        for _ in range(8):
+            run()
+        return now() - start
+
+    rounds = np.array(
+        [
+            (
+                measure(lambda: jax.block_until_ready([multiply(part) for part in ours])),
+                measure(lambda: [(x @ w, g @ w.T, x.T @ g) for x, w, g in theirs]),
+            )
+            for _ in range(ROUNDS.value)
+        ]
+    )
+    speed, speed_cpu = np.median(rounds[:, 1] / rounds[:, 0], 0)
+    return {"matrix products over PyTorch's": speed, "matrix products, processor time": speed_cpu}
+
+
 def one_size(width: int, depth: int, tokens: int, theirs: Callable[[int, Grid], np.ndarray]) -> dict[str, float]:
     """Seconds of a step of ROWS clips of one size."""
     from vdit.batch import RowShape, pack_row, stack_rows
@@ -264,6 +310,7 @@ def main(argv: list[str]) -> None:
     theirs = torch_step(width, depth)
     figures: dict[str, float] = {"load average of the machine": os.getloadavg()[0]}
     for measured in (
+        lambda: products(width, TOKENS.value),
         lambda: one_size(width, depth, TOKENS.value, theirs),
         lambda: mix(width, depth, EXAMPLES.value, theirs),
     ):
