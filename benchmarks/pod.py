@@ -1,26 +1,29 @@
-"""What the TPU compiler says of the step on slices: `python -m benchmarks.pod [--what=depth,weak,long,pod]`.
+"""What the TPU compiler says of the step on slices: `python -m benchmarks.pod [--what=depth,weak,pod]`.
 
 depth: time to compile 32 layers over that of 8, and FLOPs outside attention over those of the model, without remat.
 weak:  bytes of collectives per chip and step on 64, 512 and 4,096 chips of v5p at one row per chip.
-long:  the 10b size on one row of 75,776 slots over the four chips of v5p:2x2x1, all activations recomputed.
-pod:   the 10b size on such rows on v5p:8x8x8, attention outputs kept: MFU at an attention efficiency of 0.60.
+pod:   the 10b size on v5p:8x8x8, rows of 75,776 slots, attention outputs kept: MFU at an attention efficiency of 0.60.
 
-Nothing is run and no TPU is needed; figures are those of `python -m vdit.plan`, which counts them.
+Nothing is run and no TPU is needed; figures are those of `python -m vdit.plan`, which counts them. Each is written into
+docs/planner.md. The 10b size on four chips: benchmarks.planner.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import time
 from typing import Any
 
 from absl import flags
 
-from vdit.config import Config, MeshConfig, build, run_main
+from benchmarks import pages
+from vdit.config import Config, MeshConfig, build, no_arguments, run_main
 
-WHAT = flags.DEFINE_list("what", ["depth", "weak", "long", "pod"], "Which figures.")
+WHAT = flags.DEFINE_list("what", ["depth", "weak", "pod"], "Which figures.")
+
+Row = tuple[str, str, str]
+"""A figure's name, the figure, and its target with whether it is met."""
 
 
 def size(name: str, mesh: MeshConfig, rows: int, **model: Any) -> Config:
@@ -50,7 +53,13 @@ def gib(values: dict[str, Any]) -> float:
     return sum(kind["gib"] for kind in values["collectives"].values())
 
 
-def depth() -> dict[str, float]:
+def judged(name: str, value: float, target: float, most: bool) -> Row:
+    """A figure that must be at most, or at least, its target."""
+    met = value <= target if most else value >= target
+    return name, f"{value:.3f}", f"at {'most' if most else 'least'} {target:g}: {'met' if met else 'MISSED'}"
+
+
+def depth() -> list[Row]:
     """Processor time, as others may be at work; the first compilation of a process, which is slower, does not count."""
     from vdit.planning import compile as compiling
     from vdit.planning.rows import rows_of
@@ -63,53 +72,46 @@ def depth() -> dict[str, float]:
         rows, start = rows_of(config(layers)), time.process_time()
         compiling._compile(config(layers), "v5p:2x2x1", 1, rows.interface, rows.pixels)
         seconds[layers] = time.process_time() - start
-    key = "compiled_over_model_flops_outside_attention"
-    return {
-        "seconds to compile 8 layers": seconds[8],
-        "32 layers": seconds[32],
-        "32 over 8": seconds[32] / seconds[8],
-        "compiled over model FLOPs outside attention": plan(config(32), "v5p:2x2x1")[key],
-    }
+    flops = plan(config(32), "v5p:2x2x1")["compiled_over_model_flops_outside_attention"]
+    return [
+        *((f"processor time to compile {layers} layers", f"{seconds[layers]:.1f} s", "") for layers in (8, 32)),
+        judged("32 layers over 8", seconds[32] / seconds[8], 1.2, most=True),
+        judged("FLOPs outside attention, compiled over the model's", flops, 1.05, most=True),
+    ]
 
 
-def weak() -> dict[str, float]:
-    out = {}
+def weak() -> list[Row]:
+    found = {}
     for topology, chips in (("v5p:4x4x4", 64), ("v5p:8x8x8", 512), ("v5p:16x16x16", 4096)):
-        values = plan(size("vdit_b", MeshConfig(chips // 64, 64, 1, 1), chips), topology)
-        out[f"GiB of collectives per chip and step on {chips} chips"] = gib(values)
-    return out
+        found[chips] = gib(plan(size("vdit_b", MeshConfig(chips // 64, 64, 1, 1), chips), topology))
+    spread = max(found.values()) / min(found.values())
+    return [
+        *((f"collectives of a chip and step on {chips:,} chips", f"{x:.3f} GiB", "") for chips, x in found.items()),
+        judged("most over least", spread, 1.1, most=True),
+    ]
 
 
-def long() -> dict[str, Any]:
-    config = size("vdit_10b", MeshConfig(1, 1, 4, 1), 1, remat="blocks", keep_weights=True)
-    return {**picked(plan(config, "v5p:2x2x1")), "target": "cycles <= 1.6, GiB <= 136.5"}
-
-
-def pod() -> dict[str, Any]:
+def pod() -> list[Row]:
     config = size("vdit_10b", MeshConfig(-1, 16, 4, 1), 128, remat="attention", keep_weights=True)
-    return {**picked(plan(config, "v5p:8x8x8", 0.60)), "target": "mfu >= 0.48"}
-
-
-def picked(values: dict[str, Any]) -> dict[str, Any]:
-    """What is said of a plan."""
-    names = (
-        *("fits", "hbm_gib_per_chip", "hbm_gib_limit", "cycles_over_matmul_cycles", "attention_overhead"),
-        *("compiled_over_model_flops", "step_seconds", "step_seconds_low", "step_seconds_high", "mfu"),
-    )
-    return {
-        **{name: values[name] for name in names},
-        "seconds": values["seconds"]["expected"],
-        "GiB of collectives": gib(values),
-        "of them": {kind: found["gib"] for kind, found in values["collectives"].items()},
-    }
+    values = plan(config, "v5p:8x8x8", 0.60)
+    hbm = f"{values['hbm_gib_per_chip']:.1f} of {values['hbm_gib_limit']} GiB"
+    return [
+        ("HBM of a chip", hbm, "" if values["fits"] else "does not fit"),
+        ("a step", f"{values['step_seconds']:.1f} s", ""),
+        *((f"of it {kind}", f"{x:.2f} s", "") for kind, x in values["seconds"]["expected"].items()),
+        ("collectives of a chip and step", f"{gib(values):.1f} GiB", ""),
+        judged("MFU", values["mfu"], 0.48, most=False),
+    ]
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    no_arguments(argv)
     for name in WHAT.value:
-        print(
-            json.dumps({name: {"depth": depth, "weak": weak, "long": long, "pod": pod}[name]()}, indent=1), flush=True
-        )
+        rows = {"depth": depth, "weak": weak, "pod": pod}[name]()
+        lines = ["| | | target |", "| --- | --: | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+        text = "\n".join(lines)
+        print(f"{name}:\n{text}", flush=True)
+        pages.put("planner.md", f"python -m benchmarks.pod --what={name}", text)
 
 
 if __name__ == "__main__":
