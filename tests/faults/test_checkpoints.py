@@ -71,11 +71,13 @@ def test_flipped_bits_never_come_back_as_a_state(tmp_path, seed):
     rng = np.random.default_rng(seed)
     workdir, (arrays, position, _) = undisturbed()
     files = sorted(p.relative_to(workdir) for p in (workdir / "checkpoints/6").rglob("*") if p.is_file())
+    largest = largest_file(workdir / "checkpoints/6").relative_to(workdir)
     refused = set()
     for number, file in enumerate(files):
         copy = shutil.copytree(workdir, tmp_path / str(number), ignore=shutil.ignore_patterns("2", "4", "tensorboard"))
         if size := (copy / file).stat().st_size:
-            flip(copy / file, int(rng.integers(size)), int(rng.integers(8)))
+            for _ in range(8 if file == largest else 1):  # a single one may hit what no array refers to any more
+                flip(copy / file, int(rng.integers(size)), int(rng.integers(8)))
         try:
             with mock.patch("sys.excepthook"), mock.patch("sys.unraisablehook"):
                 run = tiny.restored(copy, CONFIG)
@@ -86,7 +88,7 @@ def test_flipped_bits_never_come_back_as_a_state(tmp_path, seed):
             found = jax.tree_util.tree_leaves_with_path(run.state)
             assert all(np.array_equal(arrays[jax.tree_util.keystr(path)], leaf) for path, leaf in found)
             assert vars(run.position) | {"watch": vars(run.position.watch)} == position
-    assert largest_file(workdir / "checkpoints/6").relative_to(workdir) in refused and len(refused) >= 3
+    assert largest in refused and len(refused) >= 3
 
 
 DAMAGES = {
