@@ -174,7 +174,7 @@ def block_work(width: int, patches: int) -> tuple[float, float]:
 
 
 def products(width: int, tokens: int) -> dict[str, float]:
-    """A block's matrix products, and those of its gradient, in XLA over PyTorch: no step of ours can beat that by much.
+    """Speed of a block's matrix products, and of those of its gradient, in XLA over PyTorch.
 
     Every device has a row of ours, as in a step; PyTorch has all rows in one product.
     """
