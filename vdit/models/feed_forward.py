@@ -1,7 +1,7 @@
 """The feed-forward of a block, with a gradient of its own.
 
 XLA on CPU writes an array in the order in which a product reads it: of a gradient that two products read in two orders
-it makes all elementwise work twice, once with strides. Here only arrays of the tokens' width are transposed.
+it makes all elementwise work twice, once with strides. Here no array of tokens is transposed that is F wide.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _feed_forward(x_BLD: jax.Array, up_DF: jax.Array, down_FD: jax.Array) -> tup
 
 
 def _feed_forward_gradient(kept: tuple[jax.Array, ...], grad_BLD: jax.Array) -> tuple[jax.Array, ...]:
-    """Every product with the order of axes in which its result is needed: what is transposed is never F wide."""
+    """Products with axes in the order that is needed: of what is F wide, only a weight's gradient is transposed."""
     x_BLD, up_DF, down_FD, before_BLF = kept
     specs = [jax.typeof(x).sharding.spec for x in kept]
     hidden_BLF, pull = jax.vjp(jax.nn.gelu, before_BLF)
