@@ -182,14 +182,31 @@ def _key(config: Config, topology: str, slices: int, interface: Interface, pixel
 
 @functools.cache
 def fingerprint() -> str:
-    """A digest of versions and of the sources that make the program; the config counts by its values, see `_key`."""
+    """A digest of versions and of the sources that make the program, comments and docstrings apart.
+
+    The config counts by its values, see `_key`.
+    """
     versions = {
         name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "tokamax", "flax", "optax")
     }
     digest = hashlib.sha256(json.dumps(versions).encode())
     for name in sorted(_imported("vdit.training.step") | {__name__}):
-        digest.update(_file(name).read_bytes())
+        digest.update(_code(_file(name)).encode())
     return digest.hexdigest()[:16]
+
+
+def _code(file: Path) -> str:
+    """A source without its comments and docstrings."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # a lambda's is an expression
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _imported(module: str) -> set[str]:
