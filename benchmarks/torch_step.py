@@ -74,17 +74,19 @@ def example(number: int, grid: Grid) -> Any:
 
 
 def packed(grids: Sequence[Grid], slots: int) -> list[Any]:
-    """Batches of ROWS rows, each example in one of them."""
+    """Batches of ROWS rows, each example in one of them; rows are packed and ordered as the pipeline does it."""
+    from data_pipelines.balance import order_rows, row_costs
     from data_pipelines.best_fit import pack
     from vdit.batch import RowShape, pack_row, stack_rows
 
     tokens = np.array([grid.tokens + WORDS for grid in grids], np.int32)
     shape = RowShape(slots, slots // 32, slots // 2)
     words = np.full(len(tokens), WORDS, np.int32)
-    order, offsets = pack(tokens, words, shape, 4096, np.random.Generator(np.random.Philox(key=0)))
+    rng = np.random.Generator(np.random.Philox(key=0))
+    order, offsets = pack(tokens, words, shape, 4096, rng)
     rows = [
-        pack_row([example(int(i), grids[i]) for i in order[start:end]], shape, PATCH)
-        for start, end in zip(offsets, offsets[1:], strict=False)
+        pack_row([example(int(i), grids[i]) for i in order[offsets[row] : offsets[row + 1]]], shape, PATCH)
+        for row in order_rows(row_costs(tokens[order], offsets), ROWS, 0, rng)
     ]
     rows += rows[: -len(rows) % ROWS]  # the last step is a whole one, too
     return [stack_rows(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)]
