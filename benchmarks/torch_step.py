@@ -36,7 +36,7 @@ from vdit.patches import Grid, Patch
 SIZE = flags.DEFINE_string("size", "384x4", "WIDTHxDEPTH of both models; heads of 64.")
 TOKENS = flags.DEFINE_integer("tokens", 1024, "Patches of a clip of the first comparison, a square number.")
 EXAMPLES = flags.DEFINE_integer("examples", 128, "Examples of the mix.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, half as many of the mix; medians are printed.")
+ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements, half as many of the mix; medians are printed.")
 KEEP = flags.DEFINE_bool("keep", False, "Write what is found between the marks of docs/parallel.md.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
