@@ -5,7 +5,7 @@
     python -m benchmarks.scaling --write      write docs/scaling.md from what has been compiled, compile nothing
 
 Results are kept in benchmarks/scaling.json, a line at a time, so that it may be stopped and started again. A line is
-stale when the sources that make the program, or the versions of JAX and libtpu, have changed since.
+stale when the sources that make the program (comments apart), or the versions of JAX and libtpu, have changed since.
 """
 
 from __future__ import annotations
