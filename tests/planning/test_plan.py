@@ -254,13 +254,8 @@ def test_the_sources_that_name_a_compilation_are_those_of_the_step():
     assert not {name for name in found if "loop" in name or "checkpoint" in name or name == "vdit.config"}
 
 
-def test_comments_do_not_make_a_kept_compilation_stale(tmp_path):
-    file = tmp_path / "module.py"
-
-    def code(text):
-        file.write_text(text)
-        return compiling._code(file)
-
+def test_comments_do_not_make_a_kept_compilation_stale():
+    code = compiling._code
     plain = code('"""Says so."""\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
     assert plain == code('"""Says else."""\n\ndef f(x):\n    # a comment\n    return 2 * x\n')
     assert plain != code('"""Says so."""\ndef f(x):\n    """Twice."""\n    return 3 * x\n')

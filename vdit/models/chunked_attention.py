@@ -2,7 +2,7 @@
 
 A segment is one contiguous range of slots. It is walked in chunks of `block` tokens, by loops whose trip counts
 come from the segment's length. Keys are taken LARGE chunks at once while so many are left: larger products, of which
-nothing has to be masked. A chunk is taken of all heads at once, for small segments are many short steps of the loops.
+nothing has to be masked. A chunk is taken of all heads at once, or small segments would be many short steps of loops.
 Softmax is accumulated as in FlashAttention (Dao et al. 2022), and the backward pass recomputes the weights from the
 saved log-sum-exp.
 

@@ -11,11 +11,13 @@ import functools
 import gzip
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
 import re
 import time
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -191,22 +193,21 @@ def fingerprint() -> str:
     }
     digest = hashlib.sha256(json.dumps(versions).encode())
     for name in sorted(_imported("vdit.training.step") | {__name__}):
-        digest.update(_code(_file(name)).encode())
+        digest.update(_code(_file(name).read_text()).encode())
     return digest.hexdigest()[:16]
 
 
-def _code(file: Path) -> str:
-    """A source without its comments and docstrings."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # a lambda's is an expression
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _code(source: str) -> str:
+    """A source without comments, docstrings and empty lines; the same on every version of Python, as an AST is not."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)  # type: ignore[operator]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _imported(module: str) -> set[str]:
