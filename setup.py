@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/splash_attention.py calls is not public
+TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/attention/splash.py calls is not public
 SHOTS = "scenedetect-headless>=0.7"
 CLOUD = "gcsfs>=2026.1"
 TEST = [
@@ -34,7 +34,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
-    package_data={"data_pipelines": ["bunny/*.csv", "bunny/*.md"], "vdit": ["scaling/*.html"], "launch": ["machine/*"]},
+    package_data={
+        "data_pipelines": ["sources/bunny/*"],
+        "vdit": ["scaling/reporting/*.html"],
+        "launch": ["targets/machine/*"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",

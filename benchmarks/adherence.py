@@ -46,9 +46,9 @@ def main(argv: list[str]) -> None:
 
 def measure(workdir: str, settings: Any) -> dict[str, Any]:
     """Shares of a run's videos, see `vdit.evaluation.generated.adherence_of`."""
-    from data_pipelines.mixture import open_data
+    from data_pipelines.reading.mixture import open_data
     from vdit.evaluation.generated import adherence_of, text_to_video
-    from vdit.training.restore import generator_of, load_run
+    from vdit.generation.restore import generator_of, load_run
 
     run = load_run(workdir)
     (dataset,) = open_data(run.config.data).datasets

@@ -27,7 +27,7 @@ TARGET = 1.15
 
 def work(rows: list[np.ndarray], slots: int, block: int) -> float:
     """Executed query-key pairs over those of the segments; `rows` holds the lengths of each row's segments."""
-    from vdit.models.splash_attention import active_blocks
+    from vdit.models.attention.splash import active_blocks
 
     executed = needed = 0.0
     for lengths in rows:
@@ -41,7 +41,7 @@ def work(rows: list[np.ndarray], slots: int, block: int) -> float:
 def mixed_rows(examples: int) -> tuple[list[np.ndarray], int]:
     """(lengths of the segments of every row, slots of a row) of the mixed set of benchmarks.data."""
     from benchmarks.data import PACKED, ROW, mixed_index
-    from data_pipelines.packing import Plan
+    from data_pipelines.packing.packing import Plan
     from vdit.patches import Patch
 
     epoch = Plan(mixed_index(examples), PACKED, Patch(), 0).epoch(0)

@@ -24,8 +24,8 @@ import numpy as np
 from absl import flags
 from av.video.reformatter import VideoReformatter
 
-from data_pipelines import film
-from data_pipelines.sizes import fit_size
+from data_pipelines.media.sizes import fit_size
+from data_pipelines.sources import film
 from vdit.config import no_arguments, run_main
 from vdit.patches import Patch
 

@@ -49,7 +49,7 @@ def mixed_index(count: int, seed: int = 0) -> Any:
 
     Frames hold 16 to 1,200 patches (log-uniform) at log-normal aspect ratios, captions 5 to 200 tokens.
     """
-    from data_pipelines.index import Index
+    from data_pipelines.packing.index import Index
 
     rng = np.random.default_rng(seed)
     groups = np.where(rng.random(count) < 0.5, 1, rng.integers(2, 13, count))
@@ -68,7 +68,7 @@ def mixed_index(count: int, seed: int = 0) -> Any:
 
 def fills(count: int) -> dict[str, float]:
     """Real tokens over slots of ROW-slot rows, way by way."""
-    from data_pipelines.packing import Plan
+    from data_pipelines.packing.packing import Plan
     from vdit.patches import Patch
 
     index = mixed_index(count)
@@ -104,8 +104,8 @@ def grain_rows(lengths: np.ndarray, bins: int) -> Iterator[Any]:
 
 def planning(count: int) -> dict[str, float]:
     """Speed of planning an epoch, in processor time, and its balance over DEVICES devices."""
-    from data_pipelines.balance import imbalance
-    from data_pipelines.packing import Plan
+    from data_pipelines.packing.balance import imbalance
+    from data_pipelines.packing.packing import Plan
     from vdit.patches import Patch
 
     index = mixed_index(count)
@@ -136,7 +136,7 @@ def many(count: int) -> dict[str, float]:
 
 def plan_many(count: int) -> None:
     """Plans an epoch of `count` examples; prints processor seconds, seconds and peak memory in GB."""
-    from data_pipelines.packing import Plan
+    from data_pipelines.packing.packing import Plan
     from vdit.patches import Patch
 
     index = mixed_index(count)
@@ -148,8 +148,8 @@ def plan_many(count: int) -> None:
 
 def reading(path: str, least: float = 3.0) -> dict[str, float]:
     """Bytes of packed rows over processor time, one thread, files in the page cache."""
-    from data_pipelines.pipeline import RowReader, make_plan
-    from data_pipelines.store import Dataset
+    from data_pipelines.reading.pipeline import RowReader, make_plan
+    from data_pipelines.reading.store import Dataset
 
     dataset = Dataset(path)
     config = dataclasses.replace(PACKED, path=path, row_examples=1024)

@@ -37,7 +37,7 @@ def compile_kernels(block: int) -> None:
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from vdit.models.splash_attention import splash
+    from vdit.models.attention.splash import splash
     from vdit.planning.compile import describe
 
     whole = NamedSharding(Mesh(np.array(describe("v5p:2x2x1", 1)[:1]), "x"), PartitionSpec())

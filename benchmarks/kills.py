@@ -28,8 +28,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from data_pipelines.mixture import open_data
-from data_pipelines.pipeline import RowReader
+from data_pipelines.reading.mixture import open_data
+from data_pipelines.reading.pipeline import RowReader
 from vdit.config import Config, UserError
 from vdit.parallel.runtime import initialise
 from vdit.scaling.runs import result_row

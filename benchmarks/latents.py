@@ -51,7 +51,7 @@ SIDE = 128
 
 def load(name: str) -> Any:
     """The autoencoder of a workdir or name."""
-    from vdit.models.autoencoders import load_autoencoder
+    from vdit.models.autoencoders.registry import load_autoencoder
 
     if not name:
         raise UserError("--workdir=W is needed: the workdir of a finished autoencoder run")
@@ -60,10 +60,10 @@ def load(name: str) -> Any:
 
 def quality(name: str, paths: list[str], split: str, limit: int, strip: str) -> dict[str, Any]:
     """Measures (see `compare`) of the autoencoder, of principal components and of H.264, over all clips and by size."""
-    from data_pipelines.components import principal_components
-    from data_pipelines.store import Dataset
-    from vdit.evaluation.efficientnet import load_features
+    from data_pipelines.reading.components import principal_components
+    from data_pipelines.reading.store import Dataset
     from vdit.evaluation.reconstruction import compare
+    from vdit.models.features.efficientnet import load_features
     from vdit.patches import Patch, patchify, unpatchify
 
     if not paths:
@@ -165,7 +165,7 @@ def speed(width: int, rounds: int) -> dict[str, float]:
         from diffusers import AutoencoderKLWan
     except ImportError as error:
         raise UserError(f"`speed` compares with PyTorch ({error}); run it with .venv-parity/bin/python") from error
-    from vdit.models.wan_vae import load_wan_vae
+    from vdit.models.autoencoders.wan_vae import load_wan_vae
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

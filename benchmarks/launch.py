@@ -24,9 +24,10 @@ from typing import Any
 
 from absl import flags
 
-from launch import local, settings, sweeps
-from launch.folder import Folder
-from launch.grid import over
+from launch.sweeps import expand, settings
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import over
+from launch.targets import local
 from vdit.config import run_main
 from vdit.training.metrics import read_metrics
 
@@ -61,7 +62,7 @@ def listing(rounds: int) -> dict[str, Any]:
         path = Path(root) / "sweep.py"
         path.write_text(SWEEP.format(config=f"{root}/experiment.py"))
         flags = [f"--sweep={path}", "--to=local", f"--out={root}"]
-        made = sweeps.build_sweep(sweeps.load(str(path)), str(path))
+        made = expand.build_sweep(expand.load(str(path)), str(path))
         folder = Folder(Path(root) / "many")
         folder.write_plan(made, "local", settings.Local())
         planned = _seconds(rounds, "launch.sweep", *flags, "--dry_run")
@@ -133,13 +134,13 @@ def disturbed(runs: int, share: float = 0.3, steps: int = 80) -> dict[str, Any]:
         subprocess.run([sys.executable, "-m", "data_pipelines.build", *build], check=True, stdout=subprocess.DEVNULL)
         config.write_text(EXPERIMENT.format(data=str(data)).replace('"steps": 80', f'"steps": {steps}'))
         rates = over("optimizer.learning_rate", *(round(1e-3 * (1 + n / 4), 6) for n in range(runs)))  # one program
-        planned = sweeps.expand(str(config), rates)
+        planned = expand.expand(str(config), rates)
         values = settings.Local(at_once=2, cpu_devices=2, restarts=1000, backoff=0.1)
 
         def launch(name: str) -> Folder:
             folder = Folder(root / name)
             with contextlib.redirect_stdout(io.StringIO()):
-                failed = local.start(sweeps.Sweep(name, str(config), planned, {"local": values}), folder, values)
+                failed = local.start(expand.Sweep(name, str(config), planned, {"local": values}), folder, values)
             assert failed == 0, f"{failed} runs of {name} failed"
             return folder
 

@@ -35,11 +35,11 @@ def main(argv: list[str]) -> None:
     from vdit.training.workdir import read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
-    from data_pipelines.store import Dataset
-    from vdit import video_io
-    from vdit.evaluation.drift import drift, level
+    from data_pipelines.reading.store import Dataset
+    from vdit.evaluation.balls.drift import drift, level
     from vdit.generation.long import extend
-    from vdit.training.restore import generator_of, load_run
+    from vdit.generation.restore import generator_of, load_run
+    from vdit.io import video as video_io
 
     run = load_run(WORKDIR.value, None, DATA.value)
     dataset = Dataset(run.config.data.path)

@@ -90,7 +90,7 @@ def mix(seed: int) -> list[Any]:
     """Two requests of each of 8 sizes of the physics clips."""
     import numpy as np
 
-    from data_pipelines.physics import FPS, FRAMES, SIDES
+    from data_pipelines.sources.physics.clips import FPS, FRAMES, SIDES
     from vdit.generation import Request
 
     rng = np.random.default_rng(seed)

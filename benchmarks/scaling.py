@@ -24,14 +24,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from absl import flags
 from ml_collections import ConfigDict
 
+from vdit import flops
 from vdit.config import ATTENTION_BLOCKS, Config, UserError, build, no_arguments, run_main
+from vdit.io.formatting import count
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import fingerprint
 from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
 from vdit.planning.result import plan
 from vdit.planning.rows import rows_of
-from vdit.scaling import flops
-from vdit.scaling.formatting import count
 
 ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
 MINUTES = flags.DEFINE_float("minutes", None, "Begin no line after so many minutes.")

@@ -56,13 +56,13 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     """Rates and shares of one model size; medians over `rounds`, ratios taken within each round."""
     import jax
 
-    from data_pipelines import pipeline
-    from data_pipelines.store import Dataset
+    from data_pipelines.reading import pipeline
+    from data_pipelines.reading.store import Dataset
+    from vdit import flops
     from vdit.diffusion.corruption import training_question
-    from vdit.models.attention import attention
+    from vdit.models.attention.attention import attention
     from vdit.models.transformer import parameter_counts
     from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-    from vdit.scaling import flops
     from vdit.training.loop import interface_of
     from vdit.training.step import init_state, make_train_step, train_loss
 
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> None:
     from vdit.parallel.runtime import cpu_devices_for, initialise
 
     initialise(cpu_devices_for(Config()))
-    from launch.study_plan import load
+    from launch.experiments.study_plan import load
 
     sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]
     sizes = sizes or [(size.width, size.depth) for size in load("configs/study.py", False).sizes] + [(512, 4)]

@@ -75,8 +75,8 @@ def example(number: int, grid: Grid) -> Any:
 
 def packed(grids: Sequence[Grid], slots: int) -> list[Any]:
     """Batches of ROWS rows, each example in one of them; rows are packed and ordered as the pipeline does it."""
-    from data_pipelines.balance import order_rows, row_costs
-    from data_pipelines.best_fit import pack
+    from data_pipelines.packing.balance import order_rows, row_costs
+    from data_pipelines.packing.best_fit import pack
     from vdit.batch import RowShape, pack_row, stack_rows
 
     tokens = np.array([grid.tokens + WORDS for grid in grids], np.int32)

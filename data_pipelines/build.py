@@ -23,24 +23,25 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import jobs, remote, staged
-from data_pipelines.assemble import Assembler, ledger_entry
-from data_pipelines.build_args import PIXELS, BuildArgs, define_flags, parse_flags
-from data_pipelines.clip import Input, digest
-from data_pipelines.freed_memory import keep_freed_memory
-from data_pipelines.index import META_FILE
-from data_pipelines.ledger import Ledger
-from data_pipelines.pool import Pool
-from data_pipelines.publish import publish
-from data_pipelines.sources import Source, find_source
-from data_pipelines.workspace import Workspace, differences
-from data_pipelines.writer import PartWriter
+from data_pipelines.building import jobs, staged
+from data_pipelines.building.assemble import Assembler, ledger_entry
+from data_pipelines.building.build_args import PIXELS, BuildArgs, define_flags, parse_flags
+from data_pipelines.building.freed_memory import keep_freed_memory
+from data_pipelines.building.ledger import Ledger
+from data_pipelines.building.pool import Pool
+from data_pipelines.building.publish import publish
+from data_pipelines.building.workspace import Workspace, differences
+from data_pipelines.building.writer import PartWriter
+from data_pipelines.media.clip import Input, digest
+from data_pipelines.packing.index import META_FILE
+from data_pipelines.sources.registry import Source, find_source
 from vdit.config import UserError, no_arguments, run_main
-from vdit.models.text_encoders import load_text_encoder
-from vdit.models.token_encoder import TextEncoder
+from vdit.io import remote
+from vdit.models.text.text_encoders import load_text_encoder
+from vdit.models.text.token_encoder import TextEncoder
 
 if TYPE_CHECKING:  # importing JAX takes as long as decoding 800 frames, and pixels alone do without it
-    from vdit.models.autoencoder import Autoencoder
+    from vdit.models.autoencoders.autoencoder import Autoencoder
 
 LOG_SECONDS = 10.0
 LEDGER_FILE = "ledger.csv"
@@ -65,7 +66,7 @@ def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
     args.check(source)
     autoencoder = None
     if args.autoencoder != PIXELS:
-        from vdit.models.autoencoders import load_autoencoder
+        from vdit.models.autoencoders.registry import load_autoencoder
 
         autoencoder = load_autoencoder(args.autoencoder)
     identity = args.identity(source) | ({"autoencoder_hash": autoencoder.hash} if autoencoder else {})
@@ -111,7 +112,7 @@ def _is_built(out: str, identity: dict[str, Any]) -> bool:
     found = json.loads(remote.read_bytes(f"{out}/{META_FILE}")).get("build", {})
     if differing := differences(found, identity):
         raise UserError(f"--out={out} is a data set with {differing}; choose another --out or remove it")
-    from data_pipelines.store import Dataset
+    from data_pipelines.reading.store import Dataset
 
     Dataset(out)  # raises if a shard is missing or cut short
     print(f"{out} is already built with these arguments")

@@ -18,10 +18,10 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from data_pipelines.clip import stable_id
-from data_pipelines.records import RESERVED, Record
-from data_pipelines.store import Dataset
-from data_pipelines.writer import DatasetWriter
+from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.media.clip import stable_id
+from data_pipelines.reading.records import RESERVED, Record
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError, no_arguments, run_main
 
 

@@ -20,15 +20,14 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from data_pipelines.budget import StepSums
-from data_pipelines.contact_sheet import contact_sheet
-from data_pipelines.inspect_report import print_report
-from data_pipelines.inspection import inspect
-from data_pipelines.mixture import Mixture, open_data
-from data_pipelines.store import Dataset
-from vdit import config_flag
+from data_pipelines.inspecting.contact_sheet import contact_sheet
+from data_pipelines.inspecting.inspect_report import print_report
+from data_pipelines.inspecting.inspection import inspect
+from data_pipelines.packing.budget import StepSums
+from data_pipelines.reading.mixture import Mixture, open_data
+from data_pipelines.reading.store import Dataset
+from vdit import config_flag, flops
 from vdit.config import Config, DataConfig, UserError, build, run_main
-from vdit.scaling import flops
 
 COUNTS = ("row_tokens", "row_examples", "row_text", "rows_per_step", "max_frames", "pack_window")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.folder import Folder
 from launch.status import Status, open_folder, statuses
+from launch.sweeps.folder import Folder
 from vdit.config import UserError, run_main
 from vdit.scaling.runs import flatten, write_csv
 

@@ -21,9 +21,10 @@ from typing import Any
 
 from absl import flags
 
-from launch import experiment_spec, grid_plan, scaling_grid
-from launch.experiment_spec import Arm, Experiment
-from launch.sweeps import Run, Sweep, merged
+from launch.experiments import spec
+from launch.experiments.spec import Arm, Experiment
+from launch.sweeps import grid_plan, scaling_grid
+from launch.sweeps.expand import Run, Sweep, merged
 from vdit.config import Config, UserError, build, no_arguments, run_main
 from vdit.training.identity import run_id
 from vdit.training.workdir import read_json, write_json
@@ -156,7 +157,7 @@ class Runner:
         Raises:
           UserError: if it has just been written and `stop` says that it is to be committed before going on.
         """
-        from launch.experiment_notes import write_prediction
+        from launch.experiments.notes import write_prediction
 
         held_out = [planned for planned in runs if planned.arm.held_out]
         begun = any((self.workdir(planned) / "config.json").exists() for planned in held_out)
@@ -172,7 +173,7 @@ class Runner:
           docs: folder of the prediction.
           stop: when the prediction has been written, so that it can be committed before the held-out runs.
         """
-        from launch.experiment_measures import Finished, measured
+        from launch.experiments.measures import Finished, measured
         from vdit.scaling.runs import flatten
 
         done: list[dict[str, Any]] = []
@@ -225,16 +226,16 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     values = flags.FLAGS
     if values.name is None:
-        raise UserError(f"--name is needed: one of {', '.join(experiment_spec.names())}")
-    experiment, out, docs = experiment_spec.load(values.name), Path(values.out), Path(values.docs)
+        raise UserError(f"--name is needed: one of {', '.join(spec.names())}")
+    experiment, out, docs = spec.load(values.name), Path(values.out), Path(values.docs)
     if values.shrink > 1:
-        experiment = experiment_spec.shrunk(experiment, values.shrink)
+        experiment = spec.shrunk(experiment, values.shrink)
         out, docs = out / f"shrunk-{values.shrink:g}", out / f"shrunk-{values.shrink:g}" / "docs"
-    from launch.experiment_page import write_page
+    from launch.experiments.page import write_page
+    from vdit.parallel.exit_status import PREEMPTED
+    from vdit.parallel.preemption import Preempted
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.scaling.runs import write_csv
-    from vdit.training.exit_status import PREEMPTED
-    from vdit.training.preemption import Preempted
 
     initialise(cpu_devices_for(build(dict(experiment.base), Config)))
     runner = Runner(experiment, out, values.text_encoder)
@@ -260,7 +261,7 @@ def main(argv: list[str]) -> None:
 
 def runner_floors(runner: Runner) -> dict[str, Any]:
     """What the measures say of true clips, made once."""
-    from launch.experiment_measures import floors
+    from launch.experiments.measures import floors
 
     experiment = runner.experiment
     path = runner.out / f"floors-{'-'.join(experiment.floors)}-{experiment.clips}.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from launch import backends
 from launch.status import open_folder
+from launch.targets import registry
 from vdit.config import UserError, run_main
 
 
@@ -14,9 +14,9 @@ def main(argv: list[str]) -> None:
     known = [entry["id"] for entry in folder.plan()["runs"]]
     if len(argv) != 3 or argv[2] not in known:
         raise UserError(f"give one run of the sweep: python -m launch.logs {folder.path} {known[0]}")
-    target, settings = backends.settings_of(folder)
+    target, settings = registry.settings_of(folder)
     if target != "local":
-        backends.of(target).fetch_logs(folder, settings, argv[2])
+        registry.of(target).fetch_logs(folder, settings, argv[2])
     logs = sorted((folder.run(argv[2]) / "logs").glob("*.log"))
     if not logs:
         raise UserError(f"{argv[2]} has no logs yet")

@@ -9,8 +9,8 @@ from absl import flags
 from PIL import Image, ImageDraw
 
 from vdit.config import UserError, run_main
+from vdit.io.video import write_png
 from vdit.training.workdir import read_json
-from vdit.video_io import write_png
 
 OUT = flags.DEFINE_string("out", "docs/figures", "Folder for samples-compute.png and samples-film.png.")
 PROMPTS = flags.DEFINE_integer("prompts", 2, "Prompts shown in each picture.", lower_bound=1)

@@ -11,8 +11,8 @@ from typing import Any
 
 from absl import flags
 
-from launch import backends
-from launch.folder import Folder
+from launch.sweeps.folder import Folder
+from launch.targets import registry
 from vdit.config import UserError, run_main
 
 SILENT = 90.0
@@ -52,7 +52,7 @@ class Status:
 def statuses(folder: Folder) -> list[Status]:
     """All runs of a sweep, in its order."""
     plan = folder.plan()
-    price = backends.price_per_hour(plan["target"], plan["settings"])
+    price = registry.price_per_hour(plan["target"], plan["settings"])
     return [_status(folder, entry, price, plan["target"]) for entry in plan["runs"]]
 
 
@@ -142,7 +142,7 @@ def open_folder(argv: list[str], command: str) -> Folder:
     if len(argv) < 2:
         raise UserError(f"give the folder of a sweep: python -m launch.{command} sweeps/NAME")
     folder = Folder(Path(argv[1]))
-    backends.synchronise(folder)
+    registry.synchronise(folder)
     return folder
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from launch import backends
-from launch.folder import Folder
 from launch.status import open_folder
+from launch.sweeps.folder import Folder
+from launch.targets import registry
 from vdit.config import UserError, run_main
 
 
@@ -21,9 +21,9 @@ def stop(folder: Folder, ids: list[str]) -> str:
     wrong = [run_id for run_id in ids if run_id not in known]
     if wrong:
         raise UserError(f"{folder.path} has no run {wrong[0]}; see launch.status {folder.path}")
-    target, settings = backends.settings_of(folder)
+    target, settings = registry.settings_of(folder)
     if target != "local":
-        return str(backends.of(target).stop(folder, settings, ids or known))
+        return str(registry.of(target).stop(folder, settings, ids or known))
     if not ids and folder.locked("launcher"):
         os.kill(int((folder.path / "locks" / "launcher.pid").read_text()), signal.SIGTERM)
         return f"{folder.path} is asked to stop"

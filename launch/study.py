@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import isoflop, study_plan
+from launch.experiments import isoflop, study_plan
 from vdit.config import Config, run_main
 
 OUT = flags.DEFINE_string("out", "study", "Folder of the study: data, runs, samples, report.html.")
@@ -89,8 +89,8 @@ class Study:
 
     def _floor(self) -> None:
         """What the velocity measurement says of the true clips."""
-        from data_pipelines.store import Dataset
-        from vdit.evaluation.physics_task import physics_floor
+        from data_pipelines.reading.store import Dataset
+        from vdit.evaluation.balls.physics_task import physics_floor
         from vdit.training.workdir import write_json
 
         path = self.out / "floor.json"
@@ -128,10 +128,10 @@ class Study:
 
     def _finish(self, name: str, kind: str, budget: float, result: dict[str, Any], started: float) -> None:
         """Measures a finished physics run and brings the report up to date."""
-        from data_pipelines.store import Dataset
-        from launch.samples import add_physics_samples
-        from vdit.evaluation.physics_task import physics_errors
-        from vdit.training.restore import generator_of, load_run
+        from data_pipelines.reading.store import Dataset
+        from launch.experiments.samples import add_physics_samples
+        from vdit.evaluation.balls.physics_task import physics_errors
+        from vdit.generation.restore import generator_of, load_run
         from vdit.training.workdir import write_json
 
         run = load_run(self.out / "runs" / name)
@@ -149,10 +149,10 @@ class Study:
         name = "film"
         if self._result(name).exists():
             return
-        from data_pipelines.store import Dataset
-        from launch.samples import add_film_samples
+        from data_pipelines.reading.store import Dataset
+        from launch.experiments.samples import add_film_samples
+        from vdit.generation.restore import generator_of, load_run
         from vdit.training.loop import train
-        from vdit.training.restore import generator_of, load_run
         from vdit.training.workdir import write_json
 
         config = _replace(self.plan.film, data={"path": str(self.film)})
@@ -167,7 +167,7 @@ class Study:
 
     def _held_out(self) -> None:
         """Predicts the held-out budget's loss from the grid, writes it down, then runs it."""
-        from vdit.scaling.extrapolate import predict_held_out
+        from vdit.scaling.laws.extrapolate import predict_held_out
         from vdit.scaling.runs import gather, table
         from vdit.training.workdir import read_json, write_json
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import backends, planning
-from launch.folder import Folder
-from launch.grid import IsoFlop
-from launch.settings import TARGETS, Settings
-from launch.sweeps import Sweep, build_sweep
+from launch.sweeps import compile_check
+from launch.sweeps.expand import Sweep, build_sweep
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import IsoFlop
+from launch.sweeps.settings import TARGETS, Settings
+from launch.targets import registry
 from vdit import config_flag
 from vdit.config import UserError, no_arguments, run_main
 
@@ -25,13 +26,13 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if values.sweep is None or values.to is None:
         raise UserError(f"--sweep=configs/sweeps/X.py and --to={'|'.join(TARGETS)} are both needed")
-    backend = backends.of(values.to)
+    backend = registry.of(values.to)
     sweep = build_sweep(values.sweep, "--sweep")
     folder, settings = Folder(Path(values.out) / sweep.name), sweep.settings[values.to]
     if isinstance(values.sweep["runs"], IsoFlop):
         print_account(sweep, values.to, settings, values.speed, values.law)
     if values.plan:
-        print(planning.plan(sweep, values.to, settings), flush=True)
+        print(compile_check.plan(sweep, values.to, settings), flush=True)
     if values.dry_run:
         for run in sweep.runs:
             print(f"# {run.id}: {run.label}{' (finished)' if folder.finished(run) else ''}")
@@ -48,10 +49,10 @@ def print_account(sweep: Sweep, target: str, settings: Settings, speed: str, law
     Raises:
       UserError: if earlier runs say that a budget's best size is not among its sizes.
     """
-    from launch import grid_plan  # reads data sets, which other sweeps need not wait for
+    from launch.sweeps import grid_plan  # reads data sets, which other sweeps need not wait for
 
     planned = grid_plan.plan(sweep, grid_plan.known_speeds(speed) if speed else ())
-    price = backends.price_per_hour(target, dataclasses.asdict(settings))
+    price = registry.price_per_hour(target, dataclasses.asdict(settings))
     print(grid_plan.text(planned, price, getattr(settings, "at_once", 1)), flush=True)
     if law and (outside := grid_plan.check_minima(planned, law)):
         raise UserError("the grid cannot show a minimum: " + "; ".join(outside))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vdit.config import ModelConfig
-from vdit.models.wan_weights import published_shapes
+from vdit.models.wan.wan_weights import published_shapes
 
 
 def write_published(

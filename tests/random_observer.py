@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.evaluation import efficientnet
+from vdit.models.features import efficientnet
 
 
 def random_observer() -> dict[str, Any]:

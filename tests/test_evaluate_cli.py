@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vdit.evaluation import efficientnet, i3d, inception
+from vdit.models.features import efficientnet, i3d, inception
 from vdit.training.metrics import read_metrics
 
 

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 from test_sample_cli import Words
 
 from vdit.config import UserError
-from vdit.models.text_encoders import TEXT_ENCODERS
+from vdit.generation.restore import load_run
+from vdit.models.text.text_encoders import TEXT_ENCODERS
 from vdit.training import weights_folder
 from vdit.training.initial import named
-from vdit.training.restore import load_run
 from vdit.training.workdir import read_config
 
 

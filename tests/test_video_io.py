@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vdit.config import UserError
-from vdit.video_io import read_image, resize, strip, write_mp4, write_png
+from vdit.io.video import read_image, resize, strip, write_mp4, write_png
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:

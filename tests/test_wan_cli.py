@@ -13,15 +13,15 @@ from published_wan import write_published
 from safetensors.numpy import load_file
 from test_sample_cli import Words
 
-from data_pipelines.records import Record
-from data_pipelines.writer import DatasetWriter
+from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.reading.records import Record
 from vdit.config import AutoencoderConfig, ModelConfig
-from vdit.models import causal_vae
-from vdit.models.autoencoders import load_autoencoder, save_causal_vae
-from vdit.models.text_encoders import TEXT_ENCODERS
+from vdit.generation.restore import load_run
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
+from vdit.models.text.text_encoders import TEXT_ENCODERS
 from vdit.patches import Patch
 from vdit.training.initial import named
-from vdit.training.restore import load_run
 
 CHANNELS, PATCH = 4, Patch(1, 2, 2)
 MODEL = ModelConfig(family="wan", width=24, depth=2, head_width=12, feed_forward=7 / 3)

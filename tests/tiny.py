@@ -19,13 +19,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from data_pipelines.mixture import open_data
-from data_pipelines.records import Record
-from data_pipelines.writer import DatasetWriter
+from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.reading.mixture import open_data
+from data_pipelines.reading.records import Record
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from vdit.diagnostics import check
 from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
-from vdit.training import check, loop, step, weights_folder
+from vdit.training import loop, step, weights_folder
 from vdit.training.metrics import read_metrics
 
 PATCH = Patch(4, 8, 8)

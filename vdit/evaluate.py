@@ -47,10 +47,10 @@ def main(argv: list[str]) -> None:
         found = evaluate_reconstruction(config)
         print(json.dumps(found) if JSON.value else table(found))
         return
-    from data_pipelines.mixture import open_data
+    from data_pipelines.reading.mixture import open_data
+    from vdit.generation.restore import generator_of, load_run
     from vdit.parallel.mesh import use_mesh
     from vdit.training.loop import evaluate_run
-    from vdit.training.restore import generator_of, load_run
 
     compared = features()
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
@@ -87,8 +87,8 @@ def features() -> dict[str, Any]:
 
 def evaluate_reconstruction(config: Config) -> dict[str, Any]:
     """What an autoencoder makes of the splits it was not trained on; "distance" asks for the kernel distance too."""
-    from data_pipelines.store import Dataset
-    from vdit.evaluation import efficientnet
+    from data_pipelines.reading.store import Dataset
+    from vdit.models.features import efficientnet
     from vdit.training.autoencoder import evaluate_autoencoder
 
     if STEP.value is not None:

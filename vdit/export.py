@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     import jax
 
-    from vdit.training.restore import load_run
+    from vdit.generation.restore import load_run
     from vdit.training.weights_folder import write_weights
 
     write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value)

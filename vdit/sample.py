@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     from vdit.generation.outputs import run_about
+    from vdit.generation.restore import generator_of, load_run
     from vdit.generation.session import Session
-    from vdit.training.restore import generator_of, load_run
 
     run = load_run(WORKDIR.value, STEP.value)
     about = run_about(run.workdir.name, run.position.step, run.config)

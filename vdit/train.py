@@ -4,8 +4,8 @@ Exit status: 0 the run is finished and result.json written, also if it was asked
 told in one line; 75 asked to stop by SIGTERM and a checkpoint saved; 69 another process of the run is gone or hangs; 74
 storage failed. After any end the same command goes on from the newest checkpoint.
 
-With --check nothing is trained: the first step is compared with plain paths on the CPU (vdit/training/check.py); status
-1 says that it differs.
+With --check nothing is trained: the first step is compared with plain paths on the CPU (vdit/diagnostics/check.py);
+status 1 says that it differs.
 
 Configs are code: a file given to --config is run, so give none that you have not read.
 """
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("--config=configs/X.py and --workdir=W are both needed")
     config = build(CONFIG.value.to_dict(), Config)
+    from vdit.parallel import peers
     from vdit.parallel.runtime import cpu_devices_for, initialise, process_count, process_index
-    from vdit.training import peers
 
     count, index, started = process_count(), process_index(), time.time()
     if count > 1 and index is not None:
@@ -45,12 +45,12 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(config), missing=lambda: peers.missing(WORKDIR.value, count, recent))
     import jax
 
+    from vdit.diagnostics.check import check
+    from vdit.parallel.exit_status import NUMERICS, PREEMPTED
+    from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row
     from vdit.training.autoencoder import train_autoencoder
-    from vdit.training.check import check
-    from vdit.training.exit_status import NUMERICS, PREEMPTED
     from vdit.training.loop import train
-    from vdit.training.preemption import Preempted, notice
     from vdit.training.workdir import write_json
 
     if CHECK.value:

@@ -4,7 +4,7 @@ python -m launch.experiment --name=captions (with --dry_run: what it takes)
 """
 
 from configs.experiments import common
-from launch.experiment_spec import Arm, Experiment, Figure
+from launch.experiments.spec import Arm, Experiment, Figure
 
 
 def get_config() -> Experiment:

@@ -4,8 +4,8 @@ python -m launch.experiment --name=combinations (with --dry_run: what it takes)
 """
 
 from configs.experiments import common
-from data_pipelines.physics_variants import TEMPLATES
-from launch.experiment_spec import Arm, Experiment, Figure
+from data_pipelines.sources.physics.variants import TEMPLATES
+from launch.experiments.spec import Arm, Experiment, Figure
 
 
 def get_config() -> Experiment:

@@ -8,7 +8,7 @@ The rate is one for all sizes (muP), stated at model.base_width and tuned at the
 
 from ml_collections import ConfigDict
 
-from launch.scaling_grid import isoflop, size
+from launch.sweeps.scaling_grid import isoflop, size
 
 
 def get_config() -> ConfigDict:

@@ -6,7 +6,7 @@ Expect the larger model to be better at every rate, and the best rate to be the 
 
 from ml_collections import ConfigDict
 
-from launch.grid import over, product, zipped
+from launch.sweeps.grid import over, product, zipped
 
 
 def get_config() -> ConfigDict:

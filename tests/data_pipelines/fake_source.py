@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines import staged
-from data_pipelines.clip import Clip, Cut, Input, Options, Outcome, Rejection, stable_id
+from data_pipelines.building import staged
+from data_pipelines.media.clip import Clip, Cut, Input, Options, Outcome, Rejection, stable_id
 
 
 class FakeEncoder:
@@ -95,7 +95,7 @@ def long_clips(source: Input, crash: bool) -> Iterator[Outcome]:
 
 def sources():
     """The fake sources by name."""
-    from data_pipelines.sources import Source  # which takes long to import, and workers do not need
+    from data_pipelines.sources.registry import Source
 
     clips = {"some": (some_inputs, some_clips), "none": (no_inputs, no_clips), "noisy": (some_inputs, noisy_clips)}
     return {name: Source(name, "free", 1, ("limit",), *both, listed=False) for name, both in clips.items()}

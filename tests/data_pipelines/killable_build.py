@@ -7,11 +7,11 @@ import time
 import fake_source
 
 from data_pipelines import build as build_module
-from data_pipelines import jobs, staged
-from data_pipelines.build_args import BuildArgs
-from data_pipelines.clip import Options
-from data_pipelines.sources import SOURCES
-from data_pipelines.writer import PartWriter
+from data_pipelines.building import jobs, staged
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.writer import PartWriter
+from data_pipelines.media.clip import Options
+from data_pipelines.sources.registry import SOURCES
 
 INPUTS, SHARD_BYTES, JOB_INPUTS, CHUNK_BYTES = 30, 150_000, 3, 100_000
 

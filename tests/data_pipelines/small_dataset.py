@@ -3,8 +3,8 @@
 import numpy as np
 from etils import epath
 
-from data_pipelines.records import Record
-from data_pipelines.writer import DatasetWriter
+from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.reading.records import Record
 from vdit.patches import Patch
 
 PATCH = Patch(4, 8, 8)

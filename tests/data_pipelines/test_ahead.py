@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from data_pipelines.ahead import Ahead
+from vdit.io.prefetch import Ahead
 
 
 class Counted:

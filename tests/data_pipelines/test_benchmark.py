@@ -1,7 +1,7 @@
 from absl import flags
 
 from benchmarks import data
-from data_pipelines.index import Index
+from data_pipelines.packing.index import Index
 
 
 def test_ways_of_packing_come_out_in_order():

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from fake_source import FakeEncoder
 
-from data_pipelines import assemble, jobs, physics
 from data_pipelines.build import build
-from data_pipelines.build_args import BuildArgs, make_args, parse_patch, parse_shard
-from data_pipelines.clip import Options, stable_id
-from data_pipelines.physics_source import physics_counts
-from data_pipelines.sources import SOURCES
-from data_pipelines.store import Dataset
+from data_pipelines.building import assemble, jobs
+from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch, parse_shard
+from data_pipelines.media.clip import Options, stable_id
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.physics import clips
+from data_pipelines.sources.physics.physics_source import physics_counts
+from data_pipelines.sources.registry import SOURCES
 from vdit.config import UserError
 from vdit.patches import Patch
 
@@ -119,7 +120,7 @@ def test_physics_does_not_depend_on_workers(tmp_path: pathlib.Path) -> None:
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     dataset = Dataset(tmp_path / "1")
     assert {split: dataset.size(split) for split in dataset.splits} == {"train": 1000, "val": 125, "ood": 125}
-    example, made = dataset.example("ood", 70), physics.make_clip(5, "ood", 70)
+    example, made = dataset.example("ood", 70), clips.make_clip(5, "ood", 70)
     np.testing.assert_array_equal(example["video"], made.video_TYXC)
     for name, value in made.truth().items():
         np.testing.assert_array_equal(example[name], value)

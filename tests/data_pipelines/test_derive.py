@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.build import BuildArgs, build
-from data_pipelines.clip import Options
 from data_pipelines.derive import derive
-from data_pipelines.physics import COLOURS
-from data_pipelines.physics_variants import WALL
-from data_pipelines.store import Dataset
+from data_pipelines.media.clip import Options
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.physics.clips import COLOURS
+from data_pipelines.sources.physics.variants import WALL
 from vdit.config import UserError
-from vdit.evaluation.physics import ball_positions, velocity_error
+from vdit.evaluation.balls.physics import ball_positions, velocity_error
 
 
 @pytest.fixture(scope="module")

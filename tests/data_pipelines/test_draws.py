@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.draws import chosen, visits, window_starts
+from data_pipelines.packing.draws import chosen, visits, window_starts
 
 
 @settings(max_examples=60)

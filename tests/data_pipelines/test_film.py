@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from data_pipelines import film
-from data_pipelines.clip import Clip, Options, Rejection, limited
-from data_pipelines.decode import Scaler, decode_ranges, probe
+from data_pipelines.media.clip import Clip, Options, Rejection, limited
+from data_pipelines.media.decode import Scaler, decode_ranges, probe
+from data_pipelines.sources import film
 from vdit.config import UserError
 from vdit.patches import Patch
 

@@ -10,13 +10,13 @@ from fake_source import FakeEncoder
 from make_files import quadrants, write_video
 from PIL import Image
 
-from data_pipelines import skvideo
 from data_pipelines.build import build
-from data_pipelines.build_args import BuildArgs
-from data_pipelines.clip import Input, Options
-from data_pipelines.sizes import fit_size
-from data_pipelines.store import Dataset
-from vdit.packages import fetch_package
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.media.clip import Input, Options
+from data_pipelines.media.sizes import fit_size
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources import skvideo
+from vdit.io.packages import fetch_package
 from vdit.patches import Patch
 
 MUTATIONS = 1000

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from data_pipelines.index import Index, load_index, load_meta
+from data_pipelines.packing.index import Index, load_index, load_meta
 from vdit.config import UserError
 from vdit.patches import Patch
 

@@ -13,10 +13,10 @@ from PIL import Image
 from small_dataset import PATCH, TEXT_WIDTH, write_dataset
 
 from data_pipelines import inspect
-from data_pipelines.mixture import open_data
-from data_pipelines.pipeline import make_plan
+from data_pipelines.reading.mixture import open_data
+from data_pipelines.reading.pipeline import make_plan
+from vdit import flops
 from vdit.config import DataConfig, UserError, build
-from vdit.scaling import flops
 
 SIZES = ["--row_tokens=128", "--row_examples=8", "--row_text=48", "--max_frames=13", "--pack_window=16"]
 

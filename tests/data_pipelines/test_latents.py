@@ -13,12 +13,12 @@ import tiny
 from fake_source import FakeEncoder
 
 from data_pipelines.build import build
-from data_pipelines.build_args import BuildArgs, make_args
-from data_pipelines.sources import SOURCES
-from data_pipelines.store import Dataset
+from data_pipelines.building.build_args import BuildArgs, make_args
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.registry import SOURCES
 from vdit.config import AutoencoderConfig, UserError
-from vdit.models import causal_vae
-from vdit.models.autoencoders import load_autoencoder, save_causal_vae
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
 from vdit.patches import Patch
 
 VAE = AutoencoderConfig(channels=4, width=4, encoder_blocks=1, decoder_blocks=1)
@@ -83,7 +83,7 @@ def test_built_again_it_is_left_and_with_other_weights_refused(vae, latents, tmp
 
 
 def test_patch_is_counted_in_latents(vae):
-    from data_pipelines import build_args
+    from data_pipelines.building import build_args
 
     defaults = {field.name: field.default for field in dataclasses.fields(build_args.Options)}
     flags = {

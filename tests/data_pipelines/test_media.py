@@ -10,9 +10,9 @@ import pytest
 from make_files import grey, quadrants, write_sound, write_video
 from PIL import Image
 
-from data_pipelines.clip import Clip, Cut, Input, Options, Rejection
-from data_pipelines.cutting import file_clips
-from data_pipelines.media import open_media
+from data_pipelines.media.clip import Clip, Cut, Input, Options, Rejection
+from data_pipelines.media.cutting import file_clips
+from data_pipelines.media.media import open_media
 
 
 def read(path: pathlib.Path, **options):

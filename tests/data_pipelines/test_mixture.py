@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_dataset import KINDS, PATCH, write_dataset
 
-from data_pipelines import plan_files, stage_plan
-from data_pipelines.index import Index
-from data_pipelines.mixture import Mixture, open_data
-from data_pipelines.packing import Plan
-from data_pipelines.pipeline import channel_mean, make_plan, rows, validation_rows
-from data_pipelines.store import Dataset
+from data_pipelines.packing import plan_cache, stage_plan
+from data_pipelines.packing.index import Index
+from data_pipelines.packing.packing import Plan
+from data_pipelines.reading.mixture import Mixture, open_data
+from data_pipelines.reading.pipeline import channel_mean, make_plan, rows, validation_rows
+from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, unpack_row
 from vdit.config import DataConfig, StageConfig, UserError
 from vdit.patches import Grid, unpatchify
@@ -148,7 +148,7 @@ def test_large_epochs_lie_on_disk_and_are_planned_once(tmp_path, monkeypatch):
 
 def test_a_plan_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    files = plan_files.PlanFiles(tmp_path / "file", 1)
+    files = plan_cache.PlanFiles(tmp_path / "file", 1)
     with pytest.raises(UserError, match="VDIT_CACHE") as error:
         files.save(0, Plan(make_index(20, np.random.default_rng(0)), DataConfig(), PATCH, 0).epoch(0))
     assert "\n" not in str(error.value)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.balance import imbalance, order_rows, row_costs
-from data_pipelines.best_fit import pack
-from data_pipelines.index import Index
-from data_pipelines.packing import Plan
-from data_pipelines.rows import EpochPlan
+from data_pipelines.packing.balance import imbalance, order_rows, row_costs
+from data_pipelines.packing.best_fit import pack
+from data_pipelines.packing.index import Index
+from data_pipelines.packing.packing import Plan
+from data_pipelines.packing.rows import EpochPlan
 from vdit.batch import RowShape
 from vdit.config import DataConfig, UserError
 from vdit.patches import Patch

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import physics
-from data_pipelines.physics_motion import GRAVITY, Scene, simulate
-from data_pipelines.physics_render import COLOURS, EDGE, coverage
+from data_pipelines.sources.physics import clips as physics
+from data_pipelines.sources.physics.motion import GRAVITY, Scene, simulate
+from data_pipelines.sources.physics.render import COLOURS, EDGE, coverage
 from vdit.config import UserError
 
 CLIPS = {split: [physics.make_clip(3, split, i) for i in range(120)] for split in physics.SPLITS}

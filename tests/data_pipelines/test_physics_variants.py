@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from data_pipelines import physics
-from data_pipelines import physics_variants as variants
 from data_pipelines.build import BuildArgs, build
-from data_pipelines.clip import Options
-from data_pipelines.physics_render import COLOURS
-from data_pipelines.store import Dataset
-from vdit.evaluation.adherence import adherence, said, seen
-from vdit.evaluation.physics import velocity_error
+from data_pipelines.media.clip import Options
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.physics import clips
+from data_pipelines.sources.physics import variants as variants
+from data_pipelines.sources.physics.render import COLOURS
+from vdit.evaluation.balls.adherence import adherence, said, seen
+from vdit.evaluation.balls.physics import velocity_error
 
 
 def colours_of(clip):
@@ -29,7 +29,7 @@ def test_pairs_of_the_unseen_split_never_met_but_their_colours_did():
 
 def test_captions_of_two_kinds_of_the_same_clips():
     for i in range(8):
-        clip, plain = variants.described_clip(0, "train", i), physics.make_clip(0, "train", i)
+        clip, plain = variants.described_clip(0, "train", i), clips.make_clip(0, "train", i)
         np.testing.assert_array_equal(clip.video_TYXC, plain.video_TYXC)
         assert clip.captions["detailed"] == plain.captions["short"]
         assert all(ball.colour in clip.captions["short"].lower() for ball in said(clip.captions["detailed"]))
@@ -45,10 +45,10 @@ def test_a_ball_is_seen_before_its_wall_hidden_behind_it_and_seen_after(split):
         (name,) = colours_of(clip)
         cover_T = (np.linalg.norm(clip.video_TYXC.astype(float) - COLOURS[name], axis=-1) < 40).sum((1, 2))
         x_T = clip.positions[:, 0, 0]
-        assert (cover_T[: physics.GIVEN] > 8).all() and name in seen(clip.video_TYXC)
+        assert (cover_T[: clips.GIVEN] > 8).all() and name in seen(clip.video_TYXC)
         if wall.size:
             with_wall += 1
-            reach = clip.radii[0] + physics.MARGIN - 1e-3
+            reach = clip.radii[0] + clips.MARGIN - 1e-3
             inside = (x_T - reach > wall[0]) & (x_T + reach < wall[1])
             assert inside.any() and not cover_T[inside].any()
             assert (cover_T[-8:] > 8).any() and adherence(clip.video_TYXC, clip.captions["short"]).directions

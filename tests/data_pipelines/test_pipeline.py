@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from small_dataset import KINDS, PATCH, write_dataset
 
-from data_pipelines.pipeline import make_plan, rows, validation_rows
-from data_pipelines.store import Dataset
+from data_pipelines.reading.pipeline import make_plan, rows, validation_rows
+from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, unpack_row
 from vdit.config import DataConfig, UserError
 from vdit.patches import Grid, Patch, unpatchify

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_source import LONG, bad_clips
 
-from data_pipelines import staged
-from data_pipelines.clip import Clip, Input, Options, Rejection
-from data_pipelines.pool import Pool
-from data_pipelines.worker import AHEAD, Job
+from data_pipelines.building import staged
+from data_pipelines.building.pool import Pool
+from data_pipelines.building.worker import AHEAD, Job
+from data_pipelines.media.clip import Clip, Input, Options, Rejection
 from vdit.config import UserError
 
 

@@ -15,11 +15,11 @@ import killable_build
 import pytest
 from fake_source import FakeEncoder
 
-from data_pipelines import assemble, jobs, staged, worker
 from data_pipelines import build as build_module
 from data_pipelines.build import build
-from data_pipelines.sources import SOURCES
-from data_pipelines.store import Dataset
+from data_pipelines.building import assemble, jobs, staged, worker
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.registry import SOURCES
 from vdit.config import UserError
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.segment_order import BLOCK, block_pairs, order_segments
-from vdit.scaling import flops
+from data_pipelines.packing.segment_order import BLOCK, block_pairs, order_segments
+from vdit import flops
 
 
 def pairs(rows) -> list[int]:

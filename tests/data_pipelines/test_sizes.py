@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.sizes import aspect_change, fit_size
+from data_pipelines.media.sizes import aspect_change, fit_size
 from vdit.patches import Patch
 
 SIDE = st.integers(8, 3000)

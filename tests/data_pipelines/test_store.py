@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines.records import Record, serialise
-from data_pipelines.store import Dataset
-from data_pipelines.writer import DatasetWriter
+from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.reading.records import Record, serialise
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError
 from vdit.patches import Patch, patchify, unpatchify
 

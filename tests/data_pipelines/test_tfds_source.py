@@ -12,9 +12,9 @@ from make_files import quadrants
 from PIL import Image
 
 from data_pipelines.build import build
-from data_pipelines.build_args import BuildArgs
-from data_pipelines.clip import Options
-from data_pipelines.store import Dataset
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.media.clip import Options
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError
 
 features = tfds.features

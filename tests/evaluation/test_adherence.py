@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.physics import make_clip
-from data_pipelines.physics_render import COLOURS, render
-from vdit.evaluation.adherence import Said, adherence, said, seen
+from data_pipelines.sources.physics.clips import make_clip
+from data_pipelines.sources.physics.render import COLOURS, render
+from vdit.evaluation.balls.adherence import Said, adherence, said, seen
 
 
 def clip(balls: dict[str, tuple[float, float, float, float]], frames: int = 9) -> np.ndarray:

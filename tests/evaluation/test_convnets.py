@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from vdit.config import UserError
-from vdit.evaluation import i3d, inception
-from vdit.evaluation.convnets import Network, load, max_pool, mean_pool, tensor_shapes
+from vdit.models.features import i3d, inception
+from vdit.models.features.convnets import Network, load, max_pool, mean_pool, tensor_shapes
 
 
 def test_the_tensors_are_those_of_the_published_networks():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.physics_render import COLOURS, render
-from vdit.evaluation.drift import drift, level
+from data_pipelines.sources.physics.render import COLOURS, render
+from vdit.evaluation.balls.drift import drift, level
 
 
 def video(frames: int, last: int) -> np.ndarray:

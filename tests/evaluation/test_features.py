@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_observer import random_observer
 
-from vdit.evaluation import efficientnet
+from vdit.models.features import efficientnet
 
 
 @pytest.fixture(scope="module")

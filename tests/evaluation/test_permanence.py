@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.physics_variants import hidden_clip
-from vdit.evaluation.framing import ball_boxes_kept, box_kept, subject_in_frame
-from vdit.evaluation.permanence import after_wall, clip_score
+from data_pipelines.sources.physics.variants import hidden_clip
+from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept, subject_in_frame
+from vdit.evaluation.balls.permanence import after_wall, clip_score
 
 
 def clips(wall):

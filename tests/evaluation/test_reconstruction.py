@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.evaluation.reconstruction import compare, reconstruction

@@ -14,13 +14,13 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from data_pipelines import retry
 from vdit.config import MeshConfig, StorageError, UserError
+from vdit.generation.restore import load_run
+from vdit.io import retry
 from vdit.parallel.mesh import make_mesh
 from vdit.training import loop
 from vdit.training.checkpoint import Checkpoints, Position, checkpoint_steps
 from vdit.training.checksums import checksums
-from vdit.training.restore import load_run
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=2, keep=3)
 

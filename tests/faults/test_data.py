@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines import pipeline, retry
-from data_pipelines.store import Dataset
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.store import Dataset
 from vdit.config import StorageError, UserError
+from vdit.io import retry
 
 PLACES = 400
 

@@ -15,8 +15,8 @@ import tiny
 from etils import epath
 from jax.experimental import multihost_utils
 
-from data_pipelines import pipeline
-from data_pipelines.store import Dataset
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.store import Dataset
 from vdit.config import StageConfig
 from vdit.parallel.mesh import to_global, use_mesh
 from vdit.training import divergence, loop, watch

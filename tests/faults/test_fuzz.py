@@ -12,13 +12,13 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import captions
-from data_pipelines.index import load_index, load_meta
-from data_pipelines.ledger import Entry, Ledger
-from data_pipelines.store import Dataset
+from data_pipelines.building.ledger import Entry, Ledger
+from data_pipelines.packing.index import load_index, load_meta
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources import captions
 from vdit.config import UserError
 from vdit.generation.prompts import read_asks
-from vdit.safetensors_io import read_tensors
+from vdit.io.safetensors import read_tensors
 
 MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEWER = settings(MANY, max_examples=60)

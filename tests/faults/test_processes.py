@@ -17,18 +17,18 @@ import tiny
 from processes import free_port, start
 from sweeping import sweep
 
-from data_pipelines.store import Dataset
-from launch.folder import Folder, State
-from launch.grid import over
-from launch.settings import Local
+from data_pipelines.reading.store import Dataset
 from launch.status import statuses
+from launch.sweeps.folder import Folder, State
+from launch.sweeps.grid import over
+from launch.sweeps.settings import Local
 from vdit.config import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate
+from vdit.parallel import peers
+from vdit.parallel.exit_status import LOST_PEER
 from vdit.parallel.mesh import use_mesh
-from vdit.training import peers
 from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.exit_status import LOST_PEER
 from vdit.training.metrics import read_metrics
 
 

@@ -10,11 +10,11 @@ import pytest
 import tiny
 from sweeping import sweep
 
-from data_pipelines.index import is_plain
-from data_pipelines.store import Dataset
-from launch.folder import Folder
-from launch.grid import over
-from launch.settings import Local
+from data_pipelines.packing.index import is_plain
+from data_pipelines.reading.store import Dataset
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import over
+from launch.sweeps.settings import Local
 from vdit.config import UserError
 from vdit.training.workdir import claim, environment
 
@@ -90,7 +90,8 @@ def test_names_of_shards_lead_nowhere_else(tmp_path, name):
 
 
 def test_objects_of_a_bucket_stay_below_the_cache(tmp_path, monkeypatch):
-    from data_pipelines import remote, store
+    from data_pipelines.reading import store
+    from vdit.io import remote
 
     monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(remote, "read_bytes", lambda url: b"{}")

@@ -8,10 +8,11 @@ from unittest import mock
 
 import tiny
 
-from launch import local, settings
-from launch.folder import Folder
-from launch.grid import Points
-from launch.sweeps import Sweep, expand
+from launch.sweeps import settings
+from launch.sweeps.expand import Sweep, expand
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import Points
+from launch.targets import local
 
 STAND_IN = """
 import json, os, signal, sys, time

@@ -7,7 +7,7 @@ import yaml
 from cli import runner
 from PIL import Image
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 
 MANIFEST = pathlib.Path(__file__).parents[2] / "launch" / "build_job.yaml"
 

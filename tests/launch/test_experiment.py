@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import tiny
 
-from launch import experiment, experiment_notes, experiment_page, experiment_spec, experiment_stats, scaling_grid
+from launch import experiment
 from launch.experiment import Planned, Runner
-from launch.experiment_measures import MEASURES
-from launch.experiment_notes import NOTES
-from launch.experiment_page import write_page
-from launch.experiment_spec import Arm, Experiment, Figure
+from launch.experiments import notes, spec, stats
+from launch.experiments import page as experiment_page
+from launch.experiments.measures import MEASURES
+from launch.experiments.notes import NOTES
+from launch.experiments.page import write_page
+from launch.experiments.spec import Arm, Experiment, Figure
+from launch.sweeps import scaling_grid
 from vdit.config import Config, UserError, build, to_dict
-from vdit.scaling.laws import Law
+from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv
-from vdit.scaling.seeds import mean
 
 
 def small(**changes) -> Experiment:
@@ -110,9 +113,9 @@ def test_the_command_trains_measures_and_writes_a_page(tmp_path):
     assert (folder / "figures" / "permanence.svg").exists() and len(read_csv(folder / "permanence.csv")) == 12
 
 
-@pytest.mark.parametrize("name", experiment_spec.names())
+@pytest.mark.parametrize("name", spec.names())
 def test_committed_experiments_make_sense(name):
-    found = experiment_spec.load(name)
+    found = spec.load(name)
     assert len(found.seeds) >= 3 and found.minutes <= 75
     for arm in found.arms:
         fields = {"data.path": "{data}", **arm.fields}
@@ -123,20 +126,20 @@ def test_committed_experiments_make_sense(name):
         kind, _, of = measure.partition(":")
         assert kind in MEASURES and of in ("", *found.data)
     assert set(found.notes) <= set(NOTES) and set(found.floors) <= set(found.data)
-    small = experiment_spec.shrunk(found, 100)
+    small = spec.shrunk(found, 100)
     assert sum(arm.budget for arm in small.arms) == pytest.approx(sum(arm.budget for arm in found.arms) / 100)
 
 
 def test_data_sets_of_one_name_are_made_by_one_command():
     made = {}
-    for name in experiment_spec.names():
-        for data, command in experiment_spec.load(name).data.items():
+    for name in spec.names():
+        for data, command in spec.load(name).data.items():
             assert made.setdefault(data, tuple(command)) == tuple(command), data
 
 
 def test_all_claims_of_the_study_are_there():
     wanted = {"compute", "data", "native", "packing", "physics", "combinations", "permanence", "captions", "images"}
-    assert wanted == set(experiment_spec.names())
+    assert wanted == set(spec.names())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_experiments_without_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         small(**changes)
     with pytest.raises(UserError, match="is not one of .*physics"):
-        experiment_spec.load("nothing")
+        spec.load("nothing")
 
 
 def a_grid():
@@ -172,21 +175,21 @@ def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
     (planned, *_) = runner.plan()
     path = tmp_path / "x-prediction.json"
     with pytest.raises(UserError, match="begun before .* was written"):
-        experiment_notes.write_prediction(path, grid, planned, begun=True)
-    assert experiment_notes.write_prediction(path, grid, planned, begun=False)
+        notes.write_prediction(path, grid, planned, begun=True)
+    assert notes.write_prediction(path, grid, planned, begun=False)
     said = json.loads(path.read_text())
     assert said["tokens"] > 0 and said["predicted_loss"] == pytest.approx(
         float(law.loss(said["params"], said["tokens"])), rel=0.05
     )
-    assert not experiment_notes.write_prediction(path, grid, planned, begun=True)
+    assert not notes.write_prediction(path, grid, planned, begun=True)
     with pytest.raises(UserError, match="written for rows=9, but the held-out run has 8"):
-        experiment_notes.write_prediction(path, grid[:-1], planned, begun=False)
+        notes.write_prediction(path, grid[:-1], planned, begun=False)
     larger = dataclasses.replace(planned, arm=dataclasses.replace(planned.arm, budget=6e9))
     with pytest.raises(UserError, match="written for flops=3e"):
-        experiment_notes.write_prediction(path, grid, larger, begun=False)
+        notes.write_prediction(path, grid, larger, begun=False)
     assert json.loads(path.read_text()) == said
     rows = [*grid, *({"kind": "heldout", "loss": said["predicted_loss"] * f} for f in (1.01, 1.02, 1.03))]
-    text = "\n".join(experiment_notes.prediction("x", rows, {}, tmp_path))
+    text = "\n".join(notes.prediction("x", rows, {}, tmp_path))
     assert "-1.96%" in text and "before the held-out runs" in text
 
 
@@ -233,12 +236,12 @@ def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
 
 
 def test_how_full_rows_are(out):
-    lines = experiment_notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)
+    lines = notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)
     shares = [[float(part[:-1]) for part in line.replace(" ", "").split("|")[2:4] if part] for line in lines[4:]]
     assert len(shares) == 3 and len(shares[0]) == 1
     assert all(own >= rows for rows, own in shares[1:]) and shares[1][1] >= shares[2][1]
-    assert experiment_notes.own_shapes(np.array([4, 1, 2, 3]), 1) == 10 / 16
-    assert experiment_notes.own_shapes(np.array([4, 1, 2, 3]), 2) == 10 / 12
+    assert notes.own_shapes(np.array([4, 1, 2, 3]), 1) == 10 / 16
+    assert notes.own_shapes(np.array([4, 1, 2, 3]), 2) == 10 / 12
 
 
 def test_a_build_that_is_stopped_leaves_no_process(tmp_path):
@@ -255,14 +258,14 @@ def test_a_build_that_is_stopped_leaves_no_process(tmp_path):
 
 def test_arms_are_compared_seed_by_seed():
     rows = [{"arm": arm, "seed": s, "x": v * (1 + s)} for arm, v in (("a", 1.1), ("b", 1.0)) for s in (0, 1, 2)]
-    found = experiment_stats.compare(rows, "x", "a", "b")
+    found = stats.compare(rows, "x", "a", "b")
     assert found.verdict == "higher" and found.change.value == pytest.approx(0.1) and found.change.count == 3
     rows = [{"arm": arm, "seed": s, "x": v} for arm, vs in (("a", (0, 0.5, 1)), ("b", (0.4, 0.5, 0.6))) for s, v in
             enumerate(vs)]  # fmt: skip
-    found = experiment_stats.compare(rows, "x", "a", "b")
+    found = stats.compare(rows, "x", "a", "b")
     assert not found.ratio and found.verdict == "no difference shown" and found.change.low < 0 < found.change.high
-    assert experiment_stats.compare(rows, "y", "a", "b") is None
-    assert "shows nothing" in experiment_stats.compare(rows[::3], "x", "a", "b").words()
+    assert stats.compare(rows, "y", "a", "b") is None
+    assert "shows nothing" in stats.compare(rows[::3], "x", "a", "b").words()
     one = mean([1.0])
     assert np.isinf(one.high)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from launch import flags
+from launch.targets import compiler_flags
 from vdit.config import UserError
 
 COMPILE = """
@@ -24,7 +24,12 @@ def run(code: str, **values: str) -> subprocess.CompletedProcess:
 
 
 def test_the_tpu_compiler_knows_the_flags():
-    everything = {flag.name: flag for name in flags.SETS if name not in ("gpu", "none") for flag in flags.SETS[name]}
+    everything = {
+        flag.name: flag
+        for name in compiler_flags.SETS
+        if name not in ("gpu", "none")
+        for flag in compiler_flags.SETS[name]
+    }
     given = " ".join(f"--{flag.name}={flag.value}" for flag in everything.values())
     done = run(COMPILE, LIBTPU_INIT_ARGS=given)
     assert done.returncode == 0, done.stderr
@@ -33,15 +38,15 @@ def test_the_tpu_compiler_knows_the_flags():
 
 
 def test_xla_knows_the_gpu_flags():
-    assert run(ON_CPU, **flags.environment("gpu")).returncode == 0
+    assert run(ON_CPU, **compiler_flags.environment("gpu")).returncode == 0
     assert run(ON_CPU, XLA_FLAGS="--xla_gpu_no_such_flag=true").returncode
 
 
 def test_sets(monkeypatch):
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
-    (value,) = flags.environment("v6e").values()
+    (value,) = compiler_flags.environment("v6e").values()
     assert value.endswith(" --mine=1") and "xla_tpu_scoped_vmem_limit_kib=98304" in value  # a user's own wins
-    assert flags.environment("none") == flags.environment("") == {}
-    assert all(flag.why for flags_of in flags.SETS.values() for flag in flags_of)
+    assert compiler_flags.environment("none") == compiler_flags.environment("") == {}
+    assert all(flag.why for flags_of in compiler_flags.SETS.values() for flag in flags_of)
     with pytest.raises(UserError, match="flags='v9' is not one of v4, v5e"):
-        flags.environment("v9")
+        compiler_flags.environment("v9")

@@ -9,11 +9,12 @@ import yaml
 from fake_kubernetes import FakeKubernetes
 from kubeflow_trainer_api import models
 
-from launch import gke, manifests, remote, status, stop
-from launch.folder import Folder
-from launch.grid import over, point
-from launch.settings import Gke
-from launch.sweeps import name_of
+from launch import remote, status, stop
+from launch.sweeps.expand import name_of
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import over, point
+from launch.sweeps.settings import Gke
+from launch.targets import gke, manifests
 from vdit.config import UserError
 
 TPU = {"topology": "v5e:4x4", "image": "us-docker.pkg.dev/p/vdit/tpu:1", "bucket": "gs://b", "queue": "tpus"}

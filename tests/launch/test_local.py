@@ -13,9 +13,10 @@ import pytest
 import sweeping
 import tiny
 
-from launch import collect, local, status, stop
-from launch.folder import Folder, State
-from launch.grid import over, point
+from launch import collect, status, stop
+from launch.sweeps.folder import Folder, State
+from launch.sweeps.grid import over, point
+from launch.targets import local
 from vdit.config import UserError
 from vdit.scaling.runs import read_csv, table
 

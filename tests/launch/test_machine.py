@@ -14,10 +14,10 @@ import pytest
 import sweeping
 import tiny
 
-from launch import cloud, queued_resources
-from launch.grid import over
-from launch.settings import QueuedResources
-from launch.sweeps import name_of
+from launch.sweeps.expand import name_of
+from launch.sweeps.grid import over
+from launch.sweeps.settings import QueuedResources
+from launch.targets import cloud, queued_resources
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 

@@ -11,12 +11,13 @@ import pytest
 import sweeping
 from fake_tpu import FakeTpu
 
-from launch import cloud, gcloud, queued_resources, status
-from launch.folder import Folder
-from launch.grid import over, point
-from launch.queued_resources import Watcher
-from launch.settings import QueuedResources
-from launch.sweeps import name_of
+from launch import status
+from launch.sweeps.expand import name_of
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import over, point
+from launch.sweeps.settings import QueuedResources
+from launch.targets import cloud, gcloud, queued_resources
+from launch.targets.queued_resources import Watcher
 from vdit.config import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

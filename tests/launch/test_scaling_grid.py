@@ -7,13 +7,14 @@ import pytest
 import sweeping
 import tiny
 
-from launch import grid_plan, local
-from launch.folder import Folder, State
-from launch.grid import Points
-from launch.scaling_grid import isoflop, size
-from launch.sweeps import Sweep, expand
+from launch.sweeps import grid_plan
+from launch.sweeps.expand import Sweep, expand
+from launch.sweeps.folder import Folder, State
+from launch.sweeps.grid import Points
+from launch.sweeps.scaling_grid import isoflop, size
+from launch.targets import local
 from vdit.config import UserError
-from vdit.scaling.laws import Law
+from vdit.scaling.laws.laws import Law
 from vdit.scaling.runs import write_csv
 
 SIZES = tuple(size(width, head_width=4) for width in (4, 8, 12, 16))

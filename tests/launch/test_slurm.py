@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import sweeping
 
-from launch import local, slurm, status, stop
-from launch.folder import Folder
-from launch.grid import over, point
-from launch.settings import Slurm
-from launch.sweeps import name_of
+from launch import status, stop
+from launch.sweeps.expand import name_of
+from launch.sweeps.folder import Folder
+from launch.sweeps.grid import over, point
+from launch.sweeps.settings import Slurm
+from launch.targets import local, slurm
 from vdit.config import UserError
 
 COMMANDS = {

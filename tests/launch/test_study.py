@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import pipeline
 from data_pipelines.build import BuildArgs, build
-from data_pipelines.clip import Options
-from data_pipelines.store import Dataset
-from launch import isoflop, samples, scaling_grid, study_plan
+from data_pipelines.media.clip import Options
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.store import Dataset
+from launch.experiments import isoflop, samples, study_plan
+from launch.sweeps import scaling_grid
+from vdit import flops
 from vdit.config import Config, DataConfig, ModelConfig, UserError
-from vdit.scaling import flops
 
 CONFIG = Path("configs/study.py")
 

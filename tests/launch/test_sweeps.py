@@ -8,8 +8,8 @@ import tiny
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import accelerators, planning, sweeps
-from launch.grid import Points, chain, over, point, product, zipped
+from launch.sweeps import compile_check, expand, tpu_slices
+from launch.sweeps.grid import Points, chain, over, point, product, zipped
 from vdit import config_flag
 from vdit.config import Config, UserError, build
 from vdit.training.identity import run_id
@@ -26,7 +26,7 @@ def write(folder, runs: str, **more):
     values = {"name": "a sweep", "config": str(config)} | more
     path = folder / "sweep.py"
     path.write_text(
-        "from ml_collections import ConfigDict\nfrom launch.grid import *\n\n\n"
+        "from ml_collections import ConfigDict\nfrom launch.sweeps.grid import *\n\n\n"
         f"def get_config():\n    return ConfigDict({{**{values!r}, 'runs': {runs}}})\n"
     )
     return path
@@ -65,7 +65,7 @@ def test_flags_give_the_config_that_was_planned(tmp_path, whole, monkeypatch):
         tiny.write_config(path, tiny.tiny_config())
     else:
         path.write_text("from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict()\n")
-    (planned,) = sweeps.expand(str(path), point(VALUES))
+    (planned,) = expand.expand(str(path), point(VALUES))
     name = f"experiment{whole}"
     config_flag.define(name, "", "")
     try:
@@ -85,7 +85,7 @@ def test_flags_give_the_config_that_was_planned(tmp_path, whole, monkeypatch):
 def test_a_sweep_that_makes_no_sense(tmp_path):
     def error(runs, **more) -> str:
         with pytest.raises(UserError) as found:
-            sweeps.build_sweep(sweeps.load(str(write(tmp_path, runs, **more))), "sweep.py")
+            expand.build_sweep(expand.load(str(write(tmp_path, runs, **more))), "sweep.py")
         return str(found.value)
 
     assert "run --config.model.widht=3: unknown config field model.widht; did you mean" in error(
@@ -109,7 +109,7 @@ def test_the_committed_sweeps_are_valid():
         "configs/sweeps/physics.py",
         "configs/sweeps/mup.py",
     ):  # isoflop.py needs built data: test_scaling_grid.py
-        made = sweeps.build_sweep(sweeps.load(path), path)
+        made = expand.build_sweep(expand.load(path), path)
         assert len(made.runs) == len({run.id for run in made.runs}) >= 2
 
 
@@ -148,16 +148,16 @@ def test_mistakes_on_the_command_line(run, tmp_path):
     ],
 )
 def test_slices(text, chips, hosts, per_host, accelerator):
-    found = accelerators.parse(text)
+    found = tpu_slices.parse(text)
     assert (found.chips, found.hosts, found.per_host, found.accelerator_type) == (chips, hosts, per_host, accelerator)
 
 
 def test_what_is_no_slice():
     for text in ("", "v5e", "v5e:4", "v5e:4x4x4", "v9:2x2", "v5e-16"):
         with pytest.raises(UserError, match="topology"):
-            accelerators.parse(text)
+            tpu_slices.parse(text)
     with pytest.raises(UserError, match="GKE only"):
-        _ = accelerators.parse("tpu7x:2x2x1").accelerator_type
+        _ = tpu_slices.parse("tpu7x:2x2x1").accelerator_type
 
 
 PLANNER = """
@@ -181,13 +181,13 @@ def planner(tmp_path, monkeypatch):
         assert command[1:3] == ["-m", "vdit.plan"]
         return real([sys.executable, str(tmp_path / "planner.py"), *command[3:]], **more)
 
-    monkeypatch.setattr(planning.subprocess, "run", answer)
+    monkeypatch.setattr(compile_check.subprocess, "run", answer)
 
 
 def plan(tmp_path, runs, **more):
     tpu = {"topology": "v5e:2x2", "price_per_chip_hour": 1.5, **more}
-    made = sweeps.build_sweep(sweeps.load(str(write(tmp_path, runs, queued_resources=tpu))), "sweep.py")
-    return planning.plan(made, "queued_resources", made.settings["queued_resources"])
+    made = expand.build_sweep(expand.load(str(write(tmp_path, runs, queued_resources=tpu))), "sweep.py")
+    return compile_check.plan(made, "queued_resources", made.settings["queued_resources"])
 
 
 def test_a_plan_compiles_once_for_runs_of_one_shape(planner, tmp_path):
@@ -224,8 +224,8 @@ def test_the_real_planner(tmp_path):
     tpu = {"topology": "v5e:2x2", "price_per_chip_hour": 1.5}
     runs = "product(over('model.width', 128, 256), over('seed', 0, 1))"
     path = write(tmp_path, runs, config=str(tmp_path / "small.py"), queued_resources=tpu)
-    made = sweeps.build_sweep(sweeps.load(str(path)), "sweep.py")
-    lines = planning.plan(made, "queued_resources", made.settings["queued_resources"]).splitlines()
+    made = expand.build_sweep(expand.load(str(path)), "sweep.py")
+    lines = compile_check.plan(made, "queued_resources", made.settings["queued_resources"]).splitlines()
     assert len(lines) == 6 and lines[-1].startswith("4 runs, 2 compiled: ") and "cost" in lines[-1]
     memory = [float(line.split()[1]) for line in lines[1:5]]
     assert 0 < memory[0] == memory[1] < memory[2] == memory[3] < float(lines[1].split()[2])

@@ -16,9 +16,9 @@ from jax.sharding import PartitionSpec as P
 from small_model import one_device
 
 from vdit.config import MeshConfig, UserError
-from vdit.models.attention import attention
-from vdit.models.gpu_attention import gpu_attention, key_ranges
-from vdit.models.splash_attention import active_blocks
+from vdit.models.attention.attention import attention
+from vdit.models.attention.gpu import gpu_attention, key_ranges
+from vdit.models.attention.splash import active_blocks
 from vdit.parallel.mesh import make_mesh, rows_spec, tokens_spec, use_mesh
 
 ROWS, SLOTS, HEADS, WIDTH = 2, 24, 2, 4

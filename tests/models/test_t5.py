@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from vdit.config import MeshConfig, UserError
-from vdit.models import t5
-from vdit.models.text_encoders import load_text_encoder
+from vdit.models.text import t5
+from vdit.models.text.text_encoders import load_text_encoder
 from vdit.parallel.mesh import make_mesh
 
 CONFIG = t5.T5Config(vocabulary=40, width=16, layers=2, heads=4, head_width=4, feed_forward=24, bias_per_layer=True)

@@ -32,7 +32,7 @@ from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, Config, MeshConfig, UserError
 from vdit.models.feed_forward import feed_forward
 from vdit.models.transformer import parameter_counts, rms_norm, time_features
-from vdit.models.wan_dit import gelu
+from vdit.models.wan.wan_dit import gelu
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.training.optimizer import rate_multipliers
 from vdit.training.step import init_state, make_train_step

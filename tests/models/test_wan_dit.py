@@ -13,12 +13,12 @@ from published_wan import write_published
 from safetensors.numpy import load_file, save_file
 from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_and_gradients, one_device, pack
 
+from vdit import flops
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig, UserError
 from vdit.models.transformer import Interface
-from vdit.models.wan_dit import rotary_frequencies
-from vdit.models.wan_weights import read_config
+from vdit.models.wan.wan_dit import rotary_frequencies
+from vdit.models.wan.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-from vdit.scaling import flops
 from vdit.training.initial import load_params, named
 from vdit.training.step import abstract_state, consumed
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
-from vdit.evaluation import efficientnet
-from vdit.packages import fetch_package
-from vdit.torch_io import read_pth
+from vdit.io.packages import fetch_package
+from vdit.io.pth import read_pth
+from vdit.models.features import efficientnet
 
 
 @pytest.fixture(scope="module")

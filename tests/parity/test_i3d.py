@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vdit.evaluation import i3d
+from vdit.models.features import i3d
 
 
 def padded(x, kernel, stride):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vdit.evaluation import inception
+from vdit.models.features import inception
 
 
 class Conv(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from vdit.config import MeshConfig
-from vdit.models import t5
+from vdit.models.text import t5
 from vdit.parallel.mesh import make_mesh
 
 SIZES = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 3, "num_heads": 4}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from vdit.models import wan_vae
+from vdit.models.autoencoders import wan_vae
 
 MEAN, STD = [0.1, 0.2, -0.3, 0.4], [1.0, 2.0, 0.5, 1.5]
 

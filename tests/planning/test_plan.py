@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vdit import flops
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig, UserError
-from vdit.models.splash_attention import active_blocks
+from vdit.models.attention.splash import active_blocks
 from vdit.planning import compile as compiling
 from vdit.planning import estimate, result, search
 from vdit.planning.chips import CHIPS
 from vdit.planning.rows import rows_of
 from vdit.planning.table import table
-from vdit.scaling import flops
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -250,7 +250,12 @@ def test_meshes_divide_the_model_and_hold_its_state():
 
 def test_the_sources_that_name_a_compilation_are_those_of_the_step():
     found = compiling._imported("vdit.training.step")
-    assert {"vdit.training.step", "vdit.models.attention", "vdit.models.weights", "vdit.parallel.mesh"} < found
+    assert {
+        "vdit.training.step",
+        "vdit.models.attention.attention",
+        "vdit.models.weights",
+        "vdit.parallel.mesh",
+    } < found
     assert not {name for name in found if "loop" in name or "checkpoint" in name or name == "vdit.config"}
 
 

@@ -2,9 +2,9 @@ import importlib
 
 import pytest
 
+from vdit import flops
 from vdit.config import Config, build
 from vdit.planning.rows import rows_of
-from vdit.scaling import flops
 
 SIZES = {"s": 0.024, "b": 0.093, "l": 0.315, "xl": 0.462, "2b": 2.06, "5b": 5.07, "10b": 10.09}
 """Billions of parameters."""

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from vdit.scaling import report
-from vdit.scaling.figures import FIGURES
+from vdit.scaling.reporting.figures import FIGURES
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 

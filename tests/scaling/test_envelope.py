@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vdit.scaling.envelope import fit_envelope, group_sizes
-from vdit.scaling.laws import Law
+from vdit.scaling.laws.envelope import fit_envelope, group_sizes
+from vdit.scaling.laws.laws import Law
 
 LAW = Law(A=3.0, B=55.0, E=0.09, alpha=0.36, beta=0.44)  # a = 0.55
 

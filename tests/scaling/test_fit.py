@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vdit.scaling import fit, fit_words
+from vdit.scaling import fit
+from vdit.scaling.reporting import fit_words
 from vdit.scaling.runs import gather, table, write_csv
 
 CHINCHILLA = Path(__file__).with_name("chinchilla.csv")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdit.scaling import flops
+from vdit import flops
 
 SIZES = {"S": (384, 12), "B": (768, 12), "L": (1024, 24), "XL": (1152, 28)}
 PRINTED = {  # Peebles & Xie 2022, table 4, "Gflops"

@@ -3,10 +3,10 @@ import pytest
 from scipy.optimize import minimize
 
 from vdit.config import UserError
-from vdit.scaling import laws
-from vdit.scaling.extrapolate import carried_forward, extrapolation, judge, predict_held_out
-from vdit.scaling.laws import Cost, Law, fit_law
-from vdit.scaling.minimise import minimise_many
+from vdit.scaling.laws import laws
+from vdit.scaling.laws.extrapolate import carried_forward, extrapolation, judge, predict_held_out
+from vdit.scaling.laws.laws import Cost, Law, fit_law
+from vdit.scaling.laws.minimise import minimise_many
 from vdit.scaling.runs import Table
 
 TRUE = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vdit.config import UserError
-from vdit.scaling.mup import best_rates, rate_figure
+from vdit.diagnostics.mup import best_rates, rate_figure
 
 
 def runs(optimum):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from vdit.config import UserError
-from vdit.scaling import repetition
-from vdit.scaling.laws import Law
-from vdit.scaling.repetition import RepetitionLaw, fit_repetition
+from vdit.scaling.laws import repetition
+from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition
 
 TRUE = RepetitionLaw(Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42), repeats=12.0, excess=5.0)
 

@@ -7,10 +7,10 @@ import pytest
 
 from vdit.config import UserError
 from vdit.scaling import report
-from vdit.scaling.analysis import analyse, envelope
-from vdit.scaling.figures import FIGURES
+from vdit.scaling.reporting.analysis import analyse, envelope
+from vdit.scaling.reporting.figures import FIGURES
+from vdit.scaling.reporting.sections import SECTIONS
 from vdit.scaling.runs import gather
-from vdit.scaling.sections import SECTIONS
 
 VOID = {"meta", "img", "br", "link", "input", "source"}
 

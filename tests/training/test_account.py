@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines import pipeline
-from data_pipelines.mixture import open_data
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.mixture import open_data
 from vdit.scaling.runs import COLUMNS, flatten, result_row
 from vdit.training.account import time_account, training_seconds
 

@@ -15,18 +15,18 @@ import tiny
 from random_observer import random_observer
 from safetensors.numpy import load_file
 
-from data_pipelines.components import principal_components
-from data_pipelines.crops import Crops
-from data_pipelines.store import Dataset
+from data_pipelines.reading.components import principal_components
+from data_pipelines.reading.crops import Crops
+from data_pipelines.reading.store import Dataset
 from vdit.config import AutoencoderConfig, MeshConfig, UserError
-from vdit.evaluation import efficientnet
-from vdit.models import causal_vae
-from vdit.models.autoencoders import load_autoencoder
+from vdit.generation.restore import load_run
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.registry import load_autoencoder
+from vdit.models.features import efficientnet
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify
 from vdit.training import autoencoder, autoencoder_step
 from vdit.training.metrics import read_metrics
-from vdit.training.restore import load_run
 
 VAE = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1, crop=(5, 8, 16))
 

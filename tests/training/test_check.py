@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines.mixture import open_data
+from data_pipelines.reading.mixture import open_data
 from vdit.config import MeshConfig, UserError
-from vdit.models import attention
-from vdit.models.context_attention import Kernel
+from vdit.diagnostics import check, first_step
+from vdit.models.attention import attention
+from vdit.models.attention.context import Kernel
 from vdit.parallel.mesh import make_mesh
-from vdit.training import check, first_step
 from vdit.training.loop import interface_of
 
 CONFIG = dataclasses.replace(tiny.tiny_config(), mesh=MeshConfig(replica=1))

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 from vdit.config import MeshConfig, TrainConfig, UserError
 from vdit.parallel.mesh import make_mesh, use_mesh
 from vdit.training import loop

@@ -4,7 +4,7 @@ import numpy as np
 from small_model import INTERFACE, clips, one_device, pack
 
 from vdit.config import Config, ModelConfig, OptimizerConfig
-from vdit.training.coordinates import coordinate_check, slopes
+from vdit.diagnostics.coordinates import coordinate_check, slopes
 
 CONFIG = Config(
     model=ModelConfig(width=16, depth=1, head_width=16, base_width=16, attention_block=32),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines import pipeline
-from data_pipelines.store import Dataset
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.store import Dataset
+from vdit import flops
 from vdit.config import UserError
-from vdit.scaling import flops
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 

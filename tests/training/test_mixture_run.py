@@ -6,7 +6,7 @@ import pytest
 import tiny
 from etils import epath
 
-from data_pipelines.mixture import open_data
+from data_pipelines.reading.mixture import open_data
 from vdit.config import StageConfig, UserError
 from vdit.training import workdir
 from vdit.training.metrics import read_metrics

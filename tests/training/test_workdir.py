@@ -3,7 +3,7 @@ import json
 import pytest
 import tiny
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError, to_dict
 from vdit.training import workdir as workdirs
 

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError
-from vdit.evaluation import efficientnet, i3d, inception
-from vdit.evaluation.adherence import Adherence, adherence
+from vdit.evaluation.balls.adherence import Adherence, adherence
+from vdit.evaluation.balls.physics_task import has_truth, physics_errors
 from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
-from vdit.evaluation.physics_task import has_truth, physics_errors
 from vdit.generation import Generator, LatentGenerator, Request, Settings
+from vdit.models.features import efficientnet, i3d, inception
 
 SEED = 0
 FRAME_INTERVAL = 4

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.store import Dataset
+from data_pipelines.reading.store import Dataset
 from vdit.config import UserError
 from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
-from vdit.models.autoencoder import Autoencoder
-from vdit.training import peers
+from vdit.models.autoencoders.autoencoder import Autoencoder
+from vdit.parallel import peers
 
 CHUNK = 8  # latent frames worked on at once
 FRAME_INTERVAL = 4

@@ -13,9 +13,9 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.evaluation.intervals import bootstrap_mean
+from vdit.parallel import peers
 from vdit.parallel.mesh import to_global, whole
 from vdit.parallel.rowwise import sum_of_segments
-from vdit.training import peers
 from vdit.training.step import question_loss
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -11,7 +11,7 @@ import numpy as np
 from vdit.config import UserError
 from vdit.generation.generator import Generator, Preview, Progress
 from vdit.generation.request import Request, check_size
-from vdit.models.autoencoder import Autoencoder
+from vdit.models.autoencoders.autoencoder import Autoencoder
 from vdit.patches import Patch, patchify
 
 

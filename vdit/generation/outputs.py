@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from vdit import __version__, video_io
+from vdit import __version__
 from vdit.config import Config, UserError, to_dict
 from vdit.generation.prompts import Ask
 from vdit.generation.request import Settings
+from vdit.io import video
 
 
 def check_out(path: Path, flag: str = "--out") -> None:
     """Raises UserError unless a video can be written to the path."""
-    if path.suffix not in video_io.FORMATS or not path.parent.is_dir():
-        formats = ", ".join(video_io.FORMATS)
+    if path.suffix not in video.FORMATS or not path.parent.is_dir():
+        formats = ", ".join(video.FORMATS)
         raise UserError(f"{flag}={path} should be a file ending in one of {formats}, in a folder that exists")
 
 
@@ -64,11 +65,11 @@ def write_video(path: Path, video_TYXC: np.ndarray, fps: float, scale: int, valu
       UserError: if one cannot be written; what is there by then is complete.
     """
     if path.suffix == ".mp4":
-        video_io.write_mp4(path, video_TYXC, fps, scale, tags(values))
+        video.write_mp4(path, video_TYXC, fps, scale, tags(values))
     elif path.suffix == ".gif":
-        video_io.write_gif(path, video_TYXC, fps, scale, json.dumps(values))
+        video.write_gif(path, video_TYXC, fps, scale, json.dumps(values))
     elif path.suffix == ".npz":
-        video_io.write_npz(path, video_TYXC, fps, values)
+        video.write_npz(path, video_TYXC, fps, values)
     return [path, *write_beside(path, video_TYXC, scale, values)]
 
 
@@ -76,6 +77,6 @@ def write_beside(path: Path, frames_TYXC: np.ndarray, scale: int, values: dict[s
     """The strip of frames, or the image if there is one frame only, and the JSON."""
     picture, note = path.with_suffix(".png"), path.with_suffix(".json")
     one = frames_TYXC[0].repeat(scale, 0).repeat(scale, 1)
-    video_io.write_png(picture, one if len(frames_TYXC) == 1 else video_io.strip(frames_TYXC, scale=scale))
-    video_io.write_json(note, values)
+    video.write_png(picture, one if len(frames_TYXC) == 1 else video.strip(frames_TYXC, scale=scale))
+    video.write_json(note, values)
     return [picture, note] if picture != path else [note]

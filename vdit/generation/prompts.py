@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vdit import video_io
 from vdit.config import UserError, build
+from vdit.io import video
 from vdit.patches import Patch
 
 CONTEXT = 3
@@ -210,12 +210,12 @@ def read(ask: Ask, patch: Patch, fps: float) -> Given:
     """
     check_frames(ask.frames, patch)
     clips = {
-        name: video_io.read_image(getattr(ask, name), f"--{name}")[None]
+        name: video.read_image(getattr(ask, name), f"--{name}")[None]
         for name in ("image", "last")
         if getattr(ask, name)
     }
     clips |= {
-        name: video_io.read_clip(getattr(ask, name), fps, f"--{name}")
+        name: video.read_clip(getattr(ask, name), fps, f"--{name}")
         for name in ("head", "tail", "edit")
         if getattr(ask, name)
     }
@@ -226,13 +226,13 @@ def read(ask: Ask, patch: Patch, fps: float) -> Given:
                 f"--connect={ask.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
             )
         clips |= {
-            name: video_io.read_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)
+            name: video.read_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)
         }
     height, width = _size(ask, clips, patch)
     mask_TYX = _mask(ask, clips["edit"].shape, (height, width), fps) if ask.mask else None
     for name, clip in clips.items():
         _check_aspect(clip.shape[1:3], (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
-        clips[name] = video_io.resize_clip(clip, height, width)
+        clips[name] = video.resize_clip(clip, height, width)
     references = tuple(_reference(path, patch) for path in ask.reference.split(",") if path)
     none = np.zeros((0, height, width, 3), np.uint8)
     if ask.edit:
@@ -297,9 +297,9 @@ def _mask(ask: Ask, shape: tuple[int, ...], size: tuple[int, int], fps: float) -
     height, width = shape[1:3]
     box = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", ask.mask)
     if not box:
-        clip = video_io.read_clip(ask.mask, fps, "--mask")
+        clip = video.read_clip(ask.mask, fps, "--mask")
         _check_aspect(clip.shape[1:3], size, "--mask")
-        return video_io.resize_clip(clip, *size).mean(-1) > 127
+        return video.resize_clip(clip, *size).mean(-1) > 127
     left, top, right, bottom = map(int, box.groups())
     if not (left < right <= width and top < bottom <= height):
         raise UserError(f"--mask={ask.mask} is not a box X0,Y0,X1,Y1 within --edit of {width}x{height}")
@@ -314,5 +314,5 @@ def _mask(ask: Ask, shape: tuple[int, ...], size: tuple[int, int], fps: float) -
 
 def _reference(path: str, patch: Patch) -> np.ndarray:
     """A reference image at the nearest size on the patch grid."""
-    image = video_io.read_image(path, "--reference")
-    return video_io.resize(image, *_nearest(image.shape[0], image.shape[1], patch))
+    image = video.read_image(path, "--reference")
+    return video.resize(image, *_nearest(image.shape[0], image.shape[1], patch))

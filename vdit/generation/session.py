@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vdit import video_io
 from vdit.config import UserError
 from vdit.generation import outputs
 from vdit.generation.generator import Generator, Progress
@@ -17,7 +16,8 @@ from vdit.generation.latents import LatentGenerator
 from vdit.generation.long import OVERLAP_GROUPS, check_window, extend, window_count
 from vdit.generation.prompts import Ask, Given, read
 from vdit.generation.request import Request, Settings
-from vdit.models.text_encoders import load_text_encoder
+from vdit.io import video
+from vdit.models.text.text_encoders import load_text_encoder
 
 STRIP = 8
 """Frames of a strip."""
@@ -180,7 +180,7 @@ class Session:
         shown = set(np.linspace(0, request.frames - 1, STRIP).round().astype(int).tolist())
         kept: list[np.ndarray] = []
         number = 0
-        with video_io.mp4_writer(path, shape[1:3], self.fps, self._scale, outputs.tags(values)) as writer:  # type: ignore[arg-type]
+        with video.mp4_writer(path, shape[1:3], self.fps, self._scale, outputs.tags(values)) as writer:  # type: ignore[arg-type]
             for frames_TYXC in parts:
                 writer.add(frames_TYXC)
                 kept += [frame for i, frame in enumerate(frames_TYXC, number) if i in shown]
@@ -191,8 +191,8 @@ class Session:
         def write(done: int, videos: dict[int, np.ndarray]) -> None:
             if done % every == 0:
                 for i, video_TYXC in videos.items():
-                    strip = video_io.strip(video_TYXC, STRIP, self._scale)
-                    video_io.write_png(Path(asks[i].out).with_suffix(".preview.png"), strip)
+                    strip = video.strip(video_TYXC, STRIP, self._scale)
+                    video.write_png(Path(asks[i].out).with_suffix(".preview.png"), strip)
 
         return write
 

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, ModelConfig
-from vdit.models.attention import attention
-from vdit.models.context_attention import SAVED
+from vdit.models.attention.attention import attention
+from vdit.models.attention.context import SAVED
 from vdit.models.feed_forward import feed_forward
 from vdit.models.memory import recomputed, whole
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate

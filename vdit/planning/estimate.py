@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from vdit import flops
 from vdit.config import ATTENTION_BLOCKS, Config, ModelConfig
 from vdit.planning.chips import Chip
 from vdit.planning.cost import Collective, Cost
 from vdit.planning.rows import Rows
-from vdit.scaling import flops
 
 KERNEL_MATMULS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Matrix products over the executed blocks in a splash kernel, by what its name says it is. tokamax's backward kernel,

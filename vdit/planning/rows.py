@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 
-from data_pipelines import pipeline
-from data_pipelines.index import Index
-from data_pipelines.mixture import open_data
-from data_pipelines.packing import Plan
+from data_pipelines.packing.index import Index
+from data_pipelines.packing.packing import Plan
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.mixture import open_data
 from vdit.config import Config, DataConfig, PlanConfig, UserError
 from vdit.models.transformer import Interface
 from vdit.patches import Patch

@@ -8,13 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vdit import flops
 from vdit.config import Config, MeshConfig, UserError
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import GIB, describe
 from vdit.planning.estimate import Assumptions
 from vdit.planning.result import plan
 from vdit.planning.rows import Rows
-from vdit.scaling import flops
 
 POLICIES = ("none", "attention", "blocks", "offload")
 """Remat policies, from the fastest to the one that keeps least."""

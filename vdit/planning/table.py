@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdit.scaling.formatting import count
+from vdit.io.formatting import count
 
 
 def table(values: dict[str, Any]) -> str:

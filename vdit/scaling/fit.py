@@ -18,14 +18,14 @@ import numpy as np
 from absl import flags
 
 from vdit.config import UserError, run_main
-from vdit.scaling import fit_words
-from vdit.scaling.envelope import Envelope, fit_envelope
-from vdit.scaling.extrapolate import extrapolation, judge
-from vdit.scaling.influence import influence, influence_warnings
-from vdit.scaling.laws import LEVEL, Cost, fit_law
-from vdit.scaling.parabolas import IsoFlop, PowerLaw, fit_isoflop
-from vdit.scaling.quality import fit_quality
-from vdit.scaling.repetition import REPEATED, fit_repetition
+from vdit.scaling.laws.envelope import Envelope, fit_envelope
+from vdit.scaling.laws.extrapolate import extrapolation, judge
+from vdit.scaling.laws.influence import influence, influence_warnings
+from vdit.scaling.laws.laws import LEVEL, Cost, fit_law
+from vdit.scaling.laws.parabolas import IsoFlop, PowerLaw, fit_isoflop
+from vdit.scaling.laws.quality import fit_quality
+from vdit.scaling.laws.repetition import REPEATED, fit_repetition
+from vdit.scaling.reporting import fit_words
 from vdit.scaling.runs import Run, Table, read_csv, table
 
 _NAMES = ("A", "B", "E", "alpha", "beta")

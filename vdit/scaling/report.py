@@ -11,11 +11,11 @@ from pathlib import Path
 from absl import flags
 
 from vdit.config import UserError, run_main
-from vdit.scaling.analysis import Analysis, analyse
-from vdit.scaling.figures import FIGURES
-from vdit.scaling.page import Page
+from vdit.scaling.reporting.analysis import Analysis, analyse
+from vdit.scaling.reporting.figures import FIGURES
+from vdit.scaling.reporting.page import Page
+from vdit.scaling.reporting.sections import SECTIONS
 from vdit.scaling.runs import gather, write_csv
-from vdit.scaling.sections import SECTIONS
 
 PNG_SIZE = (900, 600)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vdit.config import Config, UserError
-from vdit.scaling.flops import flops_6nd
+from vdit.flops import flops_6nd
 
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.budget import unique_data
-from data_pipelines.index import Index
-from data_pipelines.packing import Plan
+from data_pipelines.packing.budget import unique_data
+from data_pipelines.packing.index import Index
+from data_pipelines.packing.packing import Plan
 from vdit.patches import Patch
 from vdit.training.checkpoint import Position
 

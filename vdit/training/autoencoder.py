@@ -13,14 +13,14 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from data_pipelines.components import principal_components
-from data_pipelines.crops import Crops, crop_batches
-from data_pipelines.store import Dataset
+from data_pipelines.reading.components import principal_components
+from data_pipelines.reading.crops import Crops, crop_batches
+from data_pipelines.reading.store import Dataset
 from vdit.config import Config, UserError
-from vdit.evaluation import efficientnet
 from vdit.evaluation.reconstruction import reconstruction
-from vdit.models import causal_vae
-from vdit.models.autoencoders import EXPORT, load_autoencoder, read_causal_vae, save_causal_vae
+from vdit.models.autoencoders import causal_vae
+from vdit.models.autoencoders.registry import EXPORT, load_autoencoder, read_causal_vae, save_causal_vae
+from vdit.models.features import efficientnet
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
 from vdit.patches import Patch
 from vdit.training import workdir as workdirs

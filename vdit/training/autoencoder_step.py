@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec as P
 from optax.contrib import MuonDimensionNumbers
 
 from vdit.config import Config
-from vdit.evaluation.efficientnet import feature_distance
-from vdit.models import causal_vae
+from vdit.models.autoencoders import causal_vae
+from vdit.models.features.efficientnet import feature_distance
 from vdit.parallel.mesh import ROWS, rows_spec
 from vdit.patches import Patch
 from vdit.training.clipping import clipping

@@ -22,9 +22,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from data_pipelines.retry import is_passing, os_error, patiently
 from vdit.config import StorageError, TrainConfig, UserError
-from vdit.safetensors_io import check_tensors
+from vdit.io.retry import is_passing, os_error, patiently
+from vdit.io.safetensors import check_tensors
 from vdit.training.checksums import checksums
 from vdit.training.step import TrainState
 from vdit.training.watch import Watch

@@ -16,8 +16,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from vdit.config import TrainConfig, UserError
+from vdit.parallel.preemption import notice
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
-from vdit.training.preemption import notice
 from vdit.training.workdir import read_json, write_json
 
 NAME = "passed_over.json"

@@ -15,15 +15,15 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines.ahead import Ahead
 from vdit.config import Config
-from vdit.training import peers
+from vdit.io.prefetch import Ahead
+from vdit.parallel import peers
+from vdit.parallel.preemption import Preempted, notice
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
 from vdit.training.divergence import Diverged, passed_over_from
 from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
 from vdit.training.optimizer import learning_rate
-from vdit.training.preemption import Preempted, notice
 from vdit.training.step import TrainState
 from vdit.training.watch import STRIKES
 

@@ -14,10 +14,10 @@ import numpy as np
 from etils import epath
 
 from vdit.config import Config, TrainConfig, UserError
-from vdit.hub import find_weights
-from vdit.models import wan_weights
+from vdit.io.hub import find_weights
+from vdit.io.safetensors import open_tensors
 from vdit.models.transformer import Interface
-from vdit.safetensors_io import open_tensors
+from vdit.models.wan import wan_weights
 from vdit.training.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.workdir import read_config, read_json
 

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from data_pipelines import pipeline
-from data_pipelines.mixture import Mixture, open_data
-from data_pipelines.store import Dataset
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.mixture import Mixture, open_data
+from data_pipelines.reading.store import Dataset
+from vdit import flops
 from vdit.batch import PackedBatch
 from vdit.config import BESIDE, Config, UserError
 from vdit.evaluation.validation import ExampleLosses, make_evaluate, validate
 from vdit.models.transformer import Interface, parameter_counts
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
-from vdit.scaling import flops
 from vdit.training import workdir as workdirs
 from vdit.training.account import data_account, time_account
 from vdit.training.checkpoint import Checkpoints, Position

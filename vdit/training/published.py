@@ -30,7 +30,7 @@ def pipeline_config(folder: epath.Path) -> Config:
     Raises:
       UserError: if it is another pipeline.
     """
-    from vdit.models import wan_weights
+    from vdit.models.wan import wan_weights
 
     if (found := _read(folder / "model_index.json").get("_class_name")) != CLASS:
         raise UserError(f"{folder} holds a {found}; only {CLASS} (text to video) can be sampled")
@@ -57,10 +57,10 @@ def on_this_backend(config: Config) -> Config:
 
 def pipeline_meta(folder: epath.Path) -> dict[str, Any]:
     """What a data set of its latents and captions would say of itself."""
-    from vdit.hub import weights_hash
-    from vdit.models import wan_weights
-    from vdit.models.t5 import T5Config
-    from vdit.safetensors_io import weight_files
+    from vdit.io.hub import weights_hash
+    from vdit.io.safetensors import weight_files
+    from vdit.models.text.t5 import T5Config
+    from vdit.models.wan import wan_weights
 
     published = wan_weights.read_config(Path(folder) / "transformer" / "config.json", ModelConfig(family="wan"))
     vae, text = Path(folder) / "vae", Path(folder) / "text_encoder"

@@ -13,13 +13,13 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vdit import flops
 from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.diffusion import corruption, flow
 from vdit.models.transformer import Interface, SpacetimeTransformer
-from vdit.models.wan_dit import WanTransformer
+from vdit.models.wan.wan_dit import WanTransformer
 from vdit.parallel.rowwise import split_rows, sum_of_segments
-from vdit.scaling import flops
 from vdit.training.optimizer import make_optimizer, rate_multipliers
 
 NETWORKS = {"spacetime": SpacetimeTransformer, "wan": WanTransformer}

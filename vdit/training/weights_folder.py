@@ -14,10 +14,9 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save_file
 
-from vdit import __version__
+from vdit import __version__, flops
 from vdit.config import Config, UserError
 from vdit.parallel.mesh import make_mesh, use_mesh, whole
-from vdit.scaling import flops
 from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named
 from vdit.training.loop import Run, interface_of

@@ -1,0 +1,222 @@
+"""The arguments of a build, and its flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from data_pipelines.media.clip import Options
+from data_pipelines.media.filters import FILTERS, parse_filters
+from data_pipelines.media.shots import require_detector
+from data_pipelines.sources.registry import SOURCES, Source, find_source
+from vdit.config import UserError
+from vdit.patches import Patch
+
+PIXELS = "pixels"
+TIME_LIMIT = 120.0
+
+_ALWAYS = ("limit", "max_tokens", "fps", "patch", "seed")
+_PLACES = ("film", "stamps", "data_dir")
+"""Options that say where things lie; the clips do not depend on them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildArgs:
+    """What to build, and how.
+
+    Attributes:
+      source: as `sources.find_source` knows it.
+      out: directory or URL to be made.
+      options: for the source, with its defaults filled in.
+      autoencoder: what turns pixels into what is stored, as `autoencoders.load_autoencoder` knows it; "pixels" keeps
+        them.
+      strides: pixels of one stored element; options.patch is a multiple of them.
+      text_encoder: name in `text_encoders.TEXT_ENCODERS`.
+      workers: processes that decode; the result depends on nothing from here on.
+      time_limit: seconds an input may go without giving a frame.
+      reject_timeouts: whether inputs that exceed it every time are rejected rather than tried again the next time.
+      shard: (i, n), this machine's share.
+      merge: only put finished parts together.
+    """
+
+    source: str
+    out: str
+    options: Options = Options()
+    autoencoder: str = PIXELS
+    strides: tuple[int, int, int] = (1, 1, 1)
+    text_encoder: str = "minilm"
+    workers: int = 1
+    time_limit: float = TIME_LIMIT
+    reject_timeouts: bool = False
+    shard: tuple[int, int] = (0, 1)
+    merge: bool = False
+
+    @property
+    def stored_patch(self) -> Patch:
+        """Extent of a patch in what is stored."""
+        pixels = dataclasses.astuple(self.options.patch)
+        return Patch(*(size // stride for size, stride in zip(pixels, self.strides, strict=True)))
+
+    def identity(self, source: Source) -> dict[str, Any]:
+        """All that the stored bytes depend on; options that are off are left out."""
+        options, default = self.options, Options()
+        names = [field.name for field in dataclasses.fields(Options) if field.name not in (*_ALWAYS, *_PLACES)]
+        chosen = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
+        return {
+            "source": source.name,
+            "version": source.version,
+            "limit": options.limit,
+            "max_tokens": options.max_tokens,
+            "fps": options.fps,
+            "patch": list(dataclasses.astuple(options.patch)),
+            "seed": options.seed,
+            "autoencoder": self.autoencoder,
+            "text_encoder": self.text_encoder,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()},
+        }
+
+    def check(self, source: Source) -> None:
+        """Raises UserError if an argument is wrong, or means nothing to the source."""
+        if not self.out:
+            raise UserError("--out is missing: name the directory to build")
+        options, default = self.options, Options()
+        for field in dataclasses.fields(Options):
+            value = getattr(options, field.name)
+            if value != getattr(default, field.name) and field.name not in (*source.takes, "patch"):
+                raise UserError(f"--{field.name}={value} means nothing to --source={self.source}; leave it out")
+        if not 0 <= options.val < 1:
+            raise UserError(f"--val={options.val} is no share of the inputs; choose one from 0 to below 1")
+        for name, value, least in (("workers", self.workers, 1), ("min_frames", options.min_frames, 1)):
+            if value < least:
+                raise UserError(f"--{name}={value} is too small; choose at least {least}")
+        if self.time_limit <= 0:
+            raise UserError(f"--time_limit={self.time_limit:g} gives no time; choose seconds above 0")
+        if 0 < options.max_frames < options.min_frames:
+            raise UserError(f"--max_frames={options.max_frames} is less than --min_frames={options.min_frames}")
+        parse_filters(options.reject)
+        if options.shots:
+            require_detector()
+
+
+def parse_patch(text: str) -> Patch:
+    """Reads "time,height,width".
+
+    Raises:
+      UserError: if it is not three positive whole numbers.
+    """
+    try:
+        time_, height, width = (int(part) for part in text.split(","))
+        if min(time_, height, width) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--patch={text!r} is not three positive whole numbers time,height,width, as 4,8,8") from None
+    return Patch(time_, height, width)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads "i/n", 0 <= i < n.
+
+    Raises:
+      UserError: if it is something else.
+    """
+    try:
+        shard, shards = (int(part) for part in text.split("/"))
+        if not 0 <= shard < shards:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--shard={text!r} is not i/n with 0 <= i < n, as 0/8") from None
+    return shard, shards
+
+
+def make_args(values: Callable[[str], Any]) -> BuildArgs:
+    """Build arguments from flag values by name; None takes the source's default.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
+    name = values("source")
+    source = find_source(name)
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(Options):
+        value = values(field.name)
+        if isinstance(value, int | float) and value < 0:
+            raise UserError(f"--{field.name}={value} is negative; leave it out for the default")
+        chosen[field.name] = value
+    autoencoder = values("autoencoder")
+    strides = (1, 1, 1)
+    if autoencoder != PIXELS:
+        from vdit.models.autoencoders.registry import strides_of  # here, as a build of pixels does without JAX
+
+        strides = strides_of(autoencoder)
+    patch = parse_patch(chosen["patch"] or ("4,8,8" if autoencoder == PIXELS else "1,2,2"))
+    chosen["patch"] = Patch(*(size * stride for size, stride in zip(dataclasses.astuple(patch), strides, strict=True)))
+    chosen["reject"] = parse_filters(chosen["reject"])
+    for default in ("max_tokens", "fps"):
+        if chosen[default] is None:
+            chosen[default] = getattr(source, default)
+    return BuildArgs(
+        source=name,
+        out=values("out"),
+        options=Options(**chosen),
+        autoencoder=autoencoder,
+        strides=strides,
+        text_encoder=values("text_encoder"),
+        workers=values("workers"),
+        time_limit=values("time_limit"),
+        reject_timeouts=values("reject_timeouts"),
+        shard=parse_shard(values("shard")),
+        merge=values("merge"),
+    )
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    defaults = Options()
+    names = ", ".join(SOURCES)
+    flags.DEFINE_string("source", "", f"where clips come from: a folder or bucket URL, tfds:NAME, or one of {names}")
+    flags.DEFINE_string("out", "", "directory or bucket URL of the data set")
+    flags.DEFINE_integer("limit", 0, "most training inputs, 0 = all; the other splits shrink with it")
+    about = "most spatial patches of a frame group, 0 = no limit; larger clips are scaled down (film: 45)"
+    flags.DEFINE_integer("max_tokens", None, about)
+    about = "most frames kept per second, 0 = all; every n-th frame is kept (film: 12, exactly)"
+    flags.DEFINE_float("fps", None, about)
+    about = "frames, rows and columns of a patch of pixels or latents (pixels: 4,8,8; latents: 1,2,2)"
+    flags.DEFINE_string("patch", None, about)
+    flags.DEFINE_float(
+        "val", defaults.val, "share of the inputs that makes up the split val, by the hash of their names"
+    )
+    flags.DEFINE_bool("shots", False, "split videos where the picture cuts")
+    flags.DEFINE_integer("min_side", 0, "reject inputs whose shorter side has fewer pixels")
+    flags.DEFINE_integer("min_frames", 1, "reject clips of fewer kept frames")
+    flags.DEFINE_integer("max_frames", 0, "split clips of more kept frames; 0 = those of more than 256 MiB of pixels")
+    flags.DEFINE_list("reject", [], f"kinds of clip to leave out: {', '.join(FILTERS)}")
+    about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"
+    flags.DEFINE_string("autoencoder", PIXELS, about)
+    about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id), or none"
+    flags.DEFINE_string("text_encoder", "minilm", about)
+    flags.DEFINE_integer("seed", 0, "seed of generated clips")
+    flags.DEFINE_string("film", "", "the film's file, if it is not to be fetched")
+    flags.DEFINE_string("stamps", "", "folder of the stamps, if they are not to be fetched")
+    flags.DEFINE_string("data_dir", "", "where prepared TFDS data sets are")
+    flags.DEFINE_string("video_feature", "", "TFDS feature with the pictures, if it is not found by its type")
+    flags.DEFINE_string("text_feature", "", "TFDS feature with the captions, if it is not found by its type")
+    flags.DEFINE_integer(
+        "workers", len(os.sched_getaffinity(0)), "processes that decode; the result does not depend on it"
+    )
+    about = "seconds an input may go without a frame; it is then tried again with twice the time, three times in all"
+    flags.DEFINE_float("time_limit", TIME_LIMIT, about)
+    about = (
+        "reject inputs that exceed --time_limit every time; without it the build stops and tries them again next time"
+    )
+    flags.DEFINE_bool("reject_timeouts", False, about)
+    flags.DEFINE_string("shard", "0/1", "i/n: do the share of machine i of n; the last to finish merges the parts")
+    flags.DEFINE_bool("merge", False, "only merge the parts that --shard has built")
+
+
+def parse_flags() -> BuildArgs:
+    """Build arguments from the command's flags."""
+    return make_args(lambda name: flags.FLAGS[name].value)

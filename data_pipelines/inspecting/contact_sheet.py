@@ -1,0 +1,68 @@
+"""A contact sheet: a few clips of a data set with their captions, as one picture."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data_pipelines.reading.mixture import Mixture
+from data_pipelines.reading.store import Dataset
+
+FRAMES, FRAME_HEIGHT, MAX_WIDTH = 5, 96, 176  # pictures of a clip, and the size they are drawn at
+CAPTION_CHARACTERS, LINE, GAP, BORDER = 88, 15, 8, 2
+
+
+def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image.Image:
+    """Draws about `count` clips: evenly spaced frames, the size, and every kind of caption.
+
+    They are spread evenly over the split, with at least two of each data set of a mixture.
+    """
+    strips = []
+    for dataset in data.datasets:
+        size = dataset.size(split) if split in dataset.splits else 0
+        share = max(2, round(count * size / data.size(split)))
+        for i in np.unique(np.linspace(0, size - 1, min(share, size)).astype(int)):
+            strips.append(_strip(dataset, split, int(i)))
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height + GAP
+    return sheet
+
+
+def _strip(dataset: Dataset, split: str, i: int) -> Image.Image:
+    """One clip: frames on the left, text on the right."""
+    example = dataset.example(split, i)
+    video_TYXC = dataset.read_clip(split, i).video_TYXC
+    frames, height, width = video_TYXC.shape[:3]
+    scale = min(FRAME_HEIGHT / height, MAX_WIDTH / width)
+    drawn = (max(1, round(width * scale)), max(1, round(height * scale)))
+    chosen = np.unique(np.linspace(0, frames - 1, min(FRAMES, frames)).astype(int))
+    length = "image" if frames == 1 else f"{frames} frames, {frames / example['fps']:.3g} s"
+    lines = [f"{dataset.path.name} {split} {i}: {width}x{height}, {length}"]
+    for kind in dataset.meta["captions"]:
+        lines += textwrap.wrap(f"{kind}: {example[f'caption_{kind}']}", CAPTION_CHARACTERS)
+    left = FRAMES * (MAX_WIDTH + BORDER) + GAP
+    strip = Image.new("RGB", (left + CAPTION_CHARACTERS * 7, max(FRAME_HEIGHT, LINE * len(lines))), "white")
+    step = drawn[0] + BORDER
+    strip.paste("lightgray", (0, 0, len(chosen) * step - BORDER, drawn[1]))
+    for n, frame in enumerate(chosen):
+        picture = Image.fromarray(_as_rgb(video_TYXC[frame])).resize(drawn, Image.Resampling.NEAREST)
+        strip.paste(picture, (n * step, 0))
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
+    for n, line in enumerate(lines):
+        draw.text((left, n * LINE), line, fill="black", font=font)
+    return strip
+
+
+def _as_rgb(frame_YXC: np.ndarray) -> np.ndarray:
+    """Pixels as they are; of latents the first three channels, stretched to 0..255."""
+    picture = np.repeat(frame_YXC, 3, axis=-1)[..., :3] if frame_YXC.shape[-1] < 3 else frame_YXC[..., :3]
+    if picture.dtype == np.uint8:
+        return picture
+    picture = picture.astype(np.float32)
+    low, high = picture.min(), picture.max()
+    return ((picture - low) / max(high - low, 1e-6) * 255).astype(np.uint8)

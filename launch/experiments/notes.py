@@ -1,0 +1,162 @@
+"""Parts of single experiments' pages: a prediction made beforehand, the worth of repeats, crops, how full rows are."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.reading import pipeline
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.film import CAPTIONS_FILE
+from launch.experiments import spec
+from launch.sweeps import scaling_grid
+from launch.sweeps.expand import merged
+from vdit.config import Config, UserError, build
+from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
+from vdit.scaling.laws.extrapolate import predict_held_out
+from vdit.scaling.laws.repetition import fit_repetition
+from vdit.scaling.laws.seeds import mean
+from vdit.scaling.runs import table
+from vdit.training.workdir import read_json, write_json
+
+FILM_ASPECT = 1280 / 720
+Rows = Sequence[Mapping[str, Any]]
+Data = Mapping[str, Path]
+
+
+def write_prediction(path: Path, done: Rows, planned: Any, begun: bool) -> bool:
+    """Writes what the law of the grid says of a held-out run, unless that was written before.
+
+    Args:
+      path: of the prediction.
+      done: rows of the runs before it.
+      planned: the held-out run.
+      begun: whether any held-out run has been begun.
+
+    Returns:
+      whether it has just been written.
+
+    Raises:
+      UserError: if a held-out run was begun before there was a prediction, or the prediction is of another run or grid.
+    """
+    if begun and not path.exists():
+        raise UserError(f"held-out runs were begun before {path} was written; remove these runs, or bring it back")
+    grid = table([dict(row) for row in done if row["kind"] == "grid"], "the grid")
+    config = planned.config
+    tokens = scaling_grid.sums_per_step(config).patches * config.train.steps
+    shape = config.model.width, config.model.depth
+    same = [row["params"] for row in done if (row["width"], row["depth"]) == shape]
+    params = same[0] if same else scaling_grid.params(config)
+    if path.exists():
+        said = read_json(path)  # type: ignore[arg-type]
+        wanted = {"flops": planned.arm.budget, "params": params, "tokens": tokens, "rows": len(grid)}
+        for name, value in wanted.items():
+            if not math.isclose(said[name], value, rel_tol=1e-6):
+                raise UserError(f"{path} was written for {name}={said[name]:g}, but the held-out run has {value:g}")
+        return False
+    said = predict_held_out(grid, planned.arm.budget, float(params), tokens, planned.arm.name)
+    write_json(path, said)  # type: ignore[arg-type]
+    print(f"{path}: loss {said['predicted_loss']:.4g} predicted, before the run", flush=True)
+    return True
+
+
+def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+    """Predicted and measured loss of the held-out arm, beside the last value carried forward."""
+    del data
+    said = read_json(docs / f"{name}-prediction.json")  # type: ignore[arg-type]
+    found = mean([row["loss"] for row in rows if row["kind"] == "heldout"])
+    low, high = said["interval"] or (float("nan"), float("nan"))
+    covered = "holds" if low <= found.value <= high else "does **not** hold"
+    return [
+        f"Written at {said['written']}, before the held-out runs (`{name}-prediction.json`), by the law of "
+        f"{said['rows']} runs of the grid:",
+        "",
+        "| | loss | error |",
+        "| --- | --: | --: |",
+        f"| law, {said['level']:.0%} interval {low:.4g} to {high:.4g} | {said['predicted_loss']:.4g} "
+        f"| {said['predicted_loss'] / found.value - 1:+.2%} |",
+        f"| last value carried forward | {said['baseline_loss']:.4g} "
+        f"| {said['baseline_loss'] / found.value - 1:+.2%} |",
+        f"| measured, mean of {found.count} seeds | {found.value:.4g} ({found.low:.4g} to {found.high:.4g}) | |",
+        "",
+        f"The law's interval {covered} the measurement.",
+    ]
+
+
+def repetition(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+    """What the law of repeated data says (Muennighoff et al. 2023)."""
+    del name, data, docs
+    columns = ("params", "tokens", "unique_tokens", "loss")
+    try:
+        fit = fit_repetition(*(np.array([row[column] for row in rows]) for column in columns))
+    except UserError as error:
+        return [f"No law of repetition: {error}."]
+    interval = fit.interval("repeats")
+    span = f" (80% interval {interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+    return [
+        f"R_D* = {fit.law.repeats:.3g}{span} from {len(rows)} runs, {fit.repeated} of which repeat their data. By it a "
+        f"repeated clip is worth half of a new one after {float(fit.law.epochs_until(0.5)):.3g} "
+        f"epochs and a tenth after "
+        f"{float(fit.law.epochs_until(0.1)):.3g}.",
+        *(f"Warning: {line}." for line in fit.warnings),
+    ]
+
+
+def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+    """How much of the subjects a square crop keeps: by the film's boxes, and by the balls' exact ones."""
+    del name, rows, docs
+    with CAPTIONS_FILE.open(newline="", encoding="utf-8") as file:
+        film = [row["subject_box"] for row in csv.DictReader(file) if row["subject_box"]]
+    film_kept = np.array([box_kept([float(x) for x in box.split(",")], FILM_ASPECT) for box in film])
+    dataset = Dataset(next(iter(data.values())))
+    kept: list[float] = []
+    for i in range(dataset.size("val")):
+        clip = dataset.example("val", i)
+        radii, frames = np.asarray(clip["radii"]), len(clip["video"])
+        size = tuple(side / float(clip["pixels_per_unit"]) for side in reversed(clip["video"].shape[1:3]))
+        kept += ball_boxes_kept(np.asarray(clip["positions"]).reshape(frames, -1, 2), radii, (size[0], size[1]))
+    lines = [
+        "| subjects | boxes | kept on average | kept whole | less than half kept |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    for title, values in (("film, by eye", film_kept), ("balls, exact", np.array(kept))):
+        lines.append(
+            f"| {title} | {len(values)} | {values.mean():.1%} | {(values > 0.999).mean():.1%} "
+            f"| {(values < 0.5).mean():.1%} |"
+        )
+    return ["What a square crop out of the middle keeps of the data's subjects:", "", *lines]
+
+
+def fill(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+    """How full the rows of each arm are, and how full batches of each bucket's own shape would be."""
+    del rows, docs
+    experiment = spec.load(name)
+    path = data[next(iter(experiment.data))]
+    dataset = Dataset(path)
+    lines = ["| arm | slots of its rows that are filled | in batches of shapes of their own |", "| --- | --: | --: |"]
+    for arm in experiment.arms:
+        config = build(merged(dict(experiment.base), {**arm.fields, "data.path": str(path)}), Config).data
+        epoch = pipeline.make_plan(dataset, config, dataset.patch, seed=0).epoch(0)
+        own = f"{own_shapes(epoch.tokens, config.buckets):.1%}" if config.buckets else ""
+        lines.append(f"| {arm.name} | {epoch.tokens.sum() / (epoch.rows * config.row_tokens):.1%} | {own} |")
+    return ["Counted over the first epoch of seed 0, captions included:", "", *lines]
+
+
+def own_shapes(tokens_N: np.ndarray, buckets: int) -> float:
+    """Share of slots that is filled when the examples of a bucket of length are padded to its longest, and no more."""
+    split = np.array_split(np.sort(tokens_N), min(buckets, len(tokens_N)))
+    return float(tokens_N.sum() / sum(len(bucket) * bucket[-1] for bucket in split))
+
+
+NOTES: dict[str, tuple[str, Callable[[str, Rows, Data, Path], list[str]]]] = {
+    "prediction": ("Predicted before it was run", prediction),
+    "repetition": ("The law of repeated data", repetition),
+    "boxes": ("Subjects under a square crop", boxes),
+    "fill": ("How full rows are", fill),
+}
+"""Heading and maker of each part, by the name that an experiment calls it."""

@@ -1,0 +1,108 @@
+"""The study's sample videos: files, and samples.json that tells the report what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.reading.store import Dataset
+from vdit.config import Config
+from vdit.evaluation.balls.physics_task import continue_clips, physics_clips
+from vdit.generation import Generator, LatentGenerator, Request, request_seed
+from vdit.io import video as video_io
+from vdit.training.workdir import read_json, write_json
+
+PHYSICS_CLIPS = 4
+FILM_SHOTS = 4
+STEPS = 24
+GUIDANCE = 2.0
+
+
+def add_physics_samples(
+    out: Path,
+    run: str,
+    times: float,
+    compute: float,
+    loss: float,
+    generator: Generator | LatentGenerator,
+    dataset: Dataset,
+) -> None:
+    """Continues the same validation clips, from the same noise, with the best run of every budget; and the truth, once.
+
+    Args:
+      out: folder of the study.
+      run, times, compute, loss: name, multiple of the smallest budget, FLOPs, and validation loss of the run.
+      generator: of the run.
+      dataset: physics clips.
+    """
+    known = _known(out)
+    rivals = [sample for sample in known if sample["compute"] == compute]
+    if rivals and min(sample["loss"] for sample in rivals) <= loss:
+        return
+    numbers = physics_clips(dataset, "val", PHYSICS_CLIPS)
+    clips = [dataset.example("val", i) for i in numbers]
+    captions = [clip["caption_short"] for clip in clips]
+    fps = float(clips[0]["fps"])
+    entries = []
+    if not any(sample["run"] == "truth" for sample in known):
+        for i, clip, caption in zip(numbers, clips, captions, strict=True):
+            entry = {"run": "truth", "label": "ground truth", "column": 0.0, "compute": 0.0}
+            entries.append(
+                {**entry, **_write(out, f"truth-{i}", clip["video"], fps), "caption": caption, "row": caption}
+            )
+    for i, video, caption in zip(numbers, continue_clips(generator, dataset, "val", numbers), captions, strict=True):
+        label = f"{times:.3g}x compute"
+        entry = {"run": run, "label": label, "column": compute, "compute": compute, "loss": loss}
+        files = _write(out, f"{times:.3g}x-{i}", video, fps)
+        entries.append({**entry, **files, "seed": 0, "given": "5 frames", "caption": caption, "row": caption})
+    _add(out, [{"group": "compute", **entry} for entry in entries])
+
+
+def add_film_samples(
+    out: Path, run: str, generator: Generator | LatentGenerator, dataset: Dataset, config: Config
+) -> None:
+    """Held-out captions: the true shot, text to video, and its first frame continued."""
+    index = dataset.index("val")
+    frames = config.data.max_frames
+    fps = float(index.fps[0])
+    entries: list[dict[str, Any]] = []
+    requests, names = [], []
+    for i in range(min(FILM_SHOTS, len(index))):
+        caption = dataset.example("val", i)["caption_short"]
+        clip = dataset.read_clip("val", i, 0, min(frames, int(index.frames[i])), "short")
+        entry = {"group": "film", "caption": caption, "row": caption, "run": run, "compute": None}
+        entries.append(
+            {**entry, "column": "film", "label": "the film", **_write(out, f"film-{i}-true", clip.video_TYXC, fps)}
+        )
+        height, width = clip.video_TYXC.shape[1:3]
+        for column, given in (("text to video", None), ("first frame given", clip.video_TYXC[:1])):
+            seed = request_seed(0, caption)
+            requests.append(Request(clip.text_ME, len(clip.video_TYXC), height, width, fps, seed, given))
+            file = f"film-{i}-{column.replace(' ', '-')}"
+            names.append({**entry, "column": column, "label": column, "seed": 0, "file": file})
+    videos = generator.generate(requests, steps=STEPS, guidance=GUIDANCE)
+    for entry, video in zip(names, videos, strict=True):
+        entries.append({**entry, **_write(out, entry.pop("file"), video, fps)})
+    _add(out, entries)
+
+
+def _write(out: Path, name: str, video_TYXC: np.ndarray, fps: float) -> dict[str, str]:
+    folder = out / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    video_io.write_mp4(folder / f"{name}.mp4", video_TYXC, fps, scale=4)
+    video_io.write_png(folder / f"{name}.png", video_io.strip(video_TYXC, scale=4))
+    return {"mp4": f"{name}.mp4", "png": f"{name}.png"}
+
+
+def _known(out: Path) -> list[dict[str, Any]]:
+    path = out / "samples" / "samples.json"
+    return read_json(path) if path.exists() else []
+
+
+def _add(out: Path, entries: list[dict[str, Any]]) -> None:
+    """Adds entries, replacing those of the same file."""
+    files = {entry["mp4"] for entry in entries}
+    kept = [entry for entry in _known(out) if entry["mp4"] not in files]
+    write_json(out / "samples" / "samples.json", kept + entries)

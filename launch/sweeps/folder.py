@@ -1,0 +1,189 @@
+"""The folder of a sweep: what was planned, how each run fares, and locks, so that nothing is started twice.
+
+sweeps/NAME/sweep.json            runs, target and settings
+sweeps/NAME/runs/ID/              workdir of a run: config.json, metrics.jsonl, checkpoints, heartbeat.json, result.json
+sweeps/NAME/runs/ID/state.json    what the launcher did with it
+sweeps/NAME/runs/ID/logs/         what it printed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.sweeps.expand import Run, Sweep
+from launch.sweeps.settings import Settings
+from vdit.config import UserError
+from vdit.training.workdir import read_json, write_json
+
+
+@dataclasses.dataclass
+class State:
+    """What the launcher knows of a run.
+
+    Attributes:
+      state: "waiting", "running", "stopped", "failed" or "finished".
+      attempts: when it ran: {"start", "end", "status"}, Unix seconds; an end of None is still going on.
+      failures: failures in a row without a new step.
+      step: the newest step known at the last failure.
+      reason: why it waits or has failed, in a line.
+      asked: name of the attempt for which machines are asked.
+      pids: of its processes on this machine.
+    """
+
+    state: str = "waiting"
+    attempts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    failures: int = 0
+    step: int = 0
+    reason: str = ""
+    asked: str = ""
+    pids: list[int] = dataclasses.field(default_factory=list)
+
+    def begin(self, **values: Any) -> None:
+        """An attempt starts."""
+        self.attempts.append({"start": time.time(), "end": None, **values})
+        self.state, self.reason = "running", ""
+
+    def end(self, state: str, status: Any, reason: str = "") -> None:
+        """The attempt has ended."""
+        if self.attempts and self.attempts[-1]["end"] is None:
+            self.attempts[-1] |= {"end": time.time(), "status": status}
+        self.state, self.reason, self.pids = state, reason, []
+
+    def failed(self, step: int, limit: int) -> bool:
+        """Counts a failure at a step; True if there have been more than `limit` without a new step."""
+        self.failures = 1 if step > self.step else self.failures + 1
+        self.step = max(step, self.step)
+        return self.failures > limit
+
+    def hours(self, until: float) -> float:
+        """Hours that it has run, an attempt that goes on counting to `until`."""
+        return sum((attempt["end"] or until) - attempt["start"] for attempt in self.attempts) / 3600
+
+
+class Folder:
+    """The folder of a sweep."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def run(self, run_id: str) -> Path:
+        """Workdir of a run."""
+        return self.path / "runs" / run_id
+
+    def write_plan(self, sweep: Sweep, target: str, settings: Settings) -> None:
+        """Writes sweep.json; runs of an earlier plan that have been started stay listed."""
+        runs = {run.id: {"id": run.id, "label": run.label, "steps": run.config.train.steps} for run in sweep.runs}
+        if (self.path / "sweep.json").exists():
+            old = [entry for entry in self.plan()["runs"] if self.run(entry["id"]).exists()]
+            runs = {entry["id"]: entry for entry in old} | runs
+        values = {
+            "name": sweep.name,
+            "config": sweep.config,
+            "target": target,
+            "settings": dataclasses.asdict(settings),
+            "runs": list(runs.values()),
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "sweep.json", values)
+
+    def plan(self) -> dict[str, Any]:
+        """What sweep.json holds.
+
+        Raises:
+          UserError: if this is not the folder of a sweep.
+        """
+        if not (self.path / "sweep.json").is_file():
+            raise UserError(f"{self.path} is not the folder of a sweep; launch.sweep writes sweeps/NAME")
+        return read_json(self.path / "sweep.json")
+
+    def state(self, run_id: str) -> State | None:
+        """What the launcher knows of a run; None if it has not been started."""
+        path = self.run(run_id) / "state.json"
+        return State(**read_json(path)) if path.is_file() else None
+
+    def write_state(self, run_id: str, state: State) -> None:
+        self.run(run_id).mkdir(parents=True, exist_ok=True)
+        write_json(self.run(run_id) / "state.json", dataclasses.asdict(state))
+
+    def read(self, run_id: str, name: str) -> dict[str, Any]:
+        """A JSON file of a run, empty if it is missing or just being written."""
+        path = self.run(run_id) / name
+        try:
+            return read_json(path) if path.is_file() else {}
+        except (UserError, OSError):
+            return {}
+
+    def finished(self, run: Run | str) -> bool:
+        """Whether a run has its result."""
+        return (self.run(run if isinstance(run, str) else run.id) / "result.json").is_file()
+
+    def ready(self, run: Run) -> bool:
+        """Whether the trunk that a run branches off, if any, is finished."""
+        return not run.trunk or self.finished(run.trunk)
+
+    def hopeless(self, run: Run) -> bool:
+        """Whether the trunk that a run branches off has failed for good, or was stopped."""
+        state = self.state(run.trunk) if run.trunk and not self.finished(run.trunk) else None
+        return state is not None and state.state in ("failed", "stopped")
+
+    def without_trunk(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs that can start now; says which must wait for a trunk."""
+        waiting = [run for run in runs if not self.ready(run)]
+        if waiting:
+            print(f"{len(waiting)} runs branch off trunks that are not finished; start the sweep again when they are")
+        return [run for run in runs if run not in waiting]
+
+    def step(self, run_id: str) -> int:
+        """The newest step that a run has told of."""
+        return int(self.read(run_id, "heartbeat.json").get("step", 0))
+
+    def lock(self, name: str) -> int | None:
+        """Takes a lock and gives its descriptor, or None if a process has it.
+
+        It is held until the descriptor is closed here *and* in every process that inherited it: processes of a launcher
+        that was killed keep their run's lock.
+        """
+        path = self.path / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def locked(self, name: str) -> bool:
+        """Whether some process holds a lock."""
+        if not (self.path / "locks" / name).exists():
+            return False
+        descriptor = self.lock(name)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    @contextlib.contextmanager
+    def launcher(self) -> Iterator[None]:
+        """Only one launcher at a time works on a sweep; launcher.pid says which.
+
+        Raises:
+          UserError: if another one does.
+        """
+        descriptor = self.lock("launcher")
+        pid = self.path / "locks" / "launcher.pid"
+        if descriptor is None:
+            raise UserError(
+                f"{self.path} is being run already, by process {pid.read_text().strip()}; see launch.status {self.path}"
+            )
+        try:
+            pid.write_text(f"{os.getpid()}\n")
+            yield
+        finally:
+            os.close(descriptor)

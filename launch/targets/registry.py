@@ -1,0 +1,42 @@
+"""The targets by name: what each can do. Modules are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from launch.sweeps.folder import Folder
+from launch.sweeps.settings import TARGETS
+from vdit.config import UserError, build
+
+
+def of(target: str) -> Any:
+    """Module of a target, with the functions describe(sweep, run, folder, settings) and start(sweep, folder, settings).
+
+    Those of clusters and clouds also have synchronise(folder, settings), stop(folder, settings, ids) and
+    logs(folder, settings, id).
+    """
+    if target not in TARGETS:
+        raise UserError(f"--to={target} is not one of {', '.join(TARGETS)}")
+    return importlib.import_module(f"launch.targets.{target}")
+
+
+def settings_of(folder: Folder) -> tuple[str, Any]:
+    """(target, settings) with which a sweep was started last."""
+    plan = folder.plan()
+    return plan["target"], build(plan["settings"], TARGETS[plan["target"]])
+
+
+def price_per_hour(target: str, settings: dict[str, Any]) -> float:
+    """What one run costs an hour; 0 if no price is set."""
+    values = build(settings, TARGETS[target])
+    if target == "local":
+        return values.price_per_hour / values.at_once
+    return values.chips * values.price_per_chip_hour
+
+
+def synchronise(folder: Folder) -> None:
+    """Brings the folder up to date with where the runs write."""
+    target, settings = settings_of(folder)
+    if target != "local":
+        of(target).synchronise(folder, settings)

@@ -1,0 +1,71 @@
+"""The physics task: two groups given, the rest generated, velocities measured against the ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.reading.store import Dataset
+from data_pipelines.sources.physics.variants import PHYSICS_VARIANTS
+from vdit.config import UserError
+from vdit.evaluation.balls.physics import velocity_error
+from vdit.evaluation.intervals import bootstrap_mean
+from vdit.generation import Generator, LatentGenerator, Request
+
+GIVEN_GROUPS = 2
+STEPS = 12
+"""Euler steps of the generated clips: more do not change the error by more than its interval."""
+
+
+def physics_clips(dataset: Dataset, split: str, count: int) -> list[int]:
+    """The first `count` clips long enough to leave something to generate."""
+    index = dataset.index(split)
+    long = np.flatnonzero(index.frames > dataset.patch.frames(GIVEN_GROUPS))
+    return [int(i) for i in long[:count]]
+
+
+def has_truth(dataset: Dataset) -> bool:
+    """Whether the data set's clips carry ground-truth velocities."""
+    return dataset.meta["source"] in ("physics", *PHYSICS_VARIANTS)
+
+
+def continue_clips(
+    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0
+) -> list[np.ndarray]:
+    """The clips with all but their first two groups generated, video_TYXC uint8."""
+    requests = []
+    for i in numbers:
+        clip = dataset.read_clip(split, i, caption=dataset.meta["captions"][0])
+        frames, height, width, _ = clip.video_TYXC.shape
+        given = clip.video_TYXC[: dataset.patch.frames(GIVEN_GROUPS)]
+        requests.append(Request(clip.text_ME, frames, height, width, clip.fps, seed ^ clip.id, given))
+    return generator.generate(requests, steps=STEPS)
+
+
+def score(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
+    """Mean velocity error in units/s with its 95% interval over clips, and the share of balls that were lost."""
+    errors = []
+    lost = []
+    for video_TYXC, i in zip(videos, numbers, strict=True):
+        result = velocity_error(video_TYXC, dataset.example(split, i), dataset.patch.frames(GIVEN_GROUPS))
+        if np.isfinite(result.error):
+            errors.append(result.error)
+            lost.append(result.lost)
+    if not errors:
+        raise UserError(f"no clip of split {split} of {dataset.path} has a ball in view after the given frames")
+    mean = bootstrap_mean(np.array(errors))
+    return {"mean": mean.mean, "interval": list(mean.interval), "lost": float(np.mean(lost)), "clips": len(errors)}
+
+
+def physics_errors(generator: Generator | LatentGenerator, dataset: Dataset, split: str, count: int) -> dict[str, Any]:
+    """Generates and scores the first `count` clips of a split."""
+    numbers = physics_clips(dataset, split, count)
+    return score(continue_clips(generator, dataset, split, numbers), dataset, split, numbers)
+
+
+def physics_floor(dataset: Dataset, split: str, count: int) -> dict[str, Any]:
+    """The same measurement on the true clips: what a perfect model would score."""
+    numbers = physics_clips(dataset, split, count)
+    return score([dataset.read_clip(split, i).video_TYXC for i in numbers], dataset, split, numbers)

@@ -1,0 +1,64 @@
+"""Opening a finished or running run from its workdir alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from etils import epath
+
+from vdit.config import UserError
+from vdit.generation import Generator, LatentGenerator
+from vdit.models.autoencoders.registry import load_autoencoder
+from vdit.patches import Patch
+from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.loop import Run, open_run
+from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
+from vdit.training.weights_folder import open_weights
+from vdit.training.workdir import is_export, read_config, read_json
+
+
+def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:
+    """The run of a workdir at its newest checkpoint, or at `step`, or of a folder that vdit.export wrote.
+
+    The folder of a published Wan 2.1 pipeline is taken too (see `published`).
+
+    Args:
+      workdir: its folder.
+      step: checkpoint to load.
+      data: data set directory, if not where it was.
+
+    Raises:
+      UserError: if the folder holds no run, or the run has no such checkpoint.
+    """
+    path = epath.Path(workdir)
+    config = read_config(path)
+    if data:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data))
+    if config.task == "autoencoder":
+        raise UserError(f"{workdir} holds an autoencoder, not a model; train one on its latents (docs/latents.md)")
+    if is_export(path) or is_pipeline(path):
+        if step is not None:
+            raise UserError(f"{workdir} holds the weights of one step; leave --step out")
+        if is_export(path):
+            return open_weights(config, path, read_json(path / "dataset.json"))
+        return open_weights(on_this_backend(config), path, pipeline_meta(path))
+    if not checkpoint_steps(path):
+        raise UserError(f"{workdir} has no checkpoint yet; train it with python -m vdit.train --workdir={workdir}")
+    return open_run(config, path, read_json(path / "dataset.json"), step)
+
+
+def generator_of(run: Run) -> Generator | LatentGenerator:
+    """A generator with the run's averaged parameters; of latents, with the autoencoder of its data.
+
+    Raises:
+      UserError: if the autoencoder cannot be had, or its weights are others than those that made the data.
+    """
+    patch, about = Patch(*run.meta["patch"]), run.meta["autoencoder"]
+    latents = about["name"] != "pixels"
+    generator = Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents)
+    if not latents:
+        return generator
+    autoencoder = load_autoencoder(about["name"])
+    if autoencoder.hash != about["hash"]:
+        raise UserError(f"{about['name']} holds other weights than those that made the data of {run.workdir}")
+    return LatentGenerator(generator, autoencoder)

@@ -1,0 +1,197 @@
+"""Published weights of the Wan 2.1 transformer (diffusers' layout), tensor by tensor as `wan_dit` has them.
+
+A published matrix is (out, in). The published rotary turns neighbours 2i, 2i + 1 of a head against each other, ours i
+and K/2 + i; the columns of queries and keys are laid out anew for it, which no product of the two sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vdit.config import WAN_TIME_FEATURES, ModelConfig, UserError
+from vdit.io.safetensors import open_tensors
+from vdit.models.transformer import Interface
+from vdit.models.wan.wan_dit import EPSILON
+
+CLASS = "WanTransformer3DModel"
+EXPECTED = {
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "eps": EPSILON,
+    "freq_dim": WAN_TIME_FEATURES,
+    "image_dim": None,
+    "added_kv_proj_dim": None,
+    "pos_embed_seq_len": None,
+}
+"""What a published config must say, if it says anything of it; image_dim and the two after it are of image to video."""
+
+
+class Published(NamedTuple):
+    """What a published config.json says: our config of the model, latent channels, patch, caption features."""
+
+    model: ModelConfig
+    channels: int
+    patch: tuple[int, int, int]
+    text: int
+
+
+def read_config(path: Path, model: ModelConfig) -> Published:
+    """What a published config.json says, in `model` the sizes.
+
+    Raises:
+      UserError: if the file is missing or of a transformer that this is not, such as one for image to video.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["_class_name"] != CLASS:
+            raise ValueError(f"_class_name {values['_class_name']!r}")
+        for name, expected in EXPECTED.items():
+            if values.get(name, expected) != expected:
+                raise ValueError(f"{name} {values[name]!r} instead of {expected!r}")
+        channels, patch = values["in_channels"], tuple(values["patch_size"])
+        if values.get("out_channels") not in (None, channels) or patch[0] != 1:
+            raise ValueError(f"in_channels {channels}, out_channels {values['out_channels']}, patch_size {patch}")
+        heads, head_width = values["num_attention_heads"], values["attention_head_dim"]
+        config = dataclasses.replace(
+            model,
+            width=heads * head_width,
+            depth=int(values["num_layers"]),
+            head_width=head_width,
+            feed_forward=values["ffn_dim"] / (heads * head_width),
+            base_width=heads * head_width,
+            prediction="v",
+        )
+        return Published(config, channels, patch, values["text_dim"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the config of a Wan 2.1 text-to-video transformer ({error!r})") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weight:
+    """A weight of ours and the published tensors that are stacked to make it.
+
+    Attributes:
+      names: published; "{}" stands for the layer, the leading axis of ours.
+      inputs, outputs: dimensions of ours; a matrix (outputs, inputs) is turned round, a vector has no inputs.
+      rotated: of the tensors, how many hold queries or keys that are turned by their position.
+      shape: of a published tensor, if it is not the matrix or vector; a convolution's kernel is (out, in, t, y, x).
+    """
+
+    names: tuple[str, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    rotated: int = 0
+    shape: tuple[int, ...] = ()
+
+    @property
+    def published_shape(self) -> tuple[int, ...]:
+        rows, columns = (int(np.prod(sizes)) for sizes in (self.outputs, self.inputs))
+        return self.shape or ((rows, columns) if self.inputs else (rows,))
+
+    def stack(self, get: Callable[[str], np.ndarray], layer: int) -> np.ndarray:
+        """Ours, of one layer."""
+        arrays = []
+        for number, name in enumerate(self.names):
+            array = get(name.format(layer))
+            if array.ndim == 5:
+                array = np.moveaxis(array, 1, -1)
+            if self.inputs:
+                array = array.reshape(len(array), -1).T
+            array = array.reshape(*self.inputs, *self.outputs)
+            if number < self.rotated:
+                array = np.concatenate([array[..., 0::2], array[..., 1::2]], -1)
+            arrays.append(array)
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays, len(self.inputs))
+
+
+def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int) -> dict[str, _Weight]:
+    """All weights, by their names in `wan_dit`."""
+    d, f, (h, k) = (config.width,), (config.feed_forward_width,), (config.heads, config.head_width)
+    size = (channels * int(np.prod(patch)),)
+    weights: dict[str, _Weight] = {}
+
+    def linear(ours: str, bias: str, published: str, inputs: Any, outputs: Any, of: str = "", rotated: int = 0) -> None:
+        names = [published + letter for letter in of] or [published]
+        weights[ours] = _Weight(tuple(f"{name}.weight" for name in names), inputs, outputs, rotated)
+        weights[bias] = _Weight(tuple(f"{name}.bias" for name in names), (), outputs, rotated)
+
+    embedder, block = "condition_embedder.", "blocks.{}."
+    linear("patch_in", "patch_bias", "patch_embedding", size, d)
+    weights["patch_in"] = dataclasses.replace(weights["patch_in"], shape=(*d, channels, *patch))
+    linear("text_in", "text_bias", embedder + "text_embedder.linear_1", (text,), d)
+    linear("text_mid", "text_mid_bias", embedder + "text_embedder.linear_2", d, d)
+    linear("time_in", "time_bias", embedder + "time_embedder.linear_1", (WAN_TIME_FEATURES,), d)
+    linear("time_mid", "time_mid_bias", embedder + "time_embedder.linear_2", d, d)
+    linear("modulation", "modulation_bias", embedder + "time_proj", d, (6 * d[0],))
+    linear("out", "out_bias", "proj_out", d, size)
+    weights["final"] = _Weight(("scale_shift_table",), (), (2, *d), shape=(1, 2, *d))
+
+    linear("blocks.qkv", "blocks.qkv_bias", block + "attn1.to_", d, (h, k), "qkv", rotated=2)
+    linear("blocks.out", "blocks.out_bias", block + "attn1.to_out.0", (h, k), d)
+    linear("blocks.text_q", "blocks.text_q_bias", block + "attn2.to_q", d, (h, k))
+    linear("blocks.text_kv", "blocks.text_kv_bias", block + "attn2.to_", d, (h, k), "kv")
+    linear("blocks.text_out", "blocks.text_out_bias", block + "attn2.to_out.0", (h, k), d)
+    linear("blocks.text_norm", "blocks.text_norm_bias", block + "norm2", (), d)
+    linear("blocks.up", "blocks.up_bias", block + "ffn.net.0.proj", d, f)
+    linear("blocks.down", "blocks.down_bias", block + "ffn.net.2", f, d)
+    for ours, attention, rotated in (("qk_gain", "attn1", 2), ("text_gain", "attn2", 0)):
+        names = tuple(f"{block}{attention}.norm_{letter}.weight" for letter in "qk")
+        weights[f"blocks.{ours}"] = _Weight(names, (), (h, k), rotated)
+    weights["blocks.table"] = _Weight((block + "scale_shift_table",), (), (6, *d), shape=(1, 6, *d))
+    return weights
+
+
+def _layers(name: str, config: ModelConfig) -> range:
+    return range(config.depth if name.startswith("blocks.") else 1)
+
+
+def published_shapes(
+    config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every published tensor."""
+    return {
+        published.format(layer): weight.published_shape
+        for name, weight in _weights(config, channels, patch, text).items()
+        for layer in _layers(name, config)
+        for published in weight.names
+    }
+
+
+@contextlib.contextmanager
+def open_published(folder: Path, config: ModelConfig, interface: Interface) -> Iterator[Callable[[str], np.ndarray]]:
+    """Opens a folder with a published config.json and safetensors.
+
+    Args:
+      folder: the folder.
+      config: as `read_config` gives it.
+      interface: of the data set.
+
+    Yields:
+      name of one of our weights, such as "blocks.qkv" -> the array, in the dtype of the files.
+
+    Raises:
+      UserError: if the files do not hold exactly this transformer's tensors, or the data set's patches or captions are
+        not such as it takes.
+    """
+    _, channels, patch, text = read_config(folder / "config.json", config)
+    if interface != Interface(channels * int(np.prod(patch)), text):
+        raise UserError(
+            f"{folder} takes patches of {patch[1]}x{patch[2]} latents of {channels} channels and captions of {text} "
+            f"features, the data set has {interface.patch} numbers a patch and {interface.text} features; "
+            "build it with the autoencoder and text encoder of the weights"
+        )
+    weights = _weights(config, channels, patch, text)
+    with open_tensors(folder, published_shapes(config, channels, patch, text)) as get:
+
+        def ours(name: str) -> np.ndarray:
+            arrays = [weights[name].stack(get, layer) for layer in _layers(name, config)]
+            return np.stack(arrays) if name.startswith("blocks.") else arrays[0]
+
+        yield ours
