@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import data  # its --examples and --json are taken here too
-from vdit.config import ATTENTION_BLOCKS, run_main
+from vdit.command import run_main
+from vdit.config import ATTENTION_BLOCKS
 from vdit.planning.estimate import SPEED
 
 BLOCKS = (128, 256, 512, 1024)

@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.config import Config, DataConfig, UserError, build, run_main
+from vdit.command import run_main
+from vdit.config import Config, DataConfig
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it; read and fed.")
 EXAMPLES = flags.DEFINE_integer("examples", 100_000, "Examples of the mixed set that is packed.")

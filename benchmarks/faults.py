@@ -28,7 +28,8 @@ from absl import flags
 
 from benchmarks import pages
 from benchmarks.kills import fork, kills, training
-from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from vdit.training.checkpoint import checkpoint_steps
 
 KILLS = flags.DEFINE_integer("kills", 0, "Kill runs so many times.", lower_bound=0)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from absl import flags
 
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 BLOCK = flags.DEFINE_integer("block", None, "Compile this block only, and leave what the compiler writes in --dump.")
 DUMP = flags.DEFINE_string("dump", "", "See --block.")

@@ -30,7 +30,8 @@ from etils import epath
 
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import RowReader
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 from vdit.parallel.runtime import initialise
 from vdit.scaling.runs import result_row
 from vdit.training import loop

@@ -32,7 +32,8 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Workdir of a finished autoencoder run, or an autoencoder's name.")
 DATA = flags.DEFINE_list("data", [], "Data sets of pixels; components are those of the first.")

@@ -28,7 +28,7 @@ from launch.sweeps import expand, settings
 from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over
 from launch.targets import local
-from vdit.config import run_main
+from vdit.command import run_main
 from vdit.training.metrics import read_metrics
 
 EXPERIMENT = """

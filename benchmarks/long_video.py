@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run trained on physics clips.")
 DATA = flags.DEFINE_string("data", None, "Its data set, if it has moved.")

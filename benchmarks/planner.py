@@ -16,7 +16,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from benchmarks import pages
 from configs import vdit_10b
-from vdit.config import Config, MeshConfig, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config, MeshConfig
+from vdit.config_dict import build
 from vdit.planning import cost as costs
 from vdit.planning import estimate, hlo
 from vdit.planning.chips import CHIPS

@@ -18,7 +18,9 @@ from typing import Any
 from absl import flags
 
 from benchmarks import pages
-from vdit.config import Config, MeshConfig, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config, MeshConfig
+from vdit.config_dict import build
 
 WHAT = flags.DEFINE_list("what", ["depth", "weak", "pod"], "Which figures.")
 

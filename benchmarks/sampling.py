@@ -130,7 +130,8 @@ def generator_maker(width: int) -> Callable[[int | None, int], Any]:
     import jax
 
     from configs import study
-    from vdit.config import Config, build
+    from vdit.config import Config
+    from vdit.config_dict import build
     from vdit.generation import Generator
     from vdit.models.transformer import Interface
     from vdit.parallel.mesh import make_mesh, use_mesh

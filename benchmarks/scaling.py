@@ -25,7 +25,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vdit import flops
-from vdit.config import ATTENTION_BLOCKS, Config, UserError, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import ATTENTION_BLOCKS, Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.io.formatting import count
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import fingerprint

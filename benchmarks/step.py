@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.config import Config, DataConfig, ModelConfig, run_main
+from vdit.command import run_main
+from vdit.config import Config, DataConfig, ModelConfig
 
 DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")
 SIZES = flags.DEFINE_list("sizes", None, "WIDTHxDEPTH of the models; default: those of the study, and 512x4.")

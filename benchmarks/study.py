@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 from vdit.training.account import training_seconds
 from vdit.training.metrics import read_metrics
 

@@ -30,7 +30,9 @@ from absl import flags
 from tqdm import tqdm
 
 from benchmarks import pages
-from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config, DataConfig, MeshConfig, ModelConfig
+from vdit.errors import UserError
 from vdit.patches import Grid, Patch
 
 SIZE = flags.DEFINE_string("size", "384x4", "WIDTHxDEPTH of both models; heads of 64.")

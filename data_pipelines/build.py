@@ -35,7 +35,8 @@ from data_pipelines.building.writer import PartWriter
 from data_pipelines.media.clip import Input, digest
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 from vdit.io import remote
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.models.text.token_encoder import TextEncoder

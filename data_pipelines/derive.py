@@ -22,7 +22,8 @@ from data_pipelines.building.writer import DatasetWriter
 from data_pipelines.media.clip import stable_id
 from data_pipelines.reading.records import RESERVED, Record
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 
 def square(video_TYXC: np.ndarray, side: int) -> tuple[np.ndarray, float, tuple[float, float]]:

@@ -27,7 +27,10 @@ from data_pipelines.packing.budget import StepSums
 from data_pipelines.reading.mixture import Mixture, open_data
 from data_pipelines.reading.store import Dataset
 from vdit import config_flag, flops
-from vdit.config import Config, DataConfig, UserError, build, run_main
+from vdit.command import run_main
+from vdit.config import Config, DataConfig
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 COUNTS = ("row_tokens", "row_examples", "row_text", "rows_per_step", "max_frames", "pack_window")
 

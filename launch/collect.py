@@ -10,7 +10,8 @@ from pathlib import Path
 
 from launch.status import Status, open_folder, statuses
 from launch.sweeps.folder import Folder
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 from vdit.scaling.runs import flatten, write_csv
 
 

@@ -25,7 +25,10 @@ from launch.experiments import spec
 from launch.experiments.spec import Arm, Experiment
 from launch.sweeps import grid_plan, scaling_grid
 from launch.sweeps.expand import Run, Sweep, merged
-from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.training.identity import run_id
 from vdit.training.workdir import read_json, write_json
 

@@ -6,7 +6,8 @@ from absl import flags
 
 from launch.status import open_folder
 from launch.targets import registry
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 
 
 def main(argv: list[str]) -> None:

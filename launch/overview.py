@@ -8,7 +8,8 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 from vdit.io.video import write_png
 from vdit.training.workdir import read_json
 

@@ -12,7 +12,8 @@ import sys
 
 from etils import epath
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 
 
 def joined(environment: dict[str, str]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from absl import flags
 
 from launch.sweeps.folder import Folder
 from launch.targets import registry
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 
 SILENT = 90.0
 """Seconds without a sign of life after which a process is called silent."""

@@ -8,7 +8,8 @@ import signal
 from launch.status import open_folder
 from launch.sweeps.folder import Folder
 from launch.targets import registry
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 
 
 def stop(folder: Folder, ids: list[str]) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 from absl import flags
 
 from launch.experiments import isoflop, study_plan
-from vdit.config import Config, run_main
+from vdit.command import run_main
+from vdit.config import Config
 
 OUT = flags.DEFINE_string("out", "study", "Folder of the study: data, runs, samples, report.html.")
 FULL = flags.DEFINE_bool("full", False, "Budgets over 1.5 decades instead of 1.2; takes about twice as long.")

@@ -18,7 +18,8 @@ from launch.sweeps.grid import IsoFlop
 from launch.sweeps.settings import TARGETS, Settings
 from launch.targets import registry
 from vdit import config_flag
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 
 def main(argv: list[str]) -> None:

@@ -7,7 +7,9 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from vdit.config import Config, ModelConfig, UserError, build, to_dict
+from vdit.config import Config, ModelConfig
+from vdit.config_dict import build, to_dict
+from vdit.errors import UserError
 
 
 def test_missing_fields_take_their_default():

@@ -11,7 +11,7 @@ import tiny
 from safetensors.numpy import load_file, save_file
 from test_sample_cli import Words
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation.restore import load_run
 from vdit.models.text.text_encoders import TEXT_ENCODERS
 from vdit.training import weights_folder

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import packages
 from vdit.io.packages import fetch_package
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.safetensors import read_tensors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.pth import MAGIC, read_pth, read_weights
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.video import read_image, resize, strip, write_mp4, write_png
 
 

@@ -15,7 +15,8 @@ from test_sample_cli import Words
 
 from data_pipelines.building.writer import DatasetWriter
 from data_pipelines.reading.records import Record
-from vdit.config import AutoencoderConfig, ModelConfig
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.config import ModelConfig
 from vdit.generation.restore import load_run
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae

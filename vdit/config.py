@@ -1,15 +1,12 @@
-"""Configuration: ml_collections at the boundary, frozen and validated dataclasses inside."""
+"""Configuration: frozen and validated dataclasses. `config_dict` makes them from what a file and flags say."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import itertools
-import sys
-import typing
-from collections.abc import Callable, Mapping
-from typing import Any
+
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.errors import UserError
 
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
@@ -24,52 +21,6 @@ ATTENTION_BLOCKS = {"chunked": 64, "splash": 512}
 BESIDE = "../"
 """Begins a train.branch_from that is relative to the folder in which the run's workdir lies."""
 REMAT_POLICIES = ("none", "blocks", "attention", "offload")
-
-
-class UserError(Exception):
-    """A mistake of the user: its message is one line that names the field, file or flag and what would mend it."""
-
-    status = 2
-    """Exit status of a command that ends with it."""
-
-
-class StorageError(UserError):
-    """Storage fails, though nothing is wrong with what was asked of it: the same command may succeed later."""
-
-    status = 74  # EX_IOERR
-
-
-def run_main(main: Callable[[list[str]], Any]) -> None:
-    """Runs an absl app; a `UserError` or a wrong flag becomes one line on stderr and its exit status."""
-    from absl import app, flags, logging
-
-    def parse(argv: list[str]) -> list[str]:
-        try:
-            return flags.FLAGS(argv)
-        except (LookupError, AttributeError) as error:  # of ml_collections
-            _fail(f"a --config flag names a field that does not exist: {error}")
-        except (flags.Error, UserError, TypeError) as error:
-            _fail(str(error))
-
-    def wrapped(argv: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
-        try:
-            main(argv)
-        except UserError as error:
-            _fail(str(error), error.status)
-
-    app.run(wrapped, flags_parser=parse)
-
-
-def _fail(message: str, status: int = UserError.status) -> typing.NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(status)
-
-
-def no_arguments(argv: list[str]) -> None:
-    """Raises UserError if a command that takes flags only was given more, such as half of an unquoted prompt."""
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is not a flag; write --name=value, with quotes around a value that has spaces")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -388,46 +339,6 @@ class PlanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderConfig:
-    """The causal_vae and what it is trained on (a run with task="autoencoder").
-
-    Attributes:
-      strides: frames, rows and columns of one latent.
-      channels: of a latent.
-      width: channels of the convolutions.
-      encoder_blocks, decoder_blocks: residual blocks of either network.
-      kl: weight of the KL divergence from a normal distribution, per latent number, beside the squared error per pixel.
-      perceptual: weight of the distance between EfficientNet-Lite0's activations on the frames given back and the true
-        ones (`efficientnet.feature_distance`), which is 0 to 4; 0 = none.
-      initial_noise: standard deviation of the latents' noise at the start.
-      crop: frames, rows and columns of a training crop; 1 + k strides[0] frames, sides multiples of the strides. A step
-        takes data.rows_per_step of them.
-    """
-
-    strides: tuple[int, ...] = (4, 8, 8)
-    channels: int = 16
-    width: int = 96
-    encoder_blocks: int = 1
-    decoder_blocks: int = 4
-    kl: float = 1e-6
-    perceptual: float = 0.0
-    initial_noise: float = 0.03
-    crop: tuple[int, ...] = (9, 64, 64)
-
-    def __post_init__(self) -> None:
-        for name in ("strides", "crop"):
-            if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 1:
-                raise UserError(f"autoencoder.{name}={getattr(self, name)} is not three positive numbers (t, y, x)")
-        if min(self.kl, self.perceptual) < 0:
-            raise UserError(
-                f"autoencoder.kl={self.kl} and autoencoder.perceptual={self.perceptual} must not be negative"
-            )
-        time, height, width = self.strides
-        if (self.crop[0] - 1) % time or self.crop[1] % height or self.crop[2] % width:
-            raise UserError(f"autoencoder.crop={self.crop} is not 1 + k*{time} frames of multiples of {height}x{width}")
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run.
 
@@ -454,53 +365,3 @@ class Config:
         _one_of("task", self.task, ("diffusion", "autoencoder"))
         if self.init_from and self.train.branch_from:
             raise UserError("init_from and train.branch_from both say where parameters come from; give one")
-
-
-def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> Any:
-    """Turns a ConfigDict (or any nested mapping) into a validated dataclass.
-
-    Args:
-      values: fields by name; missing fields take their default.
-      cls: the dataclass to build.
-      prefix: dotted path of `values`, for messages.
-
-    Raises:
-      UserError: for an unknown field or a value of another type.
-    """
-    fields = _types(cls)
-    out = {}
-    for name, value in values.items():
-        path = f"{prefix}{name}"
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}"
-            raise UserError(f"unknown config field {path}; {hint}")
-        out[name] = _convert(path, value, fields[name])
-    return cls(**out)
-
-
-_types = functools.cache(typing.get_type_hints)  # slow, and the same for every run of a sweep
-
-
-def _convert(path: str, value: Any, kind: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(
-                f"config field {path}={value!r} should hold the fields {', '.join(_types(typing.cast(type, kind)))}"
-            )
-        return build(value, typing.cast(type, kind), f"{path}.")
-    if typing.get_origin(kind) is tuple:
-        items = (value,) if isinstance(value, (str, int, float)) else value
-        if not isinstance(items, (tuple, list)):
-            raise UserError(f"config field {path}={value!r} should be a list of {typing.get_args(kind)[0].__name__}")
-        return tuple(_convert(path, item, typing.get_args(kind)[0]) for item in items)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"config field {path}={value!r} should be of type {kind.__name__}")
-    return value
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The nested plain dictionary of a config, as written into a workdir."""
-    return dataclasses.asdict(config)

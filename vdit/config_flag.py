@@ -9,7 +9,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.default))
 """Sections of a `Config`."""

@@ -7,7 +7,9 @@ from typing import Any
 
 from absl import flags
 
-from vdit.config import Config, UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config
+from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA = flags.DEFINE_string("data", None, "Data set, if it has moved since training.")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 OUT = flags.DEFINE_string("out", None, "Folder to write: weights, config.json, dataset.json and export.json.")

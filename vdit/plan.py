@@ -14,7 +14,10 @@ from absl import flags
 from tqdm import tqdm
 
 from vdit import config_flag
-from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 CONFIG = config_flag.define("config", "The experiment, a Python file with get_config().", "configs/vdit_10b.py")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Version and shape of a slice, such as v5e:16x16 or v5p:8x8x8.")

@@ -11,7 +11,8 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from vdit.config import UserError, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 OUT = flags.DEFINE_string(

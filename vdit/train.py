@@ -20,7 +20,10 @@ from absl import flags
 from etils import epath
 
 from vdit import config_flag
-from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 CONFIG = config_flag.define("config", "The experiment, a Python file with get_config().", "configs/physics.py")
 START_SPREAD = 600

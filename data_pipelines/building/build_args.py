@@ -13,7 +13,7 @@ from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import FILTERS, parse_filters
 from data_pipelines.media.shots import require_detector
 from data_pipelines.sources.registry import SOURCES, Source, find_source
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 PIXELS = "pixels"

@@ -8,7 +8,7 @@ import dataclasses
 import io
 from typing import IO
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 STATUSES = ("accepted", "scaled", "split", "rejected")
 Shape = tuple[int, ...]

@@ -18,7 +18,7 @@ from typing import Any
 
 from data_pipelines.building.staged import Chunk
 from data_pipelines.building.worker import Job
-from vdit.config import UserError
+from vdit.errors import UserError
 
 ATTEMPTS = 3
 """An input that hangs or crashes the decoder is tried so often, each time with twice the time."""

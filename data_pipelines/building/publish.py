@@ -20,7 +20,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits, utils
 
 from data_pipelines.packing.index import FORMAT, META_FILE, Index
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import remote
 
 PART_FILE = "part.json"

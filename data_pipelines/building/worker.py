@@ -24,7 +24,7 @@ from data_pipelines.building import staged
 from data_pipelines.building.freed_memory import keep_freed_memory
 from data_pipelines.media import alive
 from data_pipelines.media.clip import Input, Options, Outcome, Rejection
-from vdit.config import UserError
+from vdit.errors import UserError
 
 Clips = Callable[[Options, Input], Iterator[Outcome]]
 BEAT = 1.0  # seconds between signs of life, at least

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_pipelines.building.publish import PART_FILE
 from data_pipelines.packing.index import META_FILE
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import remote
 from vdit.io.packages import cache_dir
 

@@ -22,7 +22,7 @@ from etils import epath
 from data_pipelines.building.publish import PART_FILE, publish
 from data_pipelines.packing.index import Index
 from data_pipelines.reading.records import Encoder, Record, make_features
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 SHARD_BYTES = 128 << 20

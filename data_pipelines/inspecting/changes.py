@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from data_pipelines.packing.index import REBUILD
-from vdit.config import UserError
+from vdit.errors import UserError
 
 COMMON = 8
 """Reasons and changes of size that are listed."""

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from data_pipelines.media.alive import beat
 from data_pipelines.media.images import reason
 from data_pipelines.media.media import Frame, Media, Unreadable, flatten, scale, turn
-from vdit.config import UserError
+from vdit.errors import UserError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
 """Containers that are opened. Playlists are not: a file named .mp4 must not make FFmpeg open others, or URLs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 FILTERS = ("black", "frozen")
 

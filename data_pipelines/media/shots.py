@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 LOOK_AT = 160
 """Pixels of the longer side at which cuts are looked for."""

@@ -11,7 +11,8 @@ import numpy as np
 from data_pipelines.packing.index import Index
 from data_pipelines.packing.packing import Plan
 from data_pipelines.packing.rows import EpochPlan
-from vdit.config import DataConfig, UserError
+from vdit.config import DataConfig
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.retry import patiently
 from vdit.patches import Patch
 

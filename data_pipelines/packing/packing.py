@@ -16,7 +16,8 @@ from data_pipelines.packing.index import Index
 from data_pipelines.packing.rows import EpochPlan, RowPlan
 from data_pipelines.packing.stage_plan import Source, StagePlan
 from vdit.batch import RowShape
-from vdit.config import DataConfig, StageConfig, UserError
+from vdit.config import DataConfig, StageConfig
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.packing.rows import EpochPlan
-from vdit.config import UserError
+from vdit.errors import UserError
 
 FORMAT = 1
 """Part of every key: raise it whenever the same index, config and seed would give other rows."""

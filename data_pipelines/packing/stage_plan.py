@@ -20,7 +20,8 @@ from data_pipelines.packing.plan_cache import PlanFiles
 from data_pipelines.packing.rows import EpochPlan
 from data_pipelines.packing.segment_order import LEAST_SLOTS, order_segments
 from vdit.batch import RowShape
-from vdit.config import DataConfig, StageConfig, UserError
+from vdit.config import DataConfig, StageConfig
+from vdit.errors import UserError
 from vdit.io.packages import cache_dir
 from vdit.patches import Patch
 

@@ -11,7 +11,8 @@ import grain
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import AutoencoderConfig, UserError
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.errors import UserError
 
 
 class Crops:

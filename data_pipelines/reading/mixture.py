@@ -12,7 +12,8 @@ import numpy as np
 from data_pipelines.packing.index import Index
 from data_pipelines.reading.store import Dataset, Window
 from vdit.batch import Example
-from vdit.config import DataConfig, UserError
+from vdit.config import DataConfig
+from vdit.errors import UserError
 
 SAME = ("patch", "channels", "dtype", "autoencoder", "text_encoder")
 """Keys of `vdit.json` in which the data sets of a mixture agree."""

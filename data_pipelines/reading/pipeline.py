@@ -14,7 +14,8 @@ from data_pipelines.packing.rows import EpochPlan, RowPlan
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, RowShape, pack_row, stack_rows
-from vdit.config import DataConfig, UserError
+from vdit.config import DataConfig
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)

@@ -18,7 +18,7 @@ from etils import epath
 from data_pipelines.packing.index import META_FILE, REBUILD, Index, is_plain, load_index, load_meta
 from data_pipelines.reading.records import FastDecoder
 from vdit.batch import Example
-from vdit.config import StorageError, UserError
+from vdit.errors import StorageError, UserError
 from vdit.io import remote
 from vdit.io.packages import cache_dir
 from vdit.io.retry import is_passing, patiently

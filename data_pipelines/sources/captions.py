@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 TABLES = ("captions.csv", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "video", "image")

@@ -9,7 +9,7 @@ from data_pipelines.media.clip import Input, Options, Outcome, Rejection, hashed
 from data_pipelines.media.cutting import file_clips
 from data_pipelines.media.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from data_pipelines.sources.captions import KIND, complete, decode_text, is_table, read_tables
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import remote
 
 NAMESPACE = "folder"

@@ -10,7 +10,7 @@ from data_pipelines.media.clip import Input, Options, Outcome
 from data_pipelines.sources import film, folder, skvideo, stamps, tfds_source
 from data_pipelines.sources.physics import physics_source
 from data_pipelines.sources.physics.variants import HIDDEN, PHYSICS_VARIANTS
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import remote
 
 FILE_OPTIONS = ("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject")

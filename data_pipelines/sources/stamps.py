@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.media.clip import Input, Options, hashed_split, limited
 from data_pipelines.sources.captions import KIND, decode_text
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.packages import fetch_debian_package
 
 LICENCE = "GPL-2+ and public domain; see /usr/share/doc/tuxpaint-stamps-default/copyright of the package"

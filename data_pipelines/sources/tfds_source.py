@@ -15,7 +15,7 @@ from data_pipelines.media.clip import Input, Options, Outcome, Rejection, limite
 from data_pipelines.media.cutting import media_clips
 from data_pipelines.media.media import Frame, Media, flatten, scale
 from data_pipelines.sources.captions import KIND, caption_kind
-from vdit.config import UserError
+from vdit.errors import UserError
 
 SPLITS = {"validation": "val"}
 _RATE_FEATURES = ("fps", "frame_rate")

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics.clips import KINDS
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.balls.framing import subject_in_frame
 from vdit.evaluation.balls.permanence import permanence_of
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips, physics_errors, physics_floor, score

@@ -16,7 +16,9 @@ from data_pipelines.sources.film import CAPTIONS_FILE
 from launch.experiments import spec
 from launch.sweeps import scaling_grid
 from launch.sweeps.expand import merged
-from vdit.config import Config, UserError, build
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
 from vdit.scaling.laws.extrapolate import predict_held_out
 from vdit.scaling.laws.repetition import fit_repetition

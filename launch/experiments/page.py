@@ -11,7 +11,7 @@ from typing import Any
 from launch.experiments.notes import NOTES
 from launch.experiments.spec import Experiment, Figure
 from launch.experiments.stats import compare, of_arm
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.formatting import count
 from vdit.scaling.laws.quality import fit_quality
 from vdit.scaling.laws.seeds import LEVEL, Mean, mean

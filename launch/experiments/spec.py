@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

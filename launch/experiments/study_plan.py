@@ -8,7 +8,9 @@ import importlib.util
 import time
 from typing import Any
 
-from vdit.config import Config, UserError, build
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.scaling import runs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Settings, require
-from vdit.config import UserError
+from vdit.errors import UserError
 
 DONT_MATTER = ("seed", "train.", "optimizer.")
 """Fields that change neither memory nor the time of a step: runs that differ in these only share a plan."""

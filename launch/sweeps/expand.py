@@ -11,7 +11,9 @@ from typing import Any
 
 from launch.sweeps import settings as target_settings
 from launch.sweeps.grid import Points
-from vdit.config import BESIDE, Config, UserError, build
+from vdit.config import BESIDE, Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.training.identity import run_id
 
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 class Points:

@@ -12,7 +12,7 @@ import numpy as np
 
 from launch.sweeps import scaling_grid
 from launch.sweeps.expand import Run, Sweep
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.laws import fit_law
 from vdit.scaling.laws.parabolas import group_budgets
 from vdit.scaling.runs import read_csv, table

@@ -21,7 +21,8 @@ from data_pipelines.reading.mixture import open_data
 from launch.sweeps.expand import expand
 from launch.sweeps.grid import IsoFlop, Points
 from vdit import flops
-from vdit.config import Config, DataConfig, UserError
+from vdit.config import Config, DataConfig
+from vdit.errors import UserError
 
 LEAST_BUDGETS, LEAST_SIZES = 3, 4
 LEAST_SPAN = 4.0  # N of the largest over that of the smallest size of a budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from launch.sweeps import tpu_slices
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

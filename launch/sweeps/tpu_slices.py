@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.folder import Folder
 from launch.sweeps.settings import Gke, QueuedResources
 from launch.targets import compiler_flags, gcloud
-from vdit.config import UserError
+from vdit.errors import UserError
 
 NOT_MIRRORED = r"(^|/)(checkpoints|tensorboard|profile|logs|workers)/"
 """What stays in the bucket: all but the small files that tell how a run fares."""

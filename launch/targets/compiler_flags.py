@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

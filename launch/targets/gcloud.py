@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.sweeps.settings import QueuedResources
-from vdit.config import UserError
+from vdit.errors import UserError
 
 SECONDS = 180.0
 """A call that takes longer has failed; it is tried again later."""

@@ -17,7 +17,7 @@ from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Gke, require
 from launch.targets import cloud, manifests
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 def describe(sweep: Sweep, run: Run, folder: Folder, settings: Gke) -> str:

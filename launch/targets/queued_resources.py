@@ -18,7 +18,7 @@ from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import QueuedResources, require
 from launch.targets import cloud, gcloud
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.parallel.exit_status import USER_ERROR
 
 MACHINE = Path(__file__).parent / "machine"

@@ -7,7 +7,8 @@ from typing import Any
 
 from launch.sweeps.folder import Folder
 from launch.sweeps.settings import TARGETS
-from vdit.config import UserError, build
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 
 def of(target: str) -> Any:

@@ -12,7 +12,7 @@ from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Slurm
 from launch.targets import compiler_flags
-from vdit.config import UserError
+from vdit.errors import UserError
 
 SCRIPT = Path(__file__).parent / "machine" / "run.sbatch"
 

@@ -19,7 +19,7 @@ from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics import clips
 from data_pipelines.sources.physics.physics_source import physics_counts
 from data_pipelines.sources.registry import SOURCES
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 

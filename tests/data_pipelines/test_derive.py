@@ -7,7 +7,7 @@ from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics.clips import COLOURS
 from data_pipelines.sources.physics.variants import WALL
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.balls.physics import ball_positions, velocity_error
 
 

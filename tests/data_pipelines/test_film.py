@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.media.clip import Clip, Options, Rejection, limited
 from data_pipelines.media.decode import Scaler, decode_ranges, probe
 from data_pipelines.sources import film
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 FRAMES, HEIGHT, WIDTH = 110, 72, 128

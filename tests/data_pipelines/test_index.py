@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.packing.index import Index, load_index, load_meta
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch
 
 META = {

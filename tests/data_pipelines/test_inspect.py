@@ -16,7 +16,9 @@ from data_pipelines import inspect
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import make_plan
 from vdit import flops
-from vdit.config import DataConfig, UserError, build
+from vdit.config import DataConfig
+from vdit.config_dict import build
+from vdit.errors import UserError
 
 SIZES = ["--row_tokens=128", "--row_examples=8", "--row_text=48", "--max_frames=13", "--pack_window=16"]
 

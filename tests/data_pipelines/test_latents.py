@@ -16,7 +16,8 @@ from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs, make_args
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.registry import SOURCES
-from vdit.config import AutoencoderConfig, UserError
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.errors import UserError
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
 from vdit.patches import Patch

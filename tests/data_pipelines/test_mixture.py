@@ -17,7 +17,8 @@ from data_pipelines.reading.mixture import Mixture, open_data
 from data_pipelines.reading.pipeline import channel_mean, make_plan, rows, validation_rows
 from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, unpack_row
-from vdit.config import DataConfig, StageConfig, UserError
+from vdit.config import DataConfig, StageConfig
+from vdit.errors import UserError
 from vdit.patches import Grid, unpatchify
 
 

@@ -8,7 +8,8 @@ from small_dataset import KINDS, PATCH, write_dataset
 from data_pipelines.reading.pipeline import make_plan, rows, validation_rows
 from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, unpack_row
-from vdit.config import DataConfig, UserError
+from vdit.config import DataConfig
+from vdit.errors import UserError
 from vdit.patches import Grid, Patch, unpatchify
 
 CONFIG = DataConfig(row_tokens=128, row_examples=8, row_text=48, rows_per_step=4, max_frames=13, pack_window=16)

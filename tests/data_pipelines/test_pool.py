@@ -11,7 +11,7 @@ from data_pipelines.building import staged
 from data_pipelines.building.pool import Pool
 from data_pipelines.building.worker import AHEAD, Job
 from data_pipelines.media.clip import Clip, Input, Options, Rejection
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 def do(tmp_path: pathlib.Path, groups: list[list[str]], workers: int = 2, **arguments) -> list[str]:

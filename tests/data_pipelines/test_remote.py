@@ -15,7 +15,7 @@ from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io import remote
 
 

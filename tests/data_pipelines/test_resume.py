@@ -20,7 +20,7 @@ from data_pipelines.build import build
 from data_pipelines.building import assemble, jobs, staged, worker
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.registry import SOURCES
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 class Killed(BaseException):

@@ -13,7 +13,7 @@ from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import skvideo, stamps
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @pytest.fixture

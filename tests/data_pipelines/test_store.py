@@ -16,7 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from data_pipelines.building.writer import DatasetWriter
 from data_pipelines.reading.records import Record, serialise
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.patches import Patch, patchify, unpatchify
 
 META = {

@@ -7,8 +7,8 @@ flow from noise carries x_t to m + s z where z = (x_t - a m) / sqrt(a^2 s^2 + b^
 import numpy as np
 import pytest
 
-from vdit.config import UserError
 from vdit.diffusion.samplers import FLOW, SAMPLERS, TERMS, VP, Process, heun, plan
+from vdit.errors import UserError
 
 MEAN, STD = 0.7, 0.4
 START = np.random.default_rng(0).normal(size=200)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from small_model import clips
 
-from vdit.config import UserError
 from vdit.diffusion.flow import shift_time
 from vdit.diffusion.schedules import SCHEDULES, schedule
+from vdit.errors import UserError
 from vdit.patches import Grid
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.models.features import i3d, inception
 from vdit.models.features.convnets import Network, load, max_pool, mean_pool, tensor_shapes
 

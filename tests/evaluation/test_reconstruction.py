@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.evaluation.reconstruction import compare, reconstruction
 

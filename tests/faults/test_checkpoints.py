@@ -14,7 +14,8 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from vdit.config import MeshConfig, StorageError, UserError
+from vdit.config import MeshConfig
+from vdit.errors import StorageError, UserError
 from vdit.generation.restore import load_run
 from vdit.io import retry
 from vdit.parallel.mesh import make_mesh

@@ -11,7 +11,7 @@ import tiny
 
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
-from vdit.config import StorageError, UserError
+from vdit.errors import StorageError, UserError
 from vdit.io import retry
 
 PLACES = 400

@@ -16,7 +16,7 @@ from data_pipelines.building.ledger import Entry, Ledger
 from data_pipelines.packing.index import load_index, load_meta
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import captions
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation.prompts import read_asks
 from vdit.io.safetensors import read_tensors
 

@@ -20,7 +20,8 @@ KILLS = """
 import ast, random, sys
 from pathlib import Path
 from benchmarks.kills import Doing, fork, kill_when, processor_seconds, training
-from vdit.config import Config, build
+from vdit.config import Config
+from vdit.config_dict import build
 from vdit.training.checkpoint import checkpoint_steps
 
 config, workdir = build(ast.literal_eval(sys.argv[1]), Config), Path(sys.argv[2])

@@ -22,7 +22,7 @@ from launch.status import statuses
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate
 from vdit.parallel import peers

@@ -15,7 +15,7 @@ from data_pipelines.reading.store import Dataset
 from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.training.workdir import claim, environment
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 from small_model import CONFIG, PATCH, SHAPE, TEXT_WIDTH, one_device, shard_like, stirred
 
-from vdit.config import Config, DataConfig, MeshConfig, UserError
+from vdit.config import Config, DataConfig, MeshConfig
 from vdit.diffusion import randomness
+from vdit.errors import UserError
 from vdit.generation import Generator, Request, request_seed
 from vdit.generation import generator as module
 from vdit.generation.request import canvas

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_model import PATCH
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation.long import extend, window_count
 from vdit.generation.request import Request
 from vdit.generation.session import close_loop

@@ -21,7 +21,9 @@ from launch.experiments.notes import NOTES
 from launch.experiments.page import write_page
 from launch.experiments.spec import Arm, Experiment, Figure
 from launch.sweeps import scaling_grid
-from vdit.config import Config, UserError, build, to_dict
+from vdit.config import Config
+from vdit.config_dict import build, to_dict
+from vdit.errors import UserError
 from vdit.scaling.laws.laws import Law
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from launch.targets import compiler_flags
-from vdit.config import UserError
+from vdit.errors import UserError
 
 COMPILE = """
 import jax

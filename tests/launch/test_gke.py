@@ -15,7 +15,7 @@ from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Gke
 from launch.targets import gke, manifests
-from vdit.config import UserError
+from vdit.errors import UserError
 
 TPU = {"topology": "v5e:4x4", "image": "us-docker.pkg.dev/p/vdit/tpu:1", "bucket": "gs://b", "queue": "tpus"}
 GPU = {"gpu": "nvidia-h100-80gb", "nodes": 2, "image": "us-docker.pkg.dev/p/vdit/gpu:1", "bucket": "gs://b"}

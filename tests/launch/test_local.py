@@ -17,7 +17,7 @@ from launch import collect, status, stop
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.grid import over, point
 from launch.targets import local
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.runs import read_csv, table
 
 

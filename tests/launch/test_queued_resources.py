@@ -18,7 +18,7 @@ from launch.sweeps.grid import over, point
 from launch.sweeps.settings import QueuedResources
 from launch.targets import cloud, gcloud, queued_resources
 from launch.targets.queued_resources import Watcher
-from vdit.config import UserError
+from vdit.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -13,7 +13,7 @@ from launch.sweeps.folder import Folder, State
 from launch.sweeps.grid import Points
 from launch.sweeps.scaling_grid import isoflop, size
 from launch.targets import local
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.laws import Law
 from vdit.scaling.runs import write_csv
 

@@ -16,7 +16,7 @@ from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Slurm
 from launch.targets import local, slurm
-from vdit.config import UserError
+from vdit.errors import UserError
 
 COMMANDS = {
     "sbatch": 'printf "%s\\n" "$@" >>"$STANDIN/sbatch.log"; echo 42',

@@ -17,7 +17,8 @@ from data_pipelines.reading.store import Dataset
 from launch.experiments import isoflop, samples, study_plan
 from launch.sweeps import scaling_grid
 from vdit import flops
-from vdit.config import Config, DataConfig, ModelConfig, UserError
+from vdit.config import Config, DataConfig, ModelConfig
+from vdit.errors import UserError
 
 CONFIG = Path("configs/study.py")
 

@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 from launch.sweeps import compile_check, expand, tpu_slices
 from launch.sweeps.grid import Points, chain, over, point, product, zipped
 from vdit import config_flag
-from vdit.config import Config, UserError, build
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.training.identity import run_id
 
 

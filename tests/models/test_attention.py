@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_model import one_device
 
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 from vdit.models.attention.attention import attention
 from vdit.models.attention.gpu import gpu_attention, key_ranges
 from vdit.models.attention.splash import active_blocks

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vdit.config import AutoencoderConfig, UserError
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.errors import UserError
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import EXPORT, load_autoencoder, save_causal_vae
 from vdit.patches import Patch, patchify

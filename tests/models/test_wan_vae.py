@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.models.autoencoders import wan_vae
 
 CONFIG = wan_vae.WanVaeConfig(width=4, blocks=1, channels=2, mean=(0.1, -0.2), std=(0.5, 1.5))

@@ -22,7 +22,8 @@ from small_model import (
 )
 
 from vdit.batch import RowShape
-from vdit.config import Config, MeshConfig, OptimizerConfig, UserError
+from vdit.config import Config, MeshConfig, OptimizerConfig
+from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.training import step
 

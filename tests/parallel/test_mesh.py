@@ -9,7 +9,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from small_model import CONFIG, INTERFACE, clips, one_device, pack
 
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 from vdit.parallel.mesh import AXES, _part_of, make_mesh, row_shards, rows_spec, to_global, tokens_spec, use_mesh
 from vdit.parallel.rowwise import rowwise, take
 from vdit.training.step import init_state

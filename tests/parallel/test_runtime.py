@@ -7,7 +7,8 @@ import sys
 import jax
 import pytest
 
-from vdit.config import Config, DataConfig, MeshConfig, UserError
+from vdit.config import Config, DataConfig, MeshConfig
+from vdit.errors import UserError
 from vdit.parallel import runtime
 from vdit.parallel.runtime import PROCESSES, cluster, cpu_devices_for, initialise
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdit import flops
-from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig, UserError
+from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig
+from vdit.errors import UserError
 from vdit.models.attention.splash import active_blocks
 from vdit.planning import compile as compiling
 from vdit.planning import estimate, result, search

@@ -3,7 +3,8 @@ import importlib
 import pytest
 
 from vdit import flops
-from vdit.config import Config, build
+from vdit.config import Config
+from vdit.config_dict import build
 from vdit.planning.rows import rows_of
 
 SIZES = {"s": 0.024, "b": 0.093, "l": 0.315, "xl": 0.462, "2b": 2.06, "5b": 5.07, "10b": 10.09}

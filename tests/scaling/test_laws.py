@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws import laws
 from vdit.scaling.laws.extrapolate import carried_forward, extrapolation, judge, predict_held_out
 from vdit.scaling.laws.laws import Cost, Law, fit_law

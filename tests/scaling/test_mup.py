@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vdit.config import UserError
 from vdit.diagnostics.mup import best_rates, rate_figure
+from vdit.errors import UserError
 
 
 def runs(optimum):

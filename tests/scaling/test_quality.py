@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.quality import fit_quality
 
 

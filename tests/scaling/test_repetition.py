@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws import repetition
 from vdit.scaling.laws.laws import Law
 from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling import report
 from vdit.scaling.reporting.analysis import analyse, envelope
 from vdit.scaling.reporting.figures import FIGURES

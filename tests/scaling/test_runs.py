@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.runs import COLUMNS, flatten, gather, read_csv, table, write_csv
 
 

@@ -18,7 +18,9 @@ from safetensors.numpy import load_file
 from data_pipelines.reading.components import principal_components
 from data_pipelines.reading.crops import Crops
 from data_pipelines.reading.store import Dataset
-from vdit.config import AutoencoderConfig, MeshConfig, UserError
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 from vdit.generation.restore import load_run
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import load_autoencoder

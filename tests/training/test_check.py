@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from data_pipelines.reading.mixture import open_data
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
 from vdit.diagnostics import check, first_step
+from vdit.errors import UserError
 from vdit.models.attention import attention
 from vdit.models.attention.context import Kernel
 from vdit.parallel.mesh import make_mesh

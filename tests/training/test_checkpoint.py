@@ -12,7 +12,8 @@ import pytest
 import tiny
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import MeshConfig, TrainConfig, UserError
+from vdit.config import MeshConfig, TrainConfig
+from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, use_mesh
 from vdit.training import loop
 from vdit.training.checkpoint import FORMAT, Checkpoints, Position, checkpoint_steps

@@ -4,7 +4,8 @@ import sys
 import pytest
 import tiny
 
-from vdit.config import Config, DataConfig, build
+from vdit.config import Config, DataConfig
+from vdit.config_dict import build
 from vdit.training.identity import plain, run_id
 
 CONFIG = tiny.change(Config(), data={"path": "data/physics"}, model={"width": 128})

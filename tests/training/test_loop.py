@@ -10,7 +10,7 @@ import tiny
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from vdit import flops
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 

@@ -7,7 +7,8 @@ import tiny
 from etils import epath
 
 from data_pipelines.reading.mixture import open_data
-from vdit.config import StageConfig, UserError
+from vdit.config import StageConfig
+from vdit.errors import UserError
 from vdit.training import workdir
 from vdit.training.metrics import read_metrics
 

@@ -4,7 +4,8 @@ import pytest
 import tiny
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError, to_dict
+from vdit.config_dict import to_dict
+from vdit.errors import UserError
 from vdit.training import workdir as workdirs
 
 CONFIG = tiny.tiny_config()

@@ -23,7 +23,7 @@ from etils import epath
 from tqdm import tqdm
 
 from vdit.batch import PackedBatch
-from vdit.config import Config, UserError
+from vdit.config import Config
 from vdit.diagnostics.first_step import (
     Computed,
     FirstStep,
@@ -33,6 +33,7 @@ from vdit.diagnostics.first_step import (
     plain_config,
     plain_mesh,
 )
+from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, row_shards
 from vdit.training.loop import interface_of, prepare
 

@@ -17,8 +17,9 @@ from data_pipelines.reading import pipeline
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from vdit.batch import PackedBatch, stack_rows
-from vdit.config import Config, MeshConfig, UserError
+from vdit.config import Config, MeshConfig
 from vdit.diffusion import corruption
+from vdit.errors import UserError
 from vdit.models.attention.attention import attention
 from vdit.models.transformer import Interface
 from vdit.parallel.mesh import ROWS, make_mesh, specs_of, tokens_spec, use_mesh, whole

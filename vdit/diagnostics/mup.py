@@ -17,7 +17,10 @@ import numpy as np
 from absl import flags
 
 from vdit import config_flag
-from vdit.config import Config, UserError, build, no_arguments, run_main
+from vdit.command import no_arguments, run_main
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.scaling.reporting import plots
 from vdit.scaling.runs import read_csv
 

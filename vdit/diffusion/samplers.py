@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 TERMS = ("x", "base", "now", "before", "earlier")
 X, BASE, NOW, BEFORE, EARLIER = np.eye(5)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vdit.config import UserError
 from vdit.diffusion import flow
+from vdit.errors import UserError
 from vdit.patches import Grid
 
 COSINE_OFFSET = 0.008

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.balls.adherence import Adherence, adherence
 from vdit.evaluation.balls.physics_task import has_truth, physics_errors
 from vdit.evaluation.distances import clip_features, distances

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.config import Config, UserError
+from vdit.config import Config
 from vdit.diffusion import corruption
+from vdit.errors import UserError
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
 from vdit.generation.programs import SCALE, Asked, State, programs
 from vdit.generation.request import Request, Settings, canvas

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation.generator import Generator, Preview, Progress
 from vdit.generation.request import Request, check_size
 from vdit.models.autoencoders.autoencoder import Autoencoder

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation.generator import Generator
 from vdit.generation.latents import LatentGenerator
 from vdit.generation.request import Request, request_seed

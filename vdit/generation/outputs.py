@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from vdit import __version__
-from vdit.config import Config, UserError, to_dict
+from vdit.config import Config
+from vdit.config_dict import to_dict
+from vdit.errors import UserError
 from vdit.generation.prompts import Ask
 from vdit.generation.request import Settings
 from vdit.io import video

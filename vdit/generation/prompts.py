@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError, build
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.io import video
 from vdit.patches import Patch
 

@@ -8,10 +8,10 @@ import zlib
 import numpy as np
 
 from vdit.batch import Example
-from vdit.config import UserError
 from vdit.diffusion.conditioning import REFERENCE_GAP
 from vdit.diffusion.samplers import SAMPLERS
 from vdit.diffusion.schedules import SCHEDULES
+from vdit.errors import UserError
 from vdit.patches import REFERENCE_RATE, Grid, Patch, patch_positions, patchify
 
 MOST_PATCHES = 1 << 17

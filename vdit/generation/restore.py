@@ -6,7 +6,7 @@ import dataclasses
 
 from etils import epath
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation import Generator, LatentGenerator
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch

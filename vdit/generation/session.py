@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.generation import outputs
 from vdit.generation.generator import Generator, Progress
 from vdit.generation.latents import LatentGenerator

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.packages import sha256_of
 
 

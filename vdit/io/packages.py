@@ -22,7 +22,7 @@ from typing import IO
 
 from absl import logging
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 def cache_dir() -> Path:

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.safetensors import check_tensors, read_tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 ATTEMPTS, FIRST_WAIT = 4, 0.5
 """A transfer is tried so often; the wait doubles."""

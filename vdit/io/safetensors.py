@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 MEND = "give weights of the model that is configured"
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 FORMATS = (".mp4", ".gif", ".png", ".npz")
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.parallel.mesh import STATE
 
 ROLES = ("matrix", "output", "vector")

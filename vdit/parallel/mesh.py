@@ -14,7 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PER_TOKEN
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 
 AXES = ("replica", "fsdp", "context", "tensor")
 ROWS = ("replica", "fsdp")

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.parallel.exit_status import LOST_PEER
 from vdit.parallel.preemption import Preempted
 from vdit.training.workdir import is_remote, read_json, write_json

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.parallel.mesh import rows_spec, tokens_spec
 
 

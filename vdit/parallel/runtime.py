@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 
 CACHE = Path(os.environ.get("VDIT_CACHE", Path.home() / ".cache" / "vdit"))
 

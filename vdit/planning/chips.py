@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

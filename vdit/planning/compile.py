@@ -30,7 +30,9 @@ from jax.sharding import PartitionSpec as P
 
 import vdit
 from vdit.batch import PackedBatch, RowShape
-from vdit.config import Config, UserError, to_dict
+from vdit.config import Config
+from vdit.config_dict import to_dict
+from vdit.errors import UserError
 from vdit.models.transformer import Interface
 from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
 from vdit.parallel.runtime import CACHE

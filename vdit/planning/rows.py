@@ -11,7 +11,8 @@ from data_pipelines.packing.index import Index
 from data_pipelines.packing.packing import Plan
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.mixture import open_data
-from vdit.config import Config, DataConfig, PlanConfig, UserError
+from vdit.config import Config, DataConfig, PlanConfig
+from vdit.errors import UserError
 from vdit.models.transformer import Interface
 from vdit.patches import Patch
 from vdit.training.loop import interface_of

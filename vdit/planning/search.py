@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from vdit import flops
-from vdit.config import Config, MeshConfig, UserError
+from vdit.config import Config, MeshConfig
+from vdit.errors import UserError
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import GIB, describe
 from vdit.planning.estimate import Assumptions

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 from vdit.scaling.laws.envelope import Envelope, fit_envelope
 from vdit.scaling.laws.extrapolate import extrapolation, judge
 from vdit.scaling.laws.influence import influence, influence_warnings

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
-from vdit.config import UserError, run_main
+from vdit.command import run_main
+from vdit.errors import UserError
 from vdit.scaling.reporting.analysis import Analysis, analyse
 from vdit.scaling.reporting.figures import FIGURES
 from vdit.scaling.reporting.page import Page

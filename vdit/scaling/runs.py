@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 from vdit.flops import flops_6nd
 
 NEEDED = ("flops", "params", "loss")

@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 from data_pipelines.reading.components import principal_components
 from data_pipelines.reading.crops import Crops, crop_batches
 from data_pipelines.reading.store import Dataset
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import EXPORT, load_autoencoder, read_causal_vae, save_causal_vae

@@ -22,7 +22,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vdit.config import StorageError, TrainConfig, UserError
+from vdit.config import TrainConfig
+from vdit.errors import StorageError, UserError
 from vdit.io.retry import is_passing, os_error, patiently
 from vdit.io.safetensors import check_tensors
 from vdit.training.checksums import checksums

@@ -15,7 +15,8 @@ import jax
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vdit.config import TrainConfig, UserError
+from vdit.config import TrainConfig
+from vdit.errors import UserError
 from vdit.parallel.preemption import notice
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
 from vdit.training.workdir import read_json, write_json

@@ -10,7 +10,8 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from vdit.config import Config, to_dict
+from vdit.config import Config
+from vdit.config_dict import to_dict
 
 NOT_IDENTITY = {
     "mesh": None,

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from vdit.config import Config, TrainConfig, UserError
+from vdit.config import Config, TrainConfig
+from vdit.errors import UserError
 from vdit.io.hub import find_weights
 from vdit.io.safetensors import open_tensors
 from vdit.models.transformer import Interface

@@ -18,7 +18,8 @@ from data_pipelines.reading.mixture import Mixture, open_data
 from data_pipelines.reading.store import Dataset
 from vdit import flops
 from vdit.batch import PackedBatch
-from vdit.config import BESIDE, Config, UserError
+from vdit.config import BESIDE, Config
+from vdit.errors import UserError
 from vdit.evaluation.validation import ExampleLosses, make_evaluate, validate
 from vdit.models.transformer import Interface, parameter_counts
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh

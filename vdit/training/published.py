@@ -9,7 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from vdit.config import Config, DataConfig, DiffusionConfig, MeshConfig, ModelConfig, UserError
+from vdit.config import Config, DataConfig, DiffusionConfig, MeshConfig, ModelConfig
+from vdit.errors import UserError
 
 CLASS = "WanPipeline"
 FPS = 16.0

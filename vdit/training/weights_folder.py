@@ -15,7 +15,8 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from vdit import __version__, flops
-from vdit.config import Config, UserError
+from vdit.config import Config
+from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, use_mesh, whole
 from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named

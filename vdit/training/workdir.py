@@ -11,7 +11,9 @@ from typing import Any
 
 from etils import epath
 
-from vdit.config import Config, UserError, build
+from vdit.config import Config
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.training.identity import flat, identity, plain
 from vdit.training.published import is_pipeline, pipeline_config
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipelines.sources.physics.motion import GRAVITY, Scene, TooManyEvents, simulate
 from data_pipelines.sources.physics.render import COLOURS, EDGE, render
-from vdit.config import UserError
+from vdit.errors import UserError
 
 FPS = 10.0
 PIXELS_PER_UNIT = 3.2

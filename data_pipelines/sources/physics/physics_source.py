@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from data_pipelines.media.clip import Clip, Input, Options
 from data_pipelines.sources.physics import clips as physics
 from data_pipelines.sources.physics.variants import VARIANTS
-from vdit.config import UserError
+from vdit.errors import UserError
 
 PHYSICS_COUNTS = {"train": 12_000, "val": 256, "ood": 256}
 _WEIGHT = 1 << 20

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics.variants import PHYSICS_VARIANTS
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.evaluation.balls.physics import velocity_error
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.generation import Generator, LatentGenerator, Request

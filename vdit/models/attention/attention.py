@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from vdit.config import ATTENTION_BACKENDS, ATTENTION_BLOCKS, UserError
+from vdit.config import ATTENTION_BACKENDS, ATTENTION_BLOCKS
+from vdit.errors import UserError
 from vdit.models.attention.chunked import chunked
 from vdit.models.attention.context import Attend, Kernel, exchange_heads, ring, within
 from vdit.models.attention.gpu import gpu_attention

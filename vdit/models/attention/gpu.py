@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 IMPLEMENTATIONS = ("mosaic_gpu", "triton")
 """Tried in this order: Hopper and Blackwell, then any GPU. Both skip key blocks outside the range. cuDNN through

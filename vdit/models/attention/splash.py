@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.models.attention.context import Kernel
 
 LANES = 128

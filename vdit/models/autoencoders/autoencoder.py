@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 Past = Any
 """What a chunk leaves for the next: arrays by layer."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vdit.config import AutoencoderConfig
+from vdit.autoencoder_config import AutoencoderConfig
 from vdit.models.autoencoders.causal_layers import Stream, causal_conv
 from vdit.patches import Patch
 

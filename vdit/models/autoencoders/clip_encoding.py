@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vdit.config import MeshConfig, UserError
+from vdit.config import MeshConfig
+from vdit.errors import UserError
 from vdit.models.autoencoders.autoencoder import Autoencoder
 from vdit.parallel.mesh import make_mesh, rows_spec
 

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from vdit.config import AutoencoderConfig, UserError, build
+from vdit.autoencoder_config import AutoencoderConfig
+from vdit.config_dict import build
+from vdit.errors import UserError
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors
 from vdit.models.autoencoders import causal_vae

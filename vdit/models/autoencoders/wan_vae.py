@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors, weight_files
 from vdit.models.autoencoders.autoencoder import Autoencoder, Network

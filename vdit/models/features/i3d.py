@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.models.features.convnets import Network, Unit, load, max_pool, mean_pool, scaled
 
 SIDE = 224

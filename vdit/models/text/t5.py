@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tokenizers import Tokenizer
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import open_tensors, weight_files
 from vdit.models.text.token_encoder import TokenEncoder

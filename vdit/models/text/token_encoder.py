@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from tokenizers import Tokenizer
 
-from vdit.config import UserError
+from vdit.errors import UserError
 
 BUCKET = 16  # lengths are padded to a multiple of this, so at most max_tokens / 16 shapes are ever compiled
 BATCH_TOKENS = 1024  # slots of one call

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.minimise import minimise_many
 
 Number = Any  # float or float array

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.laws import LEVEL, Interval, central
 from vdit.scaling.laws.seeds import LEVEL as TREND_LEVEL
 from vdit.scaling.laws.seeds import Mean, mean

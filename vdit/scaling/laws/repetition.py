@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.laws import (
     BOUNDS,
     HUBER_DELTA,

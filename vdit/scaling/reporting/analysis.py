@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.laws.envelope import Envelope, fit_envelope
 from vdit.scaling.laws.extrapolate import carried_forward, judge
 from vdit.scaling.laws.influence import influence

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.config import UserError
+from vdit.errors import UserError
 from vdit.scaling.reporting.figures import GRID_HEX, INK, MUTED, RAMP
 
 WIDTH, HEIGHT = 4.6, 3.5  # inches of a panel
