@@ -87,11 +87,11 @@ def test_one_value_is_a_tuple_of_one():
 
 @pytest.mark.parametrize(("body", "status", "error"), [
     ("raise UserError('no such thing; try another')", 2, "error: no such thing; try another\n"),
-    ("from vdit.config import StorageError; raise StorageError('no answer')", 74, "error: no answer\n"),
+    ("from vdit.errors import StorageError; raise StorageError('no answer')", 74, "error: no answer\n"),
     ("print('done')", 0, ""),
 ])  # fmt: skip
 def test_a_user_error_is_one_line_and_its_status(body, status, error):
-    code = f"from vdit.config import UserError, run_main\ndef main(argv):\n    {body}\nrun_main(main)"
+    code = f"from vdit.command import run_main\nfrom vdit.errors import UserError\ndef main(argv):\n    {body}\nrun_main(main)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == status
     assert done.stderr == error
