@@ -32,13 +32,13 @@ from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import RowReader
 from vdit.config import Config
 from vdit.errors import UserError
+from vdit.io.files import read_json, write_json
 from vdit.parallel.runtime import initialise
 from vdit.scaling.runs import result_row
 from vdit.training import loop
 from vdit.training.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
-from vdit.training.workdir import read_json, write_json
 
 TIMES = ("seconds", "data_wait", "started", "train_seconds", "accelerator_hours", "tflops")
 """Values in rows of metrics and in results that tell of time, which differs from run to run."""

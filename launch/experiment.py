@@ -29,8 +29,8 @@ from vdit.command import no_arguments, run_main
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.io.files import read_json, write_json
 from vdit.training.identity import run_id
-from vdit.training.workdir import read_json, write_json
 
 COOLDOWN = 0.2
 TEXT_ENCODER = "minilm"
@@ -130,8 +130,8 @@ class Runner:
             workdir = path.with_suffix("")
             shutil.rmtree(workdir, ignore_errors=True)
             train(dataclasses.replace(config, train=short), workdir)
-            write_json(path, {"seconds_per_step": _usual_step(read_metrics(workdir))})  # type: ignore[arg-type]
-        return round(arm.seconds / read_json(path)["seconds_per_step"])  # type: ignore[arg-type]
+            write_json(path, {"seconds_per_step": _usual_step(read_metrics(workdir))})
+        return round(arm.seconds / read_json(path)["seconds_per_step"])
 
     def _speed(self, arm: Arm) -> Path:
         """Where the speed of an arm is kept."""
@@ -151,8 +151,8 @@ class Runner:
             started = time.time()
             result = train(planned.config, workdir)
             account = {"started": time.strftime("%FT%TZ", time.gmtime(started)), "seconds": time.time() - started}
-            write_json(path, {**result_row(planned.config, result), **account})  # type: ignore[arg-type]
-        return read_json(path)  # type: ignore[arg-type]
+            write_json(path, {**result_row(planned.config, result), **account})
+        return read_json(path)
 
     def predict(self, runs: list[Planned], done: list[dict[str, Any]], docs: Path, stop: bool) -> None:
         """Writes the prediction of the first held-out run, or sees that the one that is there was made for it.
@@ -269,8 +269,8 @@ def runner_floors(runner: Runner) -> dict[str, Any]:
     experiment = runner.experiment
     path = runner.out / f"floors-{'-'.join(experiment.floors)}-{experiment.clips}.json"
     if not path.exists():
-        write_json(path, floors(runner.data, tuple(experiment.floors), experiment.clips))  # type: ignore[arg-type]
-    return read_json(path)  # type: ignore[arg-type]
+        write_json(path, floors(runner.data, tuple(experiment.floors), experiment.clips))
+    return read_json(path)
 
 
 if __name__ == "__main__":

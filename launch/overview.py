@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from vdit.command import run_main
 from vdit.errors import UserError
+from vdit.io.files import read_json
 from vdit.io.video import write_png
-from vdit.training.workdir import read_json
 
 OUT = flags.DEFINE_string("out", "docs/figures", "Folder for samples-compute.png and samples-film.png.")
 PROMPTS = flags.DEFINE_integer("prompts", 2, "Prompts shown in each picture.", lower_bound=1)

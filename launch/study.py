@@ -57,7 +57,8 @@ class Study:
         print(f"the report is {self.out / 'report.html'}")
 
     def _describe(self) -> None:
-        from vdit.training.workdir import environment, read_json, write_json
+        from vdit.io.files import read_json, write_json
+        from vdit.training.workdir import environment
 
         path = self.out / "study.json"
         self.out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ class Study:
         """What the velocity measurement says of the true clips."""
         from data_pipelines.reading.store import Dataset
         from vdit.evaluation.balls.physics_task import physics_floor
-        from vdit.training.workdir import write_json
+        from vdit.io.files import write_json
 
         path = self.out / "floor.json"
         if not path.exists():
@@ -133,7 +134,7 @@ class Study:
         from launch.experiments.samples import add_physics_samples
         from vdit.evaluation.balls.physics_task import physics_errors
         from vdit.generation.restore import generator_of, load_run
-        from vdit.training.workdir import write_json
+        from vdit.io.files import write_json
 
         run = load_run(self.out / "runs" / name)
         dataset = Dataset(self.physics)
@@ -153,8 +154,8 @@ class Study:
         from data_pipelines.reading.store import Dataset
         from launch.experiments.samples import add_film_samples
         from vdit.generation.restore import generator_of, load_run
+        from vdit.io.files import write_json
         from vdit.training.loop import train
-        from vdit.training.workdir import write_json
 
         config = _replace(self.plan.film, data={"path": str(self.film)})
         dataset = Dataset(self.film)
@@ -168,9 +169,9 @@ class Study:
 
     def _held_out(self) -> None:
         """Predicts the held-out budget's loss from the grid, writes it down, then runs it."""
+        from vdit.io.files import read_json, write_json
         from vdit.scaling.laws.extrapolate import predict_held_out
         from vdit.scaling.runs import gather, table
-        from vdit.training.workdir import read_json, write_json
 
         grid = table([run for run in gather(self.out).runs if run["kind"] == "grid"])
         size, params, tokens = isoflop.best_size(grid, self.plan, self._config)

@@ -22,8 +22,9 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     if WORKDIR.value is None or OUT.value is None:
         raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
+    from vdit.io.files import read_json
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.workdir import EXPORT, read_config, read_json
+    from vdit.training.workdir import EXPORT, read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     import jax

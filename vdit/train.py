@@ -49,12 +49,12 @@ def main(argv: list[str]) -> None:
     import jax
 
     from vdit.diagnostics.check import check
+    from vdit.io.files import write_json
     from vdit.parallel.exit_status import NUMERICS, PREEMPTED
     from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row
     from vdit.training.autoencoder import train_autoencoder
     from vdit.training.loop import train
-    from vdit.training.workdir import write_json
 
     if CHECK.value:
         with peers.Peers(WORKDIR.value):

@@ -11,6 +11,7 @@ from data_pipelines.building.worker import Job
 from data_pipelines.media.clip import Input, Options
 from data_pipelines.sources.registry import Source
 from vdit.io import remote
+from vdit.io.files import is_remote
 
 JOB_INPUTS, JOB_WEIGHT = 64, 64 << 20
 """A job holds no more inputs, nor more bytes, unless it is one input."""
@@ -57,7 +58,7 @@ def fetch_inputs(job: Job) -> Job:
     """Copies the job's remote files to this machine."""
     inputs = []
     for each in job.inputs:
-        if remote.is_remote(each.path):
+        if is_remote(each.path):
             local = job.folder / f"fetched-{job.number:08d}" / remote.local_name(each.path)
             each = dataclasses.replace(each, path=str(remote.fetch(each.path, local)))
         inputs.append(each)

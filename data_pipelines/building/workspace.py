@@ -15,7 +15,7 @@ from data_pipelines.building.publish import PART_FILE
 from data_pipelines.packing.index import META_FILE
 from vdit.errors import UserError
 from vdit.io import remote
-from vdit.io.packages import cache_dir
+from vdit.io.files import cache_dir, is_remote
 
 LOCK_FILE, PLAN_FILE = ".build-lock", "plan.json"
 
@@ -39,7 +39,7 @@ class Workspace:
 
     def __init__(self, out: str, shard: int, shards: int) -> None:
         self._out = out.rstrip("/")
-        self._remote = remote.is_remote(out)
+        self._remote = is_remote(out)
         partial = f"{self._out}.partial"
         self._root = Path(partial)
         if self._remote:

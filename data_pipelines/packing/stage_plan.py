@@ -22,7 +22,7 @@ from data_pipelines.packing.segment_order import LEAST_SLOTS, order_segments
 from vdit.batch import RowShape
 from vdit.config import DataConfig, StageConfig
 from vdit.errors import UserError
-from vdit.io.packages import cache_dir
+from vdit.io.files import cache_dir
 from vdit.patches import Patch
 
 LARGE = 1 << 20

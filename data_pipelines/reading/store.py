@@ -20,7 +20,7 @@ from data_pipelines.reading.records import FastDecoder
 from vdit.batch import Example
 from vdit.errors import StorageError, UserError
 from vdit.io import remote
-from vdit.io.packages import cache_dir
+from vdit.io.files import cache_dir, is_remote
 from vdit.io.retry import is_passing, patiently
 from vdit.patches import Patch, patchify
 
@@ -58,7 +58,7 @@ class Dataset:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        origin = os.fspath(path).rstrip("/") if remote.is_remote(path) else ""
+        origin = os.fspath(path).rstrip("/") if is_remote(path) else ""
         self.path = epath.Path(_stage(origin) if origin else path)
         self.meta = load_meta(self.path)
         self.patch = Patch(*self.meta["patch"])

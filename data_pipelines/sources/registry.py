@@ -12,6 +12,7 @@ from data_pipelines.sources.physics import physics_source
 from data_pipelines.sources.physics.variants import HIDDEN, PHYSICS_VARIANTS
 from vdit.errors import UserError
 from vdit.io import remote
+from vdit.io.files import is_remote
 
 FILE_OPTIONS = ("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject")
 
@@ -115,7 +116,7 @@ def find_source(name: str) -> Source:
             inputs=functools.partial(tfds_source.inputs, name[len(TFDS_PREFIX) :]),
             clips=tfds_source.clips,
         )
-    if name and (remote.is_remote(name) or remote.exists(name)):
+    if name and (is_remote(name) or remote.exists(name)):
         return Source(
             name="folder",
             licence="that of the files",

@@ -18,9 +18,9 @@ from vdit.evaluation.balls.permanence import permanence_of
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips, physics_errors, physics_floor, score
 from vdit.evaluation.generated import adherence_of, distances_of, lite_features, text_to_video
 from vdit.generation.restore import generator_of, load_run
+from vdit.io.files import read_json, write_json
 from vdit.parallel.mesh import use_mesh
 from vdit.training.loop import evaluate_run
-from vdit.training.workdir import read_json, write_json
 
 SIDES = {"in": "val", "out": "ood"}
 """Suffix of a metric and the split it is measured on."""
@@ -70,15 +70,15 @@ def measured(finished: Finished, names: tuple[str, ...]) -> Metrics:
         path = finished.workdir / "measures" / f"{kind}-{where}-{finished.clips}.json"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            write_json(path, MEASURES[kind](finished, of))  # type: ignore[arg-type]
-        out |= read_json(path)  # type: ignore[arg-type]
+            write_json(path, MEASURES[kind](finished, of))
+        out |= read_json(path)
     return out
 
 
 def _loss(finished: Finished, of: str) -> Metrics:
     """Validation loss, of another data set as loss_NAME."""
     if not of:
-        validation = read_json(finished.workdir / "result.json")["validation"]  # type: ignore[arg-type]
+        validation = read_json(finished.workdir / "result.json")["validation"]
     else:
         config = finished.run.config
         data = dataclasses.replace(config.data, path=str(finished.data[of]), weights=(), stages=())

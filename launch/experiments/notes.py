@@ -20,11 +20,11 @@ from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
+from vdit.io.files import read_json, write_json
 from vdit.scaling.laws.extrapolate import predict_held_out
 from vdit.scaling.laws.repetition import fit_repetition
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import table
-from vdit.training.workdir import read_json, write_json
 
 FILM_ASPECT = 1280 / 720
 Rows = Sequence[Mapping[str, Any]]
@@ -55,14 +55,14 @@ def write_prediction(path: Path, done: Rows, planned: Any, begun: bool) -> bool:
     same = [row["params"] for row in done if (row["width"], row["depth"]) == shape]
     params = same[0] if same else scaling_grid.params(config)
     if path.exists():
-        said = read_json(path)  # type: ignore[arg-type]
+        said = read_json(path)
         wanted = {"flops": planned.arm.budget, "params": params, "tokens": tokens, "rows": len(grid)}
         for name, value in wanted.items():
             if not math.isclose(said[name], value, rel_tol=1e-6):
                 raise UserError(f"{path} was written for {name}={said[name]:g}, but the held-out run has {value:g}")
         return False
     said = predict_held_out(grid, planned.arm.budget, float(params), tokens, planned.arm.name)
-    write_json(path, said)  # type: ignore[arg-type]
+    write_json(path, said)
     print(f"{path}: loss {said['predicted_loss']:.4g} predicted, before the run", flush=True)
     return True
 
@@ -70,7 +70,7 @@ def write_prediction(path: Path, done: Rows, planned: Any, begun: bool) -> bool:
 def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
     """Predicted and measured loss of the held-out arm, beside the last value carried forward."""
     del data
-    said = read_json(docs / f"{name}-prediction.json")  # type: ignore[arg-type]
+    said = read_json(docs / f"{name}-prediction.json")
     found = mean([row["loss"] for row in rows if row["kind"] == "heldout"])
     low, high = said["interval"] or (float("nan"), float("nan"))
     covered = "holds" if low <= found.value <= high else "does **not** hold"

@@ -12,7 +12,7 @@ from vdit.config import Config
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips
 from vdit.generation import Generator, LatentGenerator, Request, request_seed
 from vdit.io import video as video_io
-from vdit.training.workdir import read_json, write_json
+from vdit.io.files import read_json, write_json
 
 PHYSICS_CLIPS = 4
 FILM_SHOTS = 4

@@ -20,7 +20,7 @@ from typing import Any
 from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Settings
 from vdit.errors import UserError
-from vdit.training.workdir import read_json, write_json
+from vdit.io.files import read_json, write_json
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from vdit.config import StageConfig
+from vdit.io.files import read_json
 from vdit.parallel.mesh import to_global, use_mesh
 from vdit.training import divergence, loop, watch
 from vdit.training.checkpoint import Position, checkpoint_steps
@@ -27,7 +28,6 @@ from vdit.training.metrics import read_metrics
 from vdit.training.optimizer import make_optimizer
 from vdit.training.step import TrainState, make_train_step
 from vdit.training.watch import Watch
-from vdit.training.workdir import read_json
 
 CONFIG = tiny.tiny_config(steps=12, checkpoint_every=2, keep=2)
 

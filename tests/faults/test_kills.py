@@ -12,9 +12,9 @@ import tiny
 from etils import epath
 
 from benchmarks.kills import differing, outcome
+from vdit.io.files import write_json
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
-from vdit.training.workdir import write_json
 
 KILLS = """
 import ast, random, sys

@@ -43,7 +43,8 @@ ASSUMED = estimate.Assumptions(estimate.EXPECTED_EFFICIENCY, 45e9, 3.125e9, 1.2)
 def cache(tmp_path_factory):
     """An empty cache for this file: what is compiled for one test serves the others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiling, "CACHE", tmp_path_factory.mktemp("cache"))
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setattr(compiling, "cache_dir", lambda: cache)
         yield
 
 

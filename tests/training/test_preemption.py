@@ -8,12 +8,12 @@ import cli
 import pytest
 import tiny
 
+from vdit.io.files import read_json
 from vdit.parallel.exit_status import PREEMPTED
 from vdit.parallel.preemption import Preempted, notice
 from vdit.scaling import runs
 from vdit.training import divergence, metrics
 from vdit.training.checkpoint import Position, checkpoint_steps
-from vdit.training.workdir import read_json
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
 

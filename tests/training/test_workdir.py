@@ -6,6 +6,7 @@ import tiny
 from data_pipelines.reading.store import Dataset
 from vdit.config_dict import to_dict
 from vdit.errors import UserError
+from vdit.io.files import read_json
 from vdit.training import workdir as workdirs
 
 CONFIG = tiny.tiny_config()
@@ -27,8 +28,8 @@ def contents(folder) -> dict:
 
 def test_a_run_describes_itself(claimed):
     assert workdirs.read_config(claimed) == CONFIG
-    assert workdirs.read_json(claimed / "dataset.json") == meta()
-    environment = workdirs.read_json(claimed / "environment.json")
+    assert read_json(claimed / "dataset.json") == meta()
+    environment = read_json(claimed / "environment.json")
     assert set(workdirs.PACKAGES) <= environment["packages"].keys()
     assert environment["devices"] == ["cpu:cpu"] * 8 and environment["processes"] == 1
     assert sorted(path.name for path in claimed.iterdir()) == ["config.json", "dataset.json", "environment.json"]

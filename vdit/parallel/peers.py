@@ -24,9 +24,9 @@ import jax
 from etils import epath
 
 from vdit.errors import UserError
+from vdit.io.files import is_remote, read_json, write_json
 from vdit.parallel.exit_status import LOST_PEER
 from vdit.parallel.preemption import Preempted
-from vdit.training.workdir import is_remote, read_json, write_json
 
 FOLDER = "processes"
 

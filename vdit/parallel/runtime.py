@@ -10,16 +10,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from vdit.config import Config
 from vdit.errors import UserError
-
-CACHE = Path(os.environ.get("VDIT_CACHE", Path.home() / ".cache" / "vdit"))
-
+from vdit.io.files import cache_dir
 
 PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables that make this process one of several."""
@@ -87,7 +84,7 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // process_count()))
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     kind = cluster()
     if not kind or (kind == "variables" and process_count() == 1):

@@ -33,9 +33,9 @@ from vdit.batch import PackedBatch, RowShape
 from vdit.config import Config
 from vdit.config_dict import to_dict
 from vdit.errors import UserError
+from vdit.io.files import cache_dir, write_bytes
 from vdit.models.transformer import Interface
 from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
-from vdit.parallel.runtime import CACHE
 from vdit.training.step import TrainState, abstract_state, make_train_step
 
 GIB = 2**30
@@ -232,7 +232,7 @@ def _file(module: str) -> Path:
 
 
 def _folder() -> Path:
-    return CACHE / "plan"
+    return cache_dir() / "plan"
 
 
 def _load(key: str) -> Program | None:
@@ -244,6 +244,4 @@ def _load(key: str) -> Program | None:
 
 def _save(key: str, program: Program) -> None:
     _folder().mkdir(parents=True, exist_ok=True)
-    partial = _folder() / f"{key}.{os.getpid()}.partial"
-    partial.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(program)).encode(), 3))
-    partial.replace(_folder() / f"{key}.json.gz")
+    write_bytes(_folder() / f"{key}.json.gz", gzip.compress(json.dumps(dataclasses.asdict(program)).encode(), 3))

@@ -12,6 +12,7 @@ from absl import flags
 
 from vdit.command import run_main
 from vdit.errors import UserError
+from vdit.io.files import write_text
 from vdit.scaling.reporting.analysis import Analysis, analyse
 from vdit.scaling.reporting.figures import FIGURES
 from vdit.scaling.reporting.page import Page
@@ -35,13 +36,11 @@ def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) 
     out = Path(out)
     command = f"python -m vdit.scaling.report {shlex.quote(str(runs_dir))} --out={shlex.quote(str(out))}"
     page = Page(found, command).html(SECTIONS)
-    temporary = out.with_name(out.name + ".tmp")
     try:
         if study.runs:
             write_csv(study.path / "runs.csv", study.runs)
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
+        write_text(out, page)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written ({error.strerror}); give another --out") from error
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from vdit.config import Config
 from vdit.errors import UserError
 from vdit.flops import flops_6nd
+from vdit.io.files import whole_file
 
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
@@ -129,12 +130,10 @@ def write_csv(path: str | Path, runs: Iterable[Run]) -> None:
     """Writes runs.csv, replacing it whole; columns in the order of `COLUMNS`, further ones by name."""
     runs = list(runs)
     extra = sorted({name for run in runs for name in run} - set(COLUMNS))
-    temporary = Path(f"{path}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *extra], lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
-    temporary.replace(path)
 
 
 def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,12 @@ from jax.experimental import multihost_utils
 
 from vdit.config import TrainConfig
 from vdit.errors import StorageError, UserError
+from vdit.io.files import is_remote
 from vdit.io.retry import is_passing, os_error, patiently
 from vdit.io.safetensors import check_tensors
 from vdit.training.checksums import checksums
 from vdit.training.step import TrainState
 from vdit.training.watch import Watch
-from vdit.training.workdir import is_remote
 
 FORMAT = 2
 """Version of what is saved; of 1, which had neither checksums nor a watch, no damage is noticed."""

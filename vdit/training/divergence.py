@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 
 from vdit.config import TrainConfig
 from vdit.errors import UserError
+from vdit.io.files import read_json, write_json
 from vdit.parallel.preemption import notice
 from vdit.training.checkpoint import Checkpoints, Position, set_aside
-from vdit.training.workdir import read_json, write_json
 
 NAME = "passed_over.json"
 """File of a workdir: what was passed over, and why."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vdit.training.workdir import is_remote, write_json
+from vdit.io.files import is_remote, write_json
 
 NAME = "heartbeat.json"
 

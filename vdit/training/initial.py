@@ -15,12 +15,13 @@ from etils import epath
 
 from vdit.config import Config, TrainConfig
 from vdit.errors import UserError
+from vdit.io.files import read_json
 from vdit.io.hub import find_weights
 from vdit.io.safetensors import open_tensors
 from vdit.models.transformer import Interface
 from vdit.models.wan import wan_weights
 from vdit.training.checkpoint import Checkpoints, checkpoint_steps
-from vdit.training.workdir import read_config, read_json
+from vdit.training.workdir import read_config
 
 SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "prediction")
 """Fields of the model that the weights of a Wan transformer decide."""

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from vdit.training.workdir import is_remote, write_whole
+from vdit.io.files import is_remote, write_text
 
 
 class MetricWriter:
@@ -26,7 +26,7 @@ class MetricWriter:
         kept: list[str] = []
         if self._path.exists():
             kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-            write_whole(self._path, "".join(f"{line}\n" for line in kept))
+            write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._remote = "".join(f"{line}\n" for line in kept) if is_remote(workdir) else None
         self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=step + 1, flush_secs=30)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ from etils import epath
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.io.files import read_json, write_json
 from vdit.training.identity import flat, identity, plain
 from vdit.training.published import is_pipeline, pipeline_config
 
@@ -98,38 +98,3 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
-
-
-def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is in a bucket, such as gs://."""
-    return "://" in os.fspath(path)
-
-
-def write_json(path: epath.Path, values: Any) -> None:
-    """Writes a JSON file; a reader never sees half of it."""
-    write_whole(path, json.dumps(values, indent=1) + "\n")
-
-
-def write_whole(path: epath.PathLike, text: str) -> None:
-    """Writes through a temporary file, so that no reader sees half of it; objects in buckets appear whole anyway."""
-    path = epath.Path(path)
-    if is_remote(path):
-        path.write_text(text)
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def read_json(path: epath.PathLike) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      UserError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; is this the workdir of a run?") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or start a new workdir") from error

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.io.files import whole_file, write_json
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors
 from vdit.models.autoencoders import causal_vae
@@ -68,9 +69,10 @@ def save_causal_vae(
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
-    save_file(arrays, folder / "model.safetensors")
+    with whole_file(folder / "model.safetensors") as partial:
+        save_file(arrays, partial)
     about = {"kind": "causal_vae", "mean": mean_C.tolist(), "std": std_C.tolist(), **dataclasses.asdict(config)}
-    (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", about)
 
 
 def load_causal_vae(where: str) -> Autoencoder:

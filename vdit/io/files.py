@@ -1,0 +1,77 @@
+"""Files that are whole or absent, JSON, and the cache folder; a path may be of this machine or of a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from vdit.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+"""Bytes of a file that are copied or hashed at a time."""
+
+
+def cache_dir() -> Path:
+    """Where what can be fetched or computed again is kept: $VDIT_CACHE, else ~/.cache/vdit."""
+    return Path(os.environ.get("VDIT_CACHE") or Path.home() / ".cache" / "vdit").expanduser()
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL, such as gs://BUCKET/FOLDER."""
+    return "://" in os.fspath(path)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new file beside `path` to write to, which replaces `path` at the end; removed on failure. On this machine only.
+
+    Its name is its own, so two writers never mix: the last to end wins.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file of which no reader sees half; objects in buckets appear whole anyway."""
+    if is_remote(path):
+        epath.Path(path).write_bytes(data)
+        return
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+    """As `write_bytes`, as indented JSON."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(epath.Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; is this the workdir of a run?") from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+        raise UserError(f"{path} is damaged ({error}); restore it or start a new workdir") from error
