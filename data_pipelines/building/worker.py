@@ -22,9 +22,9 @@ from typing import Any
 
 from data_pipelines.building import staged
 from data_pipelines.building.freed_memory import keep_freed_memory
-from data_pipelines.media import alive
 from data_pipelines.media.clip import Input, Options, Outcome, Rejection
 from vdit.errors import UserError
+from vdit.io.media import alive
 
 Clips = Callable[[Options, Input], Iterator[Outcome]]
 BEAT = 1.0  # seconds between signs of life, at least

@@ -9,10 +9,10 @@ import numpy as np
 
 from data_pipelines.media.clip import CLIP_BYTES, Clip, Cut, Input, Options, Outcome, Rejection, stable_id
 from data_pipelines.media.filters import reject_reason
-from data_pipelines.media.media import Frame, Media, Unreadable, open_media
 from data_pipelines.media.shots import ShotDetector
 from data_pipelines.media.sizes import aspect_change, fit_size
-from data_pipelines.media.timing import Timing, evened, plan_timing
+from vdit.io.media.media import Frame, Media, Unreadable, open_media
+from vdit.io.media.timing import Timing, evened, plan_timing
 
 RECORD_BYTES = 1 << 30
 """A record, and so a clip, must stay well below the 2 GiB of a protocol buffer."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_pipelines.media.clip import Clip, Input, Options, Rejection, limited, stable_id
-from data_pipelines.media.decode import VideoInfo, decode_ranges, probe
+from data_pipelines.media.ranges import VideoInfo, decode_ranges, probe
 from data_pipelines.media.sizes import aspect_change, fit_size
 from vdit.errors import UserError
 from vdit.io.packages import fetch_package, sha256_of

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from data_pipelines.media.clip import Input, Options, Outcome, Rejection, hashed_split, limited
 from data_pipelines.media.cutting import file_clips
-from data_pipelines.media.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from data_pipelines.sources.captions import KIND, complete, decode_text, is_table, read_tables
 from vdit.errors import UserError
 from vdit.io import remote
+from vdit.io.media.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 NAMESPACE = "folder"
 _SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)

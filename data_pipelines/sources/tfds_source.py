@@ -13,9 +13,9 @@ from tensorflow_datasets.core import read_only_builder
 
 from data_pipelines.media.clip import Input, Options, Outcome, Rejection, limited
 from data_pipelines.media.cutting import media_clips
-from data_pipelines.media.media import Frame, Media, flatten, scale
 from data_pipelines.sources.captions import KIND, caption_kind
 from vdit.errors import UserError
+from vdit.io.media.media import Frame, Media, flatten, scale
 
 SPLITS = {"validation": "val"}
 _RATE_FEATURES = ("fps", "frame_rate")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.media.clip import Clip, Options, Rejection, limited
-from data_pipelines.media.decode import Scaler, decode_ranges, probe
+from data_pipelines.media.ranges import decode_ranges, probe
 from data_pipelines.sources import film
 from vdit.errors import UserError
+from vdit.io.media.videos import Scaler
 from vdit.patches import Patch
 
 FRAMES, HEIGHT, WIDTH = 110, 72, 128

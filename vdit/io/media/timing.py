@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_pipelines.media.media import Frame, Media, Unreadable
+from vdit.io.media.media import Frame, Media, Unreadable
 
 LEAST_RATE, MOST_RATE = 1 / 60, 480.0
 """Frames per second that are believed."""

@@ -67,8 +67,8 @@ def open_media(path: str, threads: int = 1) -> Media:
     Raises:
       Unreadable: if it is neither a video nor an image.
     """
-    from data_pipelines.media.decode import open_video
-    from data_pipelines.media.images import open_image
+    from vdit.io.media.pictures import open_image
+    from vdit.io.media.videos import open_video
 
     with open(path, "rb") as file:
         head = file.read(16)

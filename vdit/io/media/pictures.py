@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
-from data_pipelines.media.alive import beat
-from data_pipelines.media.media import Frame, Media, Unreadable, flatten, scale
+from vdit.io.media.alive import beat
+from vdit.io.media.media import Frame, Media, Unreadable, flatten, scale
 
 DEFAULT_DELAY = 0.1
 """Seconds a frame of an animation stays that says at most 10 ms, as browsers do."""

@@ -1,0 +1,1 @@
+"""Reading videos and pictures: one reader for building data sets, sampling and evaluation."""
