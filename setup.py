@@ -41,6 +41,7 @@ setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "altair>=6.3",
         "array_record>=0.8",
         "av>=18",
         "etils[epath]>=1.10",
@@ -49,6 +50,7 @@ setup(
         "grain>=0.2.18",
         "jax>=0.10",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",
         "ml_collections>=1.1",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -62,6 +64,7 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "tokenizers>=0.21",
         "tqdm>=4.66",
+        "vl-convert-python>=1.9",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10", TOKAMAX],
@@ -81,6 +84,5 @@ setup(
         "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],
         "cloud": [CLOUD],
         "profile": ["xprof>=2.20"],
-        "figures": ["kaleido>=1", "matplotlib>=3.9"],
     },
 )

@@ -13,10 +13,10 @@ from launch.experiments.spec import Experiment, Figure
 from launch.experiments.stats import compare, of_arm
 from vdit.errors import UserError
 from vdit.io.formatting import count
+from vdit.render import charts, panels
+from vdit.render.panels import Panel, Series
 from vdit.scaling.laws.quality import fit_quality
 from vdit.scaling.laws.seeds import LEVEL, Mean, mean
-from vdit.scaling.reporting import plots
-from vdit.scaling.reporting.figures import ramp
 from vdit.scaling.runs import Run
 from vdit.training.workdir import environment
 
@@ -50,8 +50,8 @@ def write_page(
         "",
         *(f"* {line}" for line in _findings(experiment, rows)),
     ]
-    if panels := [panel for figure in experiment.figures if (panel := _panel(figure, rows, floors))]:
-        plots.draw(docs / "figures" / experiment.name, panels)
+    if drawn := [panel for figure in experiment.figures if (panel := _panel(figure, rows, floors))]:
+        charts.save(panels.beside(drawn), docs / "figures" / experiment.name)
         lines += ["", f"![{experiment.title}](figures/{experiment.name}.svg)", ""]
         lines += [
             f"*Bars: {LEVEL:.0%} intervals of the mean over seeds, by Student's t. Drawn from `{experiment.name}.csv`.*"
@@ -132,11 +132,11 @@ def _cell(values: Mapping[int, float]) -> str:
     return f"{found.value:.4g}{reach}"
 
 
-def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> plots.Panel | None:
+def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> Panel | None:
     """One panel; None where nothing of it was measured."""
     arms = list(dict.fromkeys(row["arm"] for row in rows if any(metric in row for metric in figure.y)))
     groups = list(dict.fromkeys(row["group"] for row in rows if row["arm"] in arms)) if figure.x != "arm" else [""]
-    series: list[plots.Series] = []
+    series: list[Series] = []
     for metric in figure.y:
         for group in groups:
             points = _points(figure, rows, metric, [a for a in arms if not group or _group(rows, a) == group], arms)
@@ -147,19 +147,18 @@ def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> plots.Pan
                 low, high = _ends(means, figure.log_y)
                 values = [m.value for m in means]
                 joined = figure.x != "arm"
-                series.append(plots.Series(name, x, values, low, high, line=joined))
+                series.append(Series(name, x, values, low, high, line=joined))
     if not series:
         return None
-    series = [dataclasses.replace(each, colour=ramp(place, len(series))) for place, each in enumerate(series)]
     level = ("true clips", floors[figure.floor]) if figure.floor in floors else None
     labels = arms if figure.x == "arm" else ()
     if labels:
         series = [_aside(each, place - (len(series) - 1) / 2) for place, each in enumerate(series)]
     title = {"arm": "", "flops": "training FLOPs"}.get(figure.x, figure.x.replace("_", " "))
-    return plots.Panel(title, figure.y_title, series, "", figure.log_x, figure.log_y, level, labels)
+    return Panel(title, figure.y_title, series, "", figure.log_x, figure.log_y, level, labels)
 
 
-def _aside(series: plots.Series, places: float) -> plots.Series:
+def _aside(series: Series, places: float) -> Series:
     """Moved beside its arm's place, so that no interval hides another."""
     return dataclasses.replace(series, x=[x + 0.12 * places for x in series.x])
 

@@ -21,7 +21,8 @@ from vdit.command import no_arguments, run_main
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
-from vdit.scaling.reporting import plots
+from vdit.render import charts, panels
+from vdit.render.panels import Panel, Series
 from vdit.scaling.runs import read_csv
 
 
@@ -59,12 +60,10 @@ def rate_figure(runs: list[dict[str, Any]], out: str) -> dict[str, Any]:
     """Draws loss against rate by width; gives the best rates and the factor between the largest and the smallest."""
     best = best_rates(runs)
     factor = max(best.values()) / min(best.values())
-    series = [
-        plots.Series(f"width {width}, best {rate:.2g}", *_mean_losses(runs, width), colour=place)
-        for place, (width, rate) in enumerate(best.items())
-    ]
+    series = [Series(f"width {width}, best {rate:.2g}", *_mean_losses(runs, width)) for width, rate in best.items()]
     title = f"best rates within a factor {factor:.2f}"
-    plots.draw(out, [plots.Panel("learning rate, stated at the base width", "validation loss", series, title)])
+    panel = Panel("learning rate, stated at the base width", "validation loss", series, title, ordered=True)
+    charts.save(panels.beside([panel]), out)
     return {"best_rates": best, "factor": factor}
 
 
@@ -84,21 +83,20 @@ def check(config: Config, widths: list[int], steps: int, out: str) -> dict[str, 
     batches = [next(rows) for _ in range(steps)]
     rows.close()
     names = ["input", *(f"block {i + 1}" for i in range(config.model.depth)), "prediction"]
-    panels, told = [], {}
+    drawn, told = [], {}
     for title, muP in (("muP", True), ("one rate for all widths", False)):
         found = coordinate_check(config, interface_of(dataset.meta), batches, mesh, widths, muP)
         told[title] = dict(zip(names, map(float, slopes(found)), strict=True))
         series = [
-            plots.Series(
+            Series(
                 f"{name}, width^{exponent:.2f}",
                 [each.width for each in found],
                 [each.moved_TK[-1, k] for each in found],
-                colour=k,
             )
             for k, (name, exponent) in enumerate(told[title].items())
         ]
-        panels.append(plots.Panel("width", f"movement after {steps} steps, rms", series, title))
-    plots.draw(out, panels)
+        drawn.append(Panel("width", f"movement after {steps} steps, rms", series, title, ordered=True))
+    charts.save(panels.beside(drawn), out)
     return told
 
 

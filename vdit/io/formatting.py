@@ -1,15 +1,18 @@
-"""Numbers as a reader wants them, in HTML."""
+"""Numbers as a reader wants them, in plain text."""
 
 from __future__ import annotations
 
 from typing import Any
 
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+
 
 def flops(value: float) -> str:
-    """1.3 x 10^12, with superscript."""
+    """1.3×10¹², or 10¹²."""
     lead, power = f"{value:.1e}".split("e")
     lead = lead.removesuffix(".0")
-    return f"10<sup>{int(power)}</sup>" if lead == "1" else f"{lead}×10<sup>{int(power)}</sup>"
+    raised = "".join("⁻" if digit == "-" else SUPERSCRIPTS[int(digit)] for digit in str(int(power)))
+    return f"10{raised}" if lead == "1" else f"{lead}×10{raised}"
 
 
 def count(value: float) -> str:
