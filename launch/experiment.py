@@ -235,7 +235,7 @@ def main(argv: list[str]) -> None:
         experiment = spec.shrunk(experiment, values.shrink)
         out, docs = out / f"shrunk-{values.shrink:g}", out / f"shrunk-{values.shrink:g}" / "docs"
     from launch.experiments.page import write_page
-    from vdit.parallel.exit_status import PREEMPTED
+    from vdit.exit_status import PREEMPTED
     from vdit.parallel.preemption import Preempted
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.scaling.runs import write_csv

@@ -237,6 +237,7 @@ class OptimizerConfig:
     Attributes:
       learning_rate: peak rate at model.base_width.
       warmup, cooldown: steps of the linear rise at the start and the linear fall to 0 at the end.
+      beta1, beta2: decay of the running means of the gradient and of its square.
       weight_decay: decoupled decay of matrices, relative to the rate.
       clip: largest global norm of the gradient.
       adaptive_clip: standard deviations above its running mean at which the gradient's norm is clipped as well (2.5 is
@@ -266,7 +267,14 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes; -1 (one axis at most) takes what is left of the devices."""
+    """Sizes of the mesh axes; -1 (one axis at most) takes what is left of the devices.
+
+    Attributes:
+      replica: copies of the model, each with rows of its own; over several slices this axis crosses them.
+      fsdp: shards of parameters and optimiser state, each with rows of its own.
+      context: shards of the tokens of a row, and of parameters and optimiser state.
+      tensor: shards of heads and feed-forward.
+    """
 
     replica: int = -1
     fsdp: int = 1

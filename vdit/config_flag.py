@@ -39,6 +39,11 @@ def define(
     return holder
 
 
+def is_config(flag: flags.Flag) -> bool:
+    """Whether a flag names an experiment."""
+    return isinstance(flag.parser, _ConfigFile)
+
+
 class _ConfigFile(flags.ArgumentParser):
     """Loads an experiment and adds the sections it leaves out, so that flags can set fields in them."""
 

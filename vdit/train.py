@@ -49,8 +49,8 @@ def main(argv: list[str]) -> None:
     import jax
 
     from vdit.diagnostics.check import check
+    from vdit.exit_status import NUMERICS, PREEMPTED
     from vdit.io.files import write_json
-    from vdit.parallel.exit_status import NUMERICS, PREEMPTED
     from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row
     from vdit.training.autoencoder import train_autoencoder

@@ -21,7 +21,7 @@ from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Local
 from launch.targets import compiler_flags as compiler_flags
-from vdit.parallel.exit_status import PREEMPTED, USER_ERROR
+from vdit.exit_status import PREEMPTED, USER_ERROR
 
 LOOK = 0.1  # seconds between looks at the processes
 LONGEST_WAIT = 300.0

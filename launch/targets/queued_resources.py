@@ -19,7 +19,7 @@ from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import QueuedResources, require
 from launch.targets import cloud, gcloud
 from vdit.errors import UserError
-from vdit.parallel.exit_status import USER_ERROR
+from vdit.exit_status import USER_ERROR
 
 MACHINE = Path(__file__).parent / "machine"
 DEAD = ("FAILED", "SUSPENDED")

@@ -25,8 +25,8 @@ from launch.sweeps.settings import Local
 from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate
+from vdit.exit_status import LOST_PEER
 from vdit.parallel import peers
-from vdit.parallel.exit_status import LOST_PEER
 from vdit.parallel.mesh import use_mesh
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics

@@ -8,8 +8,8 @@ import cli
 import pytest
 import tiny
 
+from vdit.exit_status import PREEMPTED
 from vdit.io.files import read_json
-from vdit.parallel.exit_status import PREEMPTED
 from vdit.parallel.preemption import Preempted, notice
 from vdit.scaling import runs
 from vdit.training import divergence, metrics

@@ -24,8 +24,8 @@ import jax
 from etils import epath
 
 from vdit.errors import UserError
+from vdit.exit_status import LOST_PEER
 from vdit.io.files import is_remote, read_json, write_json
-from vdit.parallel.exit_status import LOST_PEER
 from vdit.parallel.preemption import Preempted
 
 FOLDER = "processes"

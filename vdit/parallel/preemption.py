@@ -1,18 +1,19 @@
-"""Being asked to stop: SIGTERM, which clouds and schedulers send some seconds before they take a machine away."""
+"""A run that is asked to stop saves a checkpoint first, at a step on which all its processes agree."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import threading
 from collections.abc import Iterator
-from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
+from vdit.stopping import Request, Stopped, noted
 
-class Preempted(Exception):
+
+class Preempted(Stopped):
     """The run was asked to stop; `step` is that of the checkpoint it has saved."""
 
     def __init__(self, step: int):
@@ -23,13 +24,13 @@ class Preempted(Exception):
 class Notice:
     """Tells whether this run has been asked to stop."""
 
-    def __init__(self) -> None:
-        self._asked = threading.Event()
+    def __init__(self, request: Request) -> None:
+        self._request = request
 
     @property
     def asked(self) -> bool:
-        """Whether a signal has come; with several processes JAX keeps it to itself, and this stays False."""
-        return self._asked.is_set()
+        """Whether a signal has come; with several processes JAX keeps SIGTERM to itself, and this stays False."""
+        return self._request.asked
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop after this step; all processes must ask after every step but the last.
@@ -42,31 +43,16 @@ class Notice:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.asked
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler."""
-        del number, frame
-        self._asked.set()
-
-
-_open: Notice | None = None
-
 
 @contextlib.contextmanager
 def notice() -> Iterator[Notice]:
-    """Listens for SIGTERM; with several processes JAX does so itself, from jax.distributed.initialize on.
+    """Listens for requests to stop (see `vdit.stopping`).
 
-    Within another one it is that one, which may have been asked already.
+    With several processes JAX listens for SIGTERM itself, from jax.distributed.initialize on; the others become one.
     """
-    global _open
-    if _open:
-        yield _open
-        return
-    found = _open = Notice()
-    listen = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, found.note) if listen else None
-    try:
-        yield found
-    finally:
-        _open = None
-        if listen:
-            signal.signal(signal.SIGTERM, before)
+    with noted(_terminate if jax.process_count() > 1 else None) as request:
+        yield Notice(request)
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
