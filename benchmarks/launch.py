@@ -25,8 +25,8 @@ from typing import Any
 from absl import flags
 
 from launch.sweeps import expand, settings
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over
+from launch.sweeps.state import Folder
 from launch.targets import local
 from vdit.command import run_main
 from vdit.training.metrics import read_metrics
@@ -45,7 +45,7 @@ def get_config():
 
 SWEEP = """
 from ml_collections import ConfigDict
-from launch.grid import over, product
+from launch.sweeps.grid import over, product
 
 
 def get_config():

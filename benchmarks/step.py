@@ -131,10 +131,10 @@ def main(argv: list[str]) -> None:
     from vdit.parallel.runtime import cpu_devices_for, initialise
 
     initialise(cpu_devices_for(Config()))
-    from launch.experiments.study_plan import load
+    from configs.study import SIZES as OF_STUDY
 
     sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]
-    sizes = sizes or [(size.width, size.depth) for size in load("configs/study.py", False).sizes] + [(512, 4)]
+    sizes = sizes or [(size["model.width"], size["model.depth"]) for size in OF_STUDY.values()] + [(512, 4)]
     rows = []
     for width, depth in sizes:
         row = measure(width, depth, ROUNDS.value, DATA.value)

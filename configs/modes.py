@@ -7,11 +7,11 @@ some eight minutes on two quiet cores.
 
 from ml_collections import ConfigDict
 
-from configs import study
+from configs import balls
 
 
 def get_config() -> ConfigDict:
-    config = study.get_config().base
+    config = ConfigDict(balls.base())
     config.data.path = "data/physics"
     config.model = ConfigDict({"width": 96, "depth": 2, "head_width": 32})
     config.diffusion.modes = ConfigDict(

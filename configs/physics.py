@@ -6,11 +6,11 @@ It is nearly the study's run grid-w32d2-6e+11, in one piece. Expect a validation
 
 from ml_collections import ConfigDict
 
-from configs import study
+from configs import balls
 
 
 def get_config() -> ConfigDict:
-    config = study.get_config().base
+    config = ConfigDict(balls.base())
     config.data.path = "data/physics"
     config.model = ConfigDict({"width": 32, "depth": 2, "head_width": 32})
     config.optimizer.cooldown = 220

@@ -1,38 +1,61 @@
-"""The study of `make study`: bouncing balls at three budgets and a held-out one; a text-to-video model of a film."""
+"""The study of `make study`: bouncing balls at three budgets and a held-out one; a text-to-video model of a film.
 
-from ml_collections import ConfigDict
+python -m launch.study --out=study (with --dry_run: what it takes; with --full: a larger row of the grid)
+"""
+
+from configs import balls, film
+from configs.experiments.common import sizes
+from launch.experiments.spec import Arm, Experiment, Packing, Report, isoflop_arms
+from vdit.training.identity import flat
+
+SIZES = sizes(8, 12, 16, 24, 32, 48, 64, 96)
+GRID = (
+    (1.5e11, sizes(8, 12, 16, 24)),
+    (6e11, sizes(12, 16, 24, 32)),
+    (2.4e12, sizes(24, 32, 48, 64, 96)),
+)
+HELD_OUT = 4.8e12
+FULL = (4.8e12, sizes(32, 48, 64, 96))
+"""FULL=1 adds this row to the grid and holds out a larger budget."""
+FULL_HELD_OUT = 1.2e13
+FILM = {**flat(film.get_config().to_dict()), "data.path": "{film}"}
+"""The text-to-video model of the film."""
 
 
-def get_config() -> ConfigDict:
-    base = {
-        "seed": 0,
-        "data": {"row_tokens": 512, "row_text": 128, "row_examples": 20, "rows_per_step": 2},
-        "diffusion": {"logit_mean": 1.0, "modes": {"text": 0.2, "first_frame": 0.1, "two_groups": 0.7}},
-        "optimizer": {"learning_rate": 8e-3, "warmup": 50},
-        "train": {"log_every": 50, "checkpoint_every": 1000, "keep": 1},
-    }
-    film = {
-        "seed": 0,
-        "data": {"row_tokens": 1024, "row_text": 512, "row_examples": 16, "rows_per_step": 2, "max_frames": 17},
-        "model": {"width": 96, "depth": 4, "head_width": 32},
-        "diffusion": {"modes": {"text": 0.6, "first_frame": 0.3, "two_groups": 0.1}},
-        "optimizer": {"learning_rate": 8e-3, "warmup": 50, "cooldown": 150},
-        "train": {"steps": 600, "log_every": 50, "checkpoint_every": 200, "keep": 1},
-    }
-    return ConfigDict(
-        {
-            # (width, depth, head width), and the sizes that each budget of training FLOPs is spent on
-            "sizes": (
-                *((8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 2, 24)),
-                *((32, 2, 32), (48, 2, 24), (64, 2, 32), (96, 2, 32)),
+def get_config(length: str = "") -> Experiment:
+    full = length == "full"
+    largest = FULL_HELD_OUT if full else HELD_OUT
+    return Experiment(
+        name="study",
+        title="How quality scales with compute: bouncing balls and a film, on a CPU",
+        claim="The loss of a video diffusion transformer is a law of its parameters and its data.",
+        question="Does a law of runs at three budgets predict the loss at a larger one?",
+        data={
+            "physics": ("data_pipelines.build", "--source=physics"),
+            "film": ("data_pipelines.build", "--source=film"),
+        },
+        base=balls.base(),
+        arms=(
+            *isoflop_arms((*GRID, FULL) if full else GRID, "grid-{size}-{budget:.3g}", samples="continued"),
+            Arm("film", FILM, steps=FILM["train.steps"], kind="film", measures=(), samples="captioned"),
+            Arm(
+                "heldout-{size}-{budget:.3g}",
+                budget=largest,
+                kind="heldout",
+                choices=tuple(SIZES.values()),
+                samples="continued",
             ),
-            "grid": ((1.5e11, (0, 1, 2, 3)), (6e11, (1, 2, 3, 4)), (2.4e12, (3, 4, 5, 6, 7))),
-            "held_out": 4.8e12,
-            # FULL=1 adds this row to the grid and holds out a larger budget
-            "full": ((4.8e12, (4, 5, 6, 7)), 1.2e13),
-            "cooldown": 0.2,
-            "clips": 48,
-            "base": base,
-            "film": film,
-        }
+        ),
+        measures=("velocity",),
+        floors=("physics",),
+        seeds=(0,),
+        trunks=True,
+        report=Report(
+            packing={
+                "physics": Packing("{physics}"),
+                "film": Packing("{film}", FILM),
+                "both": Packing("{physics},{film}", FILM),
+            }
+        ),
+        minutes=60 if full else 30,
     )

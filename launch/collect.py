@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch.status import Status, open_folder, statuses
-from launch.sweeps.folder import Folder
+from launch.sweeps.state import Folder
 from vdit.command import run_main
 from vdit.errors import UserError
 from vdit.scaling.runs import flatten, write_csv

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.sweeps.folder import Folder
+from launch.sweeps.state import Folder
 from launch.targets import registry
 from vdit.command import run_main
 from vdit.errors import UserError

@@ -6,7 +6,7 @@ import os
 import signal
 
 from launch.status import open_folder
-from launch.sweeps.folder import Folder
+from launch.sweeps.state import Folder
 from launch.targets import registry
 from vdit.command import run_main
 from vdit.errors import UserError

@@ -13,9 +13,9 @@ from absl import flags
 
 from launch.sweeps import compile_check
 from launch.sweeps.expand import Sweep, build_sweep
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import IsoFlop
 from launch.sweeps.settings import TARGETS, Settings
+from launch.sweeps.state import Folder
 from launch.targets import registry
 from vdit import config_flag
 from vdit.command import no_arguments, run_main
@@ -50,12 +50,12 @@ def print_account(sweep: Sweep, target: str, settings: Settings, speed: str, law
     Raises:
       UserError: if earlier runs say that a budget's best size is not among its sizes.
     """
-    from launch.sweeps import grid_plan  # reads data sets, which other sweeps need not wait for
+    from launch.sweeps import cost  # reads data sets, which other sweeps need not wait for
 
-    planned = grid_plan.plan(sweep, grid_plan.known_speeds(speed) if speed else ())
+    planned = cost.costs(sweep.runs, cost.known_speeds(speed) if speed else ())
     price = registry.price_per_hour(target, dataclasses.asdict(settings))
-    print(grid_plan.text(planned, price, getattr(settings, "at_once", 1)), flush=True)
-    if law and (outside := grid_plan.check_minima(planned, law)):
+    print(cost.text(planned, price, getattr(settings, "at_once", 1)), flush=True)
+    if law and (outside := cost.check_minima(planned, law)):
         raise UserError("the grid cannot show a minimum: " + "; ".join(outside))
 
 

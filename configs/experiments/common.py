@@ -1,28 +1,27 @@
-"""What the experiments on the balls share: rows, optimiser and sizes are those of `make study`."""
+"""What the experiments on the balls share: data, sizes, the unit of compute, and the base of configs/balls.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from configs import study
+from configs import balls
+from launch.sweeps.grid import size, size_name
 
 PHYSICS = ("data_pipelines.build", "--source=physics", "--limit=12000")
 """The data set of `make study`: 12,000 clips."""
-SIZES = {
-    "XS": {"model.width": 16, "model.depth": 2, "model.head_width": 16},
-    "S": {"model.width": 24, "model.depth": 2, "model.head_width": 24},
-    "M": {"model.width": 32, "model.depth": 2, "model.head_width": 32},
-    "L": {"model.width": 48, "model.depth": 2, "model.head_width": 24},
-    "XL": {"model.width": 64, "model.depth": 2, "model.head_width": 32},
-}
+SIZES = {"XS": size(16), "S": size(24), "M": size(32), "L": size(48), "XL": size(64)}
 UNIT = 1.5e11
 """Training FLOPs that are called 1x."""
 
 
+def sizes(*widths: int) -> dict[str, dict[str, Any]]:
+    """Sizes of two blocks by name: {"w8d2": ...}."""
+    return {size_name(fields): fields for fields in map(size, widths)}
+
+
 def base(**modes: float) -> dict[str, Any]:
     """The nested config that runs start from; `modes` are shares of the ways to prompt, those of the study if none."""
-    config = study.get_config().base.to_dict()
-    config["train"] = {"log_every": 50, "checkpoint_every": 1000, "keep": 1}
+    config = balls.base()
     if modes:
         config["diffusion"]["modes"] = modes
     return config

@@ -4,21 +4,24 @@ python -m launch.experiment --name=compute (with --dry_run: what it takes)
 """
 
 from configs.experiments import common
-from launch.experiments.spec import Arm, Experiment, Figure
+from launch.experiments.spec import Arm, Experiment, Figure, isoflop_arms
 
 
 def get_config() -> Experiment:
     sizes, unit = common.SIZES, common.UNIT
-    grid = [
-        Arm(f"grid {size} {times}x", sizes[size], times * unit, seeds=(0,), group=f"grid {size}", grid=True)
-        for times, tried in ((1, "XS S M"), (2, "XS S M L"), (4, "XS S M L"), (8, "S M L XL"), (16, "S M L XL"))
-        for size in tried.split()
-    ]
+    tried = ((1, "XS S M"), (2, "XS S M L"), (4, "XS S M L"), (8, "S M L XL"), (16, "S M L XL"))
+    grid = isoflop_arms(
+        [(times, {size: sizes[size] for size in of.split()}) for times, of in tried],
+        "grid {size} {budget}x",
+        unit=unit,
+        seeds=(0,),
+        measures=(),
+    )
     best = [
         Arm("1x", sizes["XS"], unit, group="best size"),
         Arm("4x", sizes["S"], 4 * unit, group="best size"),
         Arm("32x", sizes["XL"], 32 * unit, group="best size"),
-        Arm("64x", sizes["XL"], 64 * unit, group="best size", held_out=True),
+        Arm("64x", sizes["XL"], 64 * unit, group="best size", kind="heldout"),
     ]
     return Experiment(
         name="compute",

@@ -8,7 +8,8 @@ The rate is one for all sizes (muP), stated at model.base_width and tuned at the
 
 from ml_collections import ConfigDict
 
-from launch.sweeps.scaling_grid import isoflop, size
+from configs.experiments.common import sizes
+from launch.sweeps.isoflop import isoflop
 
 
 def get_config() -> ConfigDict:
@@ -20,7 +21,7 @@ def get_config() -> ConfigDict:
             "runs": isoflop(
                 experiment,
                 budgets=(1.5e11, 4.5e11, 1.35e12),
-                sizes=(size(8), size(16), size(24), size(32), size(48)),
+                sizes=tuple(sizes(8, 16, 24, 32, 48).values()),
                 seeds=(0,),
                 fractions=(1.0,),
                 cooldown=0.2,

@@ -49,6 +49,11 @@ class Finished:
     def generator(self) -> Any:
         return generator_of(self.run)
 
+    @property
+    def own(self) -> Dataset:
+        """The data set that the run was trained on, the first of several."""
+        return _opened(Path(self.run.config.data.paths[0]))
+
     def dataset(self, name: str) -> Dataset:
         return _opened(self.data[name or next(iter(self.data))])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,57 +13,18 @@ from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.film import CAPTIONS_FILE
 from launch.experiments import spec
-from launch.sweeps import scaling_grid
 from launch.sweeps.expand import merged
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
-from vdit.io.files import read_json, write_json
-from vdit.scaling.laws.extrapolate import predict_held_out
+from vdit.io.files import read_json
 from vdit.scaling.laws.repetition import fit_repetition
 from vdit.scaling.laws.seeds import mean
-from vdit.scaling.runs import table
 
 FILM_ASPECT = 1280 / 720
 Rows = Sequence[Mapping[str, Any]]
 Data = Mapping[str, Path]
-
-
-def write_prediction(path: Path, done: Rows, planned: Any, begun: bool) -> bool:
-    """Writes what the law of the grid says of a held-out run, unless that was written before.
-
-    Args:
-      path: of the prediction.
-      done: rows of the runs before it.
-      planned: the held-out run.
-      begun: whether any held-out run has been begun.
-
-    Returns:
-      whether it has just been written.
-
-    Raises:
-      UserError: if a held-out run was begun before there was a prediction, or the prediction is of another run or grid.
-    """
-    if begun and not path.exists():
-        raise UserError(f"held-out runs were begun before {path} was written; remove these runs, or bring it back")
-    grid = table([dict(row) for row in done if row["kind"] == "grid"], "the grid")
-    config = planned.config
-    tokens = scaling_grid.sums_per_step(config).patches * config.train.steps
-    shape = config.model.width, config.model.depth
-    same = [row["params"] for row in done if (row["width"], row["depth"]) == shape]
-    params = same[0] if same else scaling_grid.params(config)
-    if path.exists():
-        said = read_json(path)
-        wanted = {"flops": planned.arm.budget, "params": params, "tokens": tokens, "rows": len(grid)}
-        for name, value in wanted.items():
-            if not math.isclose(said[name], value, rel_tol=1e-6):
-                raise UserError(f"{path} was written for {name}={said[name]:g}, but the held-out run has {value:g}")
-        return False
-    said = predict_held_out(grid, planned.arm.budget, float(params), tokens, planned.arm.name)
-    write_json(path, said)
-    print(f"{path}: loss {said['predicted_loss']:.4g} predicted, before the run", flush=True)
-    return True
 
 
 def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
+from launch.experiments.measures import Finished
 from vdit.config import Config
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips
 from vdit.generation import Generator, LatentGenerator, Request, request_seed
@@ -18,6 +20,24 @@ PHYSICS_CLIPS = 4
 FILM_SHOTS = 4
 STEPS = 24
 GUIDANCE = 2.0
+
+
+def continued(out: Path, row: Mapping[str, Any], finished: Finished, unit: float) -> None:
+    """Continuations by the best run of each budget; `unit` is the budget that is called 1x."""
+    times, dataset = row["budget"] / unit, finished.own
+    add_physics_samples(out, row["run"], times, row["budget"], row["loss"], finished.generator, dataset)
+
+
+def captioned(out: Path, row: Mapping[str, Any], finished: Finished, unit: float) -> None:
+    """Text to video, and first frames continued, beside the true shots."""
+    del unit
+    add_film_samples(out, row["run"], finished.generator, finished.own, finished.run.config)
+
+
+SAMPLES: dict[str, Callable[[Path, Mapping[str, Any], Finished, float], None]] = {
+    "continued": continued,
+    "captioned": captioned,
+}
 
 
 def add_physics_samples(

@@ -25,11 +25,13 @@ class Run:
       id: names it wherever it is; see `vdit.training.identity.run_id`.
       overrides: fields in which it differs from the experiment, as flags of `vdit.train` take them.
       config: all of it.
+      title: what it is, for people; empty = what it varies.
     """
 
     id: str
     overrides: tuple[str, ...]
     config: Config
+    title: str = ""
 
     @property
     def trunk(self) -> str:
@@ -39,8 +41,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What it varies, for people."""
-        return " ".join(flag.removeprefix("--config.") for flag in self.overrides) or "as in the config file"
+        """What it is or varies, for people."""
+        varied = " ".join(flag.removeprefix("--config.") for flag in self.overrides)
+        return self.title or varied or "as in the config file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,21 +127,30 @@ def expand(experiment: str, points: Points) -> tuple[Run, ...]:
     base = load(experiment).to_dict()
     runs: dict[str, Run] = {}
     for values in points:
-        flags = tuple(f"--config.{field}={_as_flag(base, field, value)}" for field, value in values.items())
-        try:
-            config = build(merged(base, values), Config)
-        except UserError as error:
-            raise UserError(f"run {' '.join(flags)}: {error}") from error
-        run = Run(run_id(config), flags, config)
+        run = run_of(base, values)
         if run.id in runs:
             other = runs[run.id]
-            same = " (data sets are told apart by the names of their folders)" if other.config != config else ""
+            same = " (data sets are told apart by the names of their folders)" if other.config != run.config else ""
             raise UserError(f"two runs of the sweep are the same{same}: {other.label}; {run.label}")
         runs[run.id] = run
     return tuple(runs.values())
 
 
-def merged(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def run_of(base: Mapping[str, Any], fields: Mapping[str, Any]) -> Run:
+    """The run of a nested config in which some dotted fields are set.
+
+    Raises:
+      UserError: naming the fields, if they make no valid config.
+    """
+    flags = tuple(f"--config.{field}={_as_flag(base, field, value)}" for field, value in fields.items())
+    try:
+        config = build(merged(base, fields), Config)
+    except UserError as error:
+        raise UserError(f"run {' '.join(flags)}: {error}") from error
+    return Run(run_id(config), flags, config)
+
+
+def merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The nested dictionary with some dotted fields set; shares with `base` what it does not change."""
     out = dict(base)
     for field, value in values.items():
@@ -154,7 +166,7 @@ def merged(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _as_flag(base: dict[str, Any], field: str, value: Any) -> str:
+def _as_flag(base: Mapping[str, Any], field: str, value: Any) -> str:
     """The value as `--config.field=` takes it: text as it is where the experiment has text, else a Python literal."""
     known: Any = base
     for part in field.split("."):

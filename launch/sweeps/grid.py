@@ -8,10 +8,13 @@ chain(point({"train.steps": 100}), product(...))                                
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vdit.errors import UserError
+
+MIN_BUDGETS, MIN_SIZES = 3, 4
+Fields = Mapping[str, Any]
 
 
 class Points:
@@ -65,6 +68,40 @@ def zipped(*axes: Points) -> Points:
 def chain(*sweeps: Points) -> Points:
     """The runs of all, one after another."""
     return Points([run for sweep in sweeps for run in sweep])
+
+
+def size(width: int, depth: int = 2, head_width: int = 0, **more: Any) -> dict[str, Any]:
+    """One model size, as fields of the config; `more` are others, with __ for the dot: data__rows_per_step=4."""
+    head = head_width or next(h for h in (32, 24, 16, 12, 8, 4, 2, 1) if width % h == 0)
+    fields = {name.replace("__", "."): value for name, value in more.items()}
+    return {"model.width": width, "model.depth": depth, "model.head_width": head, **fields}
+
+
+def size_name(fields: Fields) -> str:
+    """A size by its width and depth, as in the names of runs: w32d2."""
+    return f"w{fields['model.width']}d{fields['model.depth']}"
+
+
+def check_grid(cells: Sequence[tuple[float, Sequence[Fields]]]) -> None:
+    """Checks that an iso-FLOP grid can have minima.
+
+    Args:
+      cells: (budget of training FLOPs, sizes that it is spent on).
+
+    Raises:
+      UserError: if it has too few budgets with enough sizes, or its budgets are too close.
+    """
+    sizes = {budget: len({tuple(sorted(fields.items())) for fields in tried}) for budget, tried in cells}
+    if len(sizes) < MIN_BUDGETS:
+        raise UserError(f"isoflop: {len(sizes)} budgets; a power law of their minima needs {MIN_BUDGETS}")
+    enough = [budget for budget, count in sizes.items() if count >= MIN_SIZES]
+    if len(enough) < MIN_BUDGETS:
+        raise UserError(
+            f"isoflop: a budget has {min(sizes.values())} sizes; a grid needs at least {MIN_BUDGETS} budgets of "
+            f"{MIN_SIZES} sizes each to have minima"
+        )
+    if max(sizes) < 4 * min(sizes):
+        raise UserError(f"isoflop: budgets span a factor {max(sizes) / min(sizes):.2g}; an exponent needs 4")
 
 
 def _join(points: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from launch.sweeps.expand import Run, Sweep
-from launch.sweeps.folder import Folder
 from launch.sweeps.settings import Gke, QueuedResources
+from launch.sweeps.state import Folder
 from launch.targets import compiler_flags, gcloud
 from vdit.errors import UserError
 

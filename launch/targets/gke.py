@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from launch.sweeps.expand import Run, Sweep, name_of
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Gke, require
+from launch.sweeps.state import Folder, State
 from launch.targets import cloud, manifests
 from vdit.errors import UserError
 

@@ -18,8 +18,8 @@ from typing import Any
 from tqdm import tqdm
 
 from launch.sweeps.expand import Run, Sweep
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Local
+from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags as compiler_flags
 from vdit.exit_status import PREEMPTED, USER_ERROR
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from launch.sweeps import tpu_slices
 from launch.sweeps.expand import Run, Sweep, name_of
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import QueuedResources, require
+from launch.sweeps.state import Folder, State
 from launch.targets import cloud, gcloud
 from vdit.errors import UserError
 from vdit.exit_status import USER_ERROR

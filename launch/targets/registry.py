@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from launch.sweeps.folder import Folder
 from launch.sweeps.settings import TARGETS
+from launch.sweeps.state import Folder
 from vdit.config_dict import build
 from vdit.errors import UserError
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.sweeps.expand import Run, Sweep, name_of
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.settings import Slurm
+from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags
 from vdit.errors import UserError
 

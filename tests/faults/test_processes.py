@@ -19,9 +19,9 @@ from sweeping import sweep
 
 from data_pipelines.reading.store import Dataset
 from launch.status import statuses
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
+from launch.sweeps.state import Folder, State
 from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate

@@ -12,9 +12,9 @@ from sweeping import sweep
 
 from data_pipelines.packing.index import is_plain
 from data_pipelines.reading.store import Dataset
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
+from launch.sweeps.state import Folder
 from vdit.errors import UserError
 from vdit.training.workdir import claim, environment
 

@@ -10,8 +10,8 @@ import tiny
 
 from launch.sweeps import settings
 from launch.sweeps.expand import Sweep, expand
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import Points
+from launch.sweeps.state import Folder
 from launch.targets import local
 
 STAND_IN = """

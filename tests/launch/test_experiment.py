@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import tiny
 
-from launch import experiment
-from launch.experiment import Planned, Runner
-from launch.experiments import notes, spec, stats
+from launch.experiments import notes, prediction, spec, stats
 from launch.experiments import page as experiment_page
 from launch.experiments.measures import MEASURES
 from launch.experiments.notes import NOTES
 from launch.experiments.page import write_page
+from launch.experiments.runner import Runner
 from launch.experiments.spec import Arm, Experiment, Figure
-from launch.sweeps import scaling_grid
+from launch.experiments.trials import Trial
+from launch.sweeps import budget
+from launch.sweeps.expand import merged
 from vdit.config import Config
 from vdit.config_dict import build, to_dict
 from vdit.errors import UserError
@@ -57,34 +58,39 @@ def out(tmp_path_factory):
 
 def fake_train(config, workdir):
     """A run that takes no time: the loss falls with the share of the data, and differs by seed."""
-    sums = scaling_grid.sums_per_step(config)
+    sums = budget.sums_per_step(config)
     patches = sums.patches * config.train.steps
     loss = 0.3 + 0.1 * (1 - config.data.fraction) + 0.01 * config.seed
-    workdir.mkdir(parents=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     return {
         **{"step": config.train.steps, "patches": patches, "text": 0, "examples": 9, "data_wait": 0.0, "seconds": 3.0},
-        **{"params": 100, "params_total": 120, "flops": scaling_grid.flops_per_step(config) * config.train.steps},
-        **{"epochs": patches / scaling_grid.unique_patches(config), "train_seconds": 3.0, "unique_tokens": 10},
+        **{"params": 100, "params_total": 120, "flops": budget.flops_per_step(config) * config.train.steps},
+        **{"epochs": patches / budget.unique_patches(config), "train_seconds": 3.0, "unique_tokens": 10},
         "validation": {"loss": loss, "loss_interval": [loss, loss]},
     }
 
 
-def rows_of(runner, docs):
+def runner_of(made, out, encoder="none"):
+    docs = out / "docs"
     docs.mkdir(exist_ok=True)
-    return list(runner.rows(runner.plan(), docs))
+    return Runner(made, out, encoder, docs)
+
+
+def rows_of(runner):
+    return list(runner.rows(runner.trials.plan()))
 
 
 def test_from_data_to_page_once(out, monkeypatch):
     monkeypatch.setattr("vdit.training.loop.train", fake_train)
-    runner, docs = Runner(small(), out, "none"), out / "docs"
-    runner.build_data()  # is there already
+    runner, docs = runner_of(small(), out), out / "docs"
+    assert runner.data.path("tiny") == out / "data" / "tiny"  # is there already
     with pytest.raises(UserError, match="was not made by data_pipelines.build --source=none minilm"):
-        Runner(small(), out, "minilm").build_data()
-    rows = rows_of(runner, docs)
+        runner_of(small(), out, "minilm").trials.plan()
+    rows = rows_of(runner)
     assert len(rows) == 6 and {row["arm"] for row in rows} == {"half", "all"}
     assert all(row["flops"] == pytest.approx(1e9, rel=0.02) and row["loss"] > 0 for row in rows)
     page = write_page(
-        runner.experiment, rows, {"velocity_in": 0.01}, runner.data, docs, ["the command", "of data"]
+        runner.experiment, rows, {"velocity_in": 0.01}, runner.data.paths, docs, ["the command", "of data"]
     ).read_text()
     half, whole = ([row["loss"] for row in rows if row["arm"] == name] for name in ("half", "all"))
     found = mean(half)
@@ -92,15 +98,15 @@ def test_from_data_to_page_once(out, monkeypatch):
     change = np.exp(np.mean(np.log(np.array(half) / np.array(whole)))) - 1
     assert f"{change:+.1%}" in page and "over 3 seeds" in page and "figures/small.svg" in page
     assert "`the command`" in page and "Data: `of data`." in page and "0.3 minutes in training steps" in page
-    assert " --out=" + str(out / "data" / "tiny") in " ".join(runner.data_command("tiny"))
+    assert " --out=" + str(out / "data" / "tiny") in " ".join(runner.data.command("tiny"))
     assert (docs / "figures" / "small.png").stat().st_size > 1000
     results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
     again = small(name="other", arms=[Arm("whole", {"data.fraction": 1.0}, 1e9)], compare=[])
-    other = Runner(again, out, "none")
-    assert {each.id for each in other.plan()} < {path.parent.name for path in results}
-    assert [row["loss"] for row in rows_of(other, docs)] == whole
+    other = runner_of(again, out)
+    assert {each.id for each in other.trials.plan()} < {path.parent.name for path in results}
+    assert [row["loss"] for row in rows_of(other)] == whole
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
-    assert "6 runs, 6 finished before" in experiment.text_of_plan(runner, runner.plan(), "")
+    assert "6 runs, 6 finished before" in runner.trials.text(runner.trials.plan(), "")
 
 
 @pytest.mark.nightly
@@ -121,7 +127,7 @@ def test_committed_experiments_make_sense(name):
     assert len(found.seeds) >= 3 and found.minutes <= 75
     for arm in found.arms:
         fields = {"data.path": "{data}", **arm.fields}
-        assert isinstance(build(experiment.merged(dict(found.base), fields), Config), Config)
+        assert isinstance(build(merged(dict(found.base), fields), Config), Config)
         path = str(arm.fields.get("data.path", ""))
         assert set(path.strip("{}").split("},{")) <= {"", *found.data}
     for measure in found.measures:
@@ -149,7 +155,7 @@ def test_all_claims_of_the_study_are_there():
     [
         ({"seeds": (0, 1)}, "2 seeds; an interval over seeds needs 3"),
         ({"compare": [("loss", "half", "none")]}, "not both arms"),
-        ({"arms": [Arm("half")]}, "one of budget and seconds"),
+        ({"arms": [Arm("half")]}, "one of budget, seconds and steps"),
         ({"arms": [Arm("half", {}, 1.0), Arm("half", {}, 2.0)]}, "two arms have one name"),
     ],
 )
@@ -173,22 +179,22 @@ def a_grid():
 
 def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
     law, grid = a_grid()
-    runner = Runner(small(arms=[Arm("big", {}, 3e9, held_out=True)], compare=[]), out, "none")
-    (planned, *_) = runner.plan()
+    runner = runner_of(small(arms=[Arm("big", {}, 3e9, kind="heldout")], compare=[]), out)
+    (planned, *_) = runner.trials.plan()
     path = tmp_path / "x-prediction.json"
     with pytest.raises(UserError, match="begun before .* was written"):
-        notes.write_prediction(path, grid, planned, begun=True)
-    assert notes.write_prediction(path, grid, planned, begun=False)
+        prediction.write_prediction(path, grid, planned, begun=True)
+    assert prediction.write_prediction(path, grid, planned, begun=False)
     said = json.loads(path.read_text())
     assert said["tokens"] > 0 and said["predicted_loss"] == pytest.approx(
         float(law.loss(said["params"], said["tokens"])), rel=0.05
     )
-    assert not notes.write_prediction(path, grid, planned, begun=True)
+    assert not prediction.write_prediction(path, grid, planned, begun=True)
     with pytest.raises(UserError, match="written for rows=9, but the held-out run has 8"):
-        notes.write_prediction(path, grid[:-1], planned, begun=False)
+        prediction.write_prediction(path, grid[:-1], planned, begun=False)
     larger = dataclasses.replace(planned, arm=dataclasses.replace(planned.arm, budget=6e9))
     with pytest.raises(UserError, match="written for flops=3e"):
-        notes.write_prediction(path, grid, larger, begun=False)
+        prediction.write_prediction(path, grid, larger, begun=False)
     assert json.loads(path.read_text()) == said
     rows = [*grid, *({"kind": "heldout", "loss": said["predicted_loss"] * f} for f in (1.01, 1.02, 1.03))]
     text = "\n".join(notes.prediction("x", rows, {}, tmp_path))
@@ -203,17 +209,16 @@ def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path,
         return fake_train(config, workdir)
 
     monkeypatch.setattr("vdit.training.loop.train", train)
-    runner = Runner(small(arms=[Arm("big", {}, 3e9, held_out=True)], compare=[], measures=()), tmp_path, "none")
-    runner.data = {"tiny": out / "data" / "tiny"}
-    runs, docs, grid = runner.plan(), tmp_path / "docs", a_grid()[1]
-    docs.mkdir()
+    runner = runner_of(small(arms=[Arm("big", {}, 3e9, kind="heldout")], compare=[], measures=()), tmp_path)
+    (tmp_path / "data").symlink_to(out / "data")
+    trials, grid = runner.trials.plan(), a_grid()[1]
     with pytest.raises(UserError, match="small-prediction.json is written; commit it"):
-        runner.predict(runs, grid, docs, stop=True)
+        runner.predict(trials, grid, stop=True)
     assert not trained
-    runner.predict(runs, grid, docs, stop=True)
+    runner.predict(trials, grid, stop=True)
     monkeypatch.setattr(runner, "predict", lambda *args: trained.append("predicted"))
-    list(runner.rows(runs, docs))
-    assert trained == ["predicted", *(each.id for each in runs)]
+    list(runner.rows(trials))
+    assert trained == ["predicted", *(each.id for each in trials)]
 
 
 def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
@@ -246,11 +251,10 @@ def test_how_full_rows_are(out):
     assert notes.own_shapes(np.array([4, 1, 2, 3]), 2) == 10 / 12
 
 
-def test_a_build_that_is_stopped_leaves_no_process(tmp_path):
-    script = tmp_path / "parent.py"
+def test_a_build_that_is_stopped_leaves_no_process():
     child = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
-    script.write_text(f"from launch.experiment import _run; print(_run({child!r}))")
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=tiny.environment())
+    script = f"from launch.experiments.data_sets import run_command; print(run_command({child!r}))"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=tiny.environment())
     pid = int(parent.stdout.readline())
     parent.terminate()
     assert parent.communicate(timeout=30)[0] == f"{-signal.SIGTERM}\n"
@@ -274,7 +278,7 @@ def test_arms_are_compared_seed_by_seed():
 
 def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
     arms = [Arm("timed", {}, seconds=12.0), Arm("other", {"optimizer.clip": 2.0}, seconds=12.0)]
-    runner = Runner(small(arms=arms, compare=[]), out, "none")
+    trials = runner_of(small(arms=arms, compare=[]), out).trials
     made = []
 
     def train(config, workdir):
@@ -284,14 +288,14 @@ def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     monkeypatch.setattr("vdit.training.loop.train", train)
-    assert runner.plan(measure=False) == [] and not made
+    assert trials.plan(measure=False) == [] and not made
     assert "timed: 12 s a run; its steps are unknown" in capsys.readouterr().out
-    assert "0 runs, 0 finished before" in experiment.text_of_plan(runner, [], "")
-    plan = runner.plan()
+    assert "0 runs, 0 finished before" in trials.text([], "")
+    plan = trials.plan()
     assert [each.config.train.steps for each in plan] == [120] * 6 and made == [400] * 2
     assert [(each.arm.name, each.seed) for each in plan] == [(arm.name, seed) for seed in (0, 1, 2) for arm in arms]
-    assert runner.plan(measure=False) == plan
-    assert isinstance(plan[0], Planned) and len({each.id for each in plan}) == 6
+    assert trials.plan(measure=False) == plan
+    assert isinstance(plan[0], Trial) and len({each.id for each in plan}) == 6
 
 
 def test_a_page_needs_no_measure_of_every_arm(tmp_path):

@@ -11,9 +11,9 @@ from kubeflow_trainer_api import models
 
 from launch import remote, status, stop
 from launch.sweeps.expand import name_of
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Gke
+from launch.sweeps.state import Folder
 from launch.targets import gke, manifests
 from vdit.errors import UserError
 

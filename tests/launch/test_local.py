@@ -14,8 +14,8 @@ import sweeping
 import tiny
 
 from launch import collect, status, stop
-from launch.sweeps.folder import Folder, State
 from launch.sweeps.grid import over, point
+from launch.sweeps.state import Folder, State
 from launch.targets import local
 from vdit.errors import UserError
 from vdit.scaling.runs import read_csv, table
@@ -136,7 +136,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = ["tests", "tests/launch"]
 import sweeping
-from launch.grid import over
+from launch.sweeps.grid import over
 folder = Path(sys.argv[1])
 with sweeping.stand_in(folder):
     sweeping.launch(sweeping.sweep(over("seed", 1, 2, 3), folder, at_once=2), folder)

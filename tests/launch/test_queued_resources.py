@@ -13,9 +13,9 @@ from fake_tpu import FakeTpu
 
 from launch import status
 from launch.sweeps.expand import name_of
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import QueuedResources
+from launch.sweeps.state import Folder
 from launch.targets import cloud, gcloud, queued_resources
 from launch.targets.queued_resources import Watcher
 from vdit.errors import UserError

@@ -12,9 +12,9 @@ import sweeping
 
 from launch import status, stop
 from launch.sweeps.expand import name_of
-from launch.sweeps.folder import Folder
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Slurm
+from launch.sweeps.state import Folder
 from launch.targets import local, slurm
 from vdit.errors import UserError
 

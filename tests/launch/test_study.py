@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from data_pipelines.build import BuildArgs, build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
-from launch.experiments import isoflop, samples, study_plan
-from launch.sweeps import scaling_grid
+from launch.experiments import samples, spec
+from launch.sweeps import budget
 from vdit import flops
 from vdit.config import Config, DataConfig, ModelConfig
 from vdit.errors import UserError
@@ -31,33 +32,35 @@ def physics(tmp_path_factory):
 
 
 def test_committed_plan_is_a_grid_over_a_decade_with_a_larger_budget_held_out():
-    for full in (False, True):
-        plan = study_plan.load(str(CONFIG), full)
-        assert max(plan.budgets) / min(plan.budgets) >= (10**1.5 if full else 10)
-        assert plan.held_out > max(plan.budgets)
-        assert len(plan.budgets) >= 3 and min(len(sizes) for _, sizes in plan.grid) >= 4
+    for length in ("", ":full"):
+        plan = spec.load(f"{CONFIG}{length}")
+        sizes = Counter(arm.budget for arm in plan.arms if arm.kind == "grid")
+        (held_out,) = (arm for arm in plan.arms if arm.kind == "heldout")
+        assert max(sizes) / min(sizes) >= (10**1.5 if length else 10)
+        assert held_out.budget > max(sizes) and len(held_out.choices) >= 4
+        assert len(sizes) >= 3 and min(sizes.values()) >= 4
 
 
 def test_plan_that_has_no_minima_is_refused(tmp_path):
-    text = CONFIG.read_text().replace("(1.5e11, (0, 1, 2, 3))", "(1.5e11, (0, 1, 2))")
+    text = CONFIG.read_text().replace("(1.5e11, sizes(8, 12, 16, 24))", "(1.5e11, sizes(8, 12, 16))")
     (tmp_path / "few.py").write_text(text)
     with pytest.raises(UserError, match="at least 3 budgets of 4 sizes"):
-        study_plan.load(str(tmp_path / "few.py"), False)
-    with pytest.raises(UserError, match="not a Python file"):
-        study_plan.load(str(tmp_path / "none.py"), False)
+        spec.load(str(tmp_path / "few.py"))
+    with pytest.raises(UserError, match="nor a Python file"):
+        spec.load(str(tmp_path / "none.py"))
 
 
 def test_steps_spend_the_budget(physics):
     data = DataConfig(path=str(physics), row_tokens=512, row_text=64, row_examples=20)
     config = Config(data=data, model=ModelConfig(width=16, depth=2, head_width=16))
-    budget = 4e9
-    steps = isoflop.steps_for(budget, config)
+    wanted = 4e9
+    steps = budget.steps_for(wanted, config)
     dataset = Dataset(physics)
     rows = pipeline.rows(dataset, data, dataset.patch, config.seed)
-    shape = scaling_grid.model_shape(config)
+    shape = budget.model_shape(config)
     batches = [next(rows) for _ in range(steps)]
     spent = sum(flops.batch_training_flops(shape, batch.segments_BL, batch.text_index_BL) for batch in batches)
-    assert spent == pytest.approx(budget, rel=0.03)
+    assert spent == pytest.approx(wanted, rel=0.03)
 
 
 class Grey:
@@ -79,15 +82,10 @@ def test_samples_are_of_the_best_run_of_each_budget(physics, tmp_path):
 
 TINY = """
 from configs import study
+from launch.experiments.spec import shrunk
 
-def get_config():
-    config = study.get_config()
-    config.grid = tuple((budget / 15, sizes) for budget, sizes in config.grid)
-    config.held_out /= 15
-    config.full = ((config.full[0][0] / 15, config.full[0][1]), config.full[1] / 15)
-    config.clips = 4
-    config.film.train.steps = 170
-    return config
+def get_config(length=""):
+    return shrunk(study.get_config(length), 15)
 """
 
 
@@ -99,16 +97,16 @@ def run_study(out, config, *flags: str) -> str:
 
 
 @pytest.mark.nightly
-def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path):
+def test_a_tiny_study_resumes_and_repeats_nothing(physics, tmp_path):
     """Balls stand in for the film: what is tested is the driver."""
     config, out = tmp_path / "tiny.py", tmp_path / "study"
     config.write_text(TINY)
     for name in ("physics", "film"):
         shutil.copytree(physics, out / "data" / name)
-    assert "step" in run_study(out, config)
+        (out / "data" / f"{name}.txt").write_text(f"data_pipelines.build --source={name} minilm")
+    assert "run 1 of 14: grid-w8d2" in run_study(out, config)
     results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
-    plan = study_plan.load(str(config), False)
-    assert len(results) == sum(len(sizes) for _, sizes in plan.grid) + 2
+    assert len(results) == len(spec.load(str(config)).arms) == 15
     prediction = json.loads((out / "prediction.json").read_text())
     held_out = json.loads((out / "runs" / prediction["run"] / "result.json").read_text())
     assert prediction["written"] <= held_out["started"]
@@ -116,15 +114,15 @@ def test_tiny_study_goes_on_and_repeats_nothing(physics, tmp_path):
         found = json.loads(path.read_text())
         if found["kind"] != "film":
             assert found["flops"] == pytest.approx(found["budget"], rel=0.05)
-    assert "step" not in run_study(out, config)
+    assert "run 1 of" not in run_study(out, config)
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
 
-    full = study_plan.load(str(config), True)
+    full = spec.load(f"{config}:full").arms
     run_study(out, config, "--full")  # a finished study gets another budget, and a larger one is held out
     added = {path: json.loads(path.read_text()) for path in out.glob("runs/*/result.json") if path not in results}
     assert all(path.stat().st_mtime_ns == time for path, time in results.items())
-    assert sorted(run["kind"] for run in added.values()) == ["grid"] * len(full.grid[-1][1]) + ["heldout"]
+    assert sorted(run["kind"] for run in added.values()) == ["grid"] * 4 + ["heldout"]
     before = json.loads((out / f"prediction-{prediction['flops']:.3g}.json").read_text())
     said = json.loads((out / "prediction.json").read_text())
-    assert before == prediction and said["flops"] == full.held_out
+    assert before == prediction and said["flops"] == full[-1].budget
     assert said["written"] <= json.loads((out / "runs" / said["run"] / "result.json").read_text())["started"]

@@ -35,7 +35,7 @@ def _result(name: str, kind: str, flops: float, params: float, noise: float) -> 
         "steps": 100,
         "loss": loss,
         "loss_interval": [0.98 * loss, 1.02 * loss],
-        "physics_error": {
+        "velocity": {
             "in": {"mean": loss, "interval": [0.9 * loss, 1.1 * loss]},
             "out": {"mean": 0.6, "interval": [0.5, 0.7]},
         },

@@ -68,11 +68,11 @@ def test_influence_names_a_spoilt_run(tmp_path, make_study):
 def test_repeats_metrics_and_conventions(tmp_path, make_study):
     runs = gather(make_study(held_out=False)).runs
     write_csv(tmp_path / "runs.csv", [run | {"unique_tokens": 1e6, "flops": 1.5 * run["flops"]} for run in runs])
-    found = fit.report(fit.load(tmp_path / "runs.csv"), 10, metrics=["physics_error_in"], floor=0.01)
+    found = fit.report(fit.load(tmp_path / "runs.csv"), 10, metrics=["velocity_in"], floor=0.01)
     assert found["repetition"]["repeated_rows"] == 14 and found["repetition"]["R_D"] > 0
     assert found["quality"][0]["trend"] == "falls"
     assert "1.50 to 1.50 times 6 N D" in found["cost"]["convention"]
     assert fit.load(tmp_path / "runs.csv", convention="6nd").fitted.convention == "C = 6 N D"
     text = fit_words.describe(found)
-    assert "R_D* =" in text and "physics_error_in = 0.01 +" in text and "falls with compute" in text
+    assert "R_D* =" in text and "velocity_in = 0.01 +" in text and "falls with compute" in text
     json.dumps(found, allow_nan=False)

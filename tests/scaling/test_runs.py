@@ -25,12 +25,12 @@ def test_results_are_flattened():
             "loss": 1.5,
             "loss_interval": [1, 2],
             "extra": None,
-            "physics_error": {"in": {"mean": 3, "interval": [2, 4]}},
+            "velocity": {"in": {"mean": 3, "interval": [2, 4]}},
         }
     )
     assert run == {
         "run": "r", "loss": 1.5, "loss_low": 1, "loss_high": 2,
-        "physics_error_in": 3, "physics_error_in_low": 2, "physics_error_in_high": 4,
+        "velocity_in": 3, "velocity_in_low": 2, "velocity_in_high": 4,
     }  # fmt: skip
 
 

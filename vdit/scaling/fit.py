@@ -1,7 +1,7 @@
 """Fits scaling laws to a csv of finished runs: `python -m vdit.scaling.fit RUNS.csv [--json]`.
 
 Chinchilla's approaches 1 (envelope), 2 (parabolas) and 3 (parametric), what repeated data is worth where runs repeat it
-(a column unique_tokens), and a power law of any column against compute (--metrics=physics_error_in).
+(a column unique_tokens), and a power law of any column against compute (--metrics=velocity_in).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
 COLUMNS = (
     "run,kind,budget,seed,width,depth,heads,learning_rate,params,params_total,tokens,text_tokens,unique_tokens,repeated_tokens,epochs,"
-    "examples,unique_examples,seconds_of_video,flops,flops_6nd,steps,loss,loss_low,loss_high,loss_ood,physics_error_in,"
-    "physics_error_in_low,physics_error_in_high,physics_error_out,physics_error_out_low,physics_error_out_high,"
+    "examples,unique_examples,seconds_of_video,flops,flops_6nd,steps,loss,loss_low,loss_high,loss_ood,velocity_in,"
+    "velocity_in_low,velocity_in_high,velocity_out,velocity_out_low,velocity_out_high,"
     "train_seconds,seconds,accelerator_hours,tflops"
 ).split(",")
 _TEXT = ("run", "kind")

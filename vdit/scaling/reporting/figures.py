@@ -146,13 +146,13 @@ def _held_out(figure: go.Figure, found: Analysis) -> None:
 
 def physics(found: Analysis) -> go.Figure | None:
     """Velocity error against compute, in and out of distribution, with the error of ground-truth frames as floor."""
-    runs = [r for r in found.counted if any(_finite(r.get(f"physics_error_{side}")) for side in ("in", "out"))]
+    runs = [r for r in found.counted if any(_finite(r.get(f"velocity_{side}")) for side in ("in", "out"))]
     if not runs:
         return None
     figure = _blank("training compute C, FLOPs", "velocity error, units/s")
     heights: list[float] = []
     for side, words, colour in (("in", "in distribution", INSIDE), ("out", "out of distribution", OUTSIDE)):
-        name = f"physics_error_{side}"
+        name = f"velocity_{side}"
         here = [r for r in runs if _finite(r.get(name))]
         if not here:
             continue

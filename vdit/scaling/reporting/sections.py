@@ -206,8 +206,8 @@ def _runs(page: Page) -> str:
         ("flops", "FLOPs", formatting.flops),
         ("flops_6nd", "6ND", formatting.flops),
         ("loss", "loss", lambda v: f"{v:#.4g}"),
-        ("physics_error_in", "error in", lambda v: f"{v:.3g}"),
-        ("physics_error_out", "error out", lambda v: f"{v:.3g}"),
+        ("velocity_in", "error in", lambda v: f"{v:.3g}"),
+        ("velocity_out", "error out", lambda v: f"{v:.3g}"),
         ("train_seconds", "training", formatting.duration),
     ]
     shown = [column for column in shown if any(column[0] in run for run in runs)]

@@ -93,7 +93,7 @@ def _physics(found: Analysis) -> list[str]:
 
 def _best_physics(found: Analysis, side: str) -> list[tuple[float, float]]:
     """Lowest error of the smallest and of the largest budget, the held-out run counting as a budget."""
-    name = f"physics_error_{side}"
+    name = f"velocity_{side}"
     return sorted(found.best_at("grid", name) + found.best_at("heldout", name))
 
 

@@ -7,11 +7,11 @@ import pytest
 import sweeping
 import tiny
 
-from launch.sweeps import grid_plan
+from launch.sweeps import cost
 from launch.sweeps.expand import Sweep, expand
-from launch.sweeps.folder import Folder, State
-from launch.sweeps.grid import Points
-from launch.sweeps.scaling_grid import isoflop, size
+from launch.sweeps.grid import Points, size
+from launch.sweeps.isoflop import isoflop
+from launch.sweeps.state import Folder, State
 from launch.targets import local
 from vdit.errors import UserError
 from vdit.scaling.laws.laws import Law
@@ -27,7 +27,7 @@ def experiment(tmp_path):
 
 
 def planned(experiment, points, speeds=()):
-    return grid_plan.plan(Sweep("grid", experiment, expand(experiment, points), {}), speeds)
+    return cost.costs(expand(experiment, points), speeds)
 
 
 def test_branches_spend_their_budgets_and_leave_trunks_where_these_keep_a_checkpoint(experiment):
@@ -53,10 +53,10 @@ def test_the_plan_counts_epochs_hours_and_cost(experiment):
     half, whole = (each for each in plan if each.run.config.model.width == 8 and each.flops < 3e9)
     assert half.epochs == pytest.approx(2 * whole.epochs, rel=0.2)
     assert whole.hours == pytest.approx(whole.spent / 1e9 / 3600)
-    text = grid_plan.text(plan, price_per_hour=2.0, at_once=4)
+    text = cost.text(plan, price_per_hour=2.0, at_once=4)
     total = sum(each.hours for each in plan)
     assert f"cost {2 * total:.3g}" in text and "h of waiting" in text and text.count("\n") == 24 + 1
-    assert "hours are not known" in grid_plan.text(planned(experiment, points), 0.0)
+    assert "hours are not known" in cost.text(planned(experiment, points), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_known_law_refuses_budgets_whose_best_size_is_outside(experiment, tmp_
         for n in np.geomspace(best / 4, best * 4, 5)
     ]
     write_csv(tmp_path / "runs.csv", runs)
-    found = grid_plan.check_minima(plan, tmp_path / "runs.csv")
+    found = cost.check_minima(plan, tmp_path / "runs.csv")
     assert len(found) == outside and all("add sizes" in line for line in found)
 
 

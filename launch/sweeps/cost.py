@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from launch.sweeps import scaling_grid
-from launch.sweeps.expand import Run, Sweep
+from launch.sweeps import budget
+from launch.sweeps.expand import Run
 from vdit.errors import UserError
 from vdit.scaling.laws.laws import fit_law
 from vdit.scaling.laws.parabolas import group_budgets
@@ -19,8 +19,8 @@ from vdit.scaling.runs import read_csv, table
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """One run before it is run.
+class RunCost:
+    """What a run will cost.
 
     Attributes:
       run: which.
@@ -40,25 +40,25 @@ class Planned:
     hours: float | None
 
 
-def plan(sweep: Sweep, speeds: Sequence[tuple[float, float]] = ()) -> list[Planned]:
-    """All runs of a sweep of diffusion models.
+def costs(runs: Sequence[Run], speeds: Sequence[tuple[float, float]] = ()) -> list[RunCost]:
+    """What runs of diffusion models will cost.
 
     Args:
-      sweep: whose data sets are built here.
+      runs: whose data sets are built here.
       speeds: (N, FLOP/s) that were measured, such as `known_speeds` gives.
     """
     found = []
-    for run in sweep.runs:
-        train, sums = run.config.train, scaling_grid.sums_per_step(run.config)
-        per_step = scaling_grid.flops_per_step(run.config)
+    for run in runs:
+        train, sums = run.config.train, budget.sums_per_step(run.config)
+        per_step = budget.flops_per_step(run.config)
         first = train.steps - run.config.optimizer.cooldown if train.branch_from else 0
         kind = "branch" if train.branch_from else "trunk" if train.keep_steps else "run"
-        params, tokens = scaling_grid.params(run.config), sums.patches * train.steps
+        params, tokens = budget.params(run.config), sums.patches * train.steps
         spent = per_step * (train.steps - first)
         speed = _speed(params, speeds)
         hours = spent / speed / 3600 if speed else None
-        epochs = tokens / scaling_grid.unique_patches(run.config)
-        found.append(Planned(run, kind, params, tokens, epochs, per_step * train.steps, spent, hours))
+        epochs = tokens / budget.unique_patches(run.config)
+        found.append(RunCost(run, kind, params, tokens, epochs, per_step * train.steps, spent, hours))
     return found
 
 
@@ -79,7 +79,7 @@ def _speed(params: int, speeds: Sequence[tuple[float, float]]) -> float | None:
     return min(speeds, key=lambda known: abs(math.log(known[0] / params)))[1] if speeds else None
 
 
-def check_minima(planned: Sequence[Planned], law_csv: str | Path) -> list[str]:
+def check_minima(planned: Sequence[RunCost], law_csv: str | Path) -> list[str]:
     """Budgets whose best size, by the law of earlier runs, is not inside the sizes planned for it; one line each.
 
     Args:
@@ -90,18 +90,18 @@ def check_minima(planned: Sequence[Planned], law_csv: str | Path) -> list[str]:
     fit = fit_law(earlier.params, earlier.tokens, earlier.loss, flops=earlier.flops, bootstraps=0)
     ends = [each for each in planned if each.kind != "trunk"]
     lines = []
-    for budget, rows in group_budgets(np.array([each.flops for each in ends])):
+    for flops, rows in group_budgets(np.array([each.flops for each in ends])):
         sizes = sorted({ends[i].params for i in rows})
-        best = float(fit.law.optimal_params(budget, fit.cost))
+        best = float(fit.law.optimal_params(flops, fit.cost))
         if not sizes[0] < best < sizes[-1]:
             lines.append(
-                f"at {budget:.2g} FLOPs the law of {law_csv} puts the best size at {best:.3g} parameters, outside "
+                f"at {flops:.2g} FLOPs the law of {law_csv} puts the best size at {best:.3g} parameters, outside "
                 f"{sizes[0]:.3g} to {sizes[-1]:.3g}: add sizes"
             )
     return lines
 
 
-def text(planned: Sequence[Planned], price_per_hour: float, at_once: int = 1) -> str:
+def text(planned: Sequence[RunCost], price_per_hour: float, at_once: int = 1) -> str:
     """The plan as a table with its totals."""
     rows: list[tuple[str, ...]] = [("run", "kind", "N", "D", "epochs", "FLOPs", "own FLOPs", "hours", "cost", "what")]
     rows += [_row(each, price_per_hour) for each in planned]
@@ -122,7 +122,7 @@ def text(planned: Sequence[Planned], price_per_hour: float, at_once: int = 1) ->
     return "\n".join(lines)
 
 
-def _row(each: Planned, price: float) -> tuple[str, ...]:
+def _row(each: RunCost, price: float) -> tuple[str, ...]:
     hours = "" if each.hours is None else f"{each.hours:.3f}"
     cost = f"{each.hours * price:.3g}" if price and each.hours is not None else ""
     numbers = [f"{each.params:,}", f"{each.tokens:.3g}", f"{each.epochs:.2f}", f"{each.flops:.3g}", f"{each.spent:.3g}"]
@@ -131,6 +131,8 @@ def _row(each: Planned, price: float) -> tuple[str, ...]:
 
 def _short(run: Run) -> str:
     """Its label without what the other columns say."""
+    if run.title:
+        return run.title
     said = ("train.", "optimizer.cooldown")
     words: list[Any] = [flag.removeprefix("--config.") for flag in run.overrides]
     return " ".join(word for word in words if not word.startswith(said))
