@@ -11,8 +11,8 @@ from typing import Any
 from launch.sweeps.expand import Run
 from launch.sweeps.state import Folder, State
 from vdit.errors import UserError
-from vdit.io.files import read_json, write_json
 from vdit.exit_status import PREEMPTED
+from vdit.io.files import read_json, write_json
 from vdit.parallel.preemption import Preempted
 
 
