@@ -14,6 +14,7 @@ import tiny
 from PIL import Image
 
 from vdit.io import video as video_io
+from vdit.io.media.clips import read_clip
 from vdit.models.text.text_encoders import TEXT_ENCODERS
 
 
@@ -210,7 +211,7 @@ def test_formats(run, tmp_path, suffix):
             assert gif.n_frames == 5 and gif.size == (48, 32)
             assert json.loads(gif.info["comment"])["prompt"] == "a wave"
     if suffix == ".npz":
-        assert video_io.read_clip(out, 12.0).shape == (5, 16, 24, 3)
+        assert read_clip(out, 12.0).shape == (5, 16, 24, 3)
 
 
 def test_previews_are_written_and_cleared_away(run, tmp_path, monkeypatch):

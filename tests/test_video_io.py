@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from vdit.errors import UserError
-from vdit.io.video import read_image, resize, strip, write_mp4, write_png
+from vdit.io.media.clips import read_image
+from vdit.io.media.pixels import scale
+from vdit.io.video import strip, write_mp4, write_png
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:
@@ -82,7 +84,7 @@ def test_what_is_no_image_is_refused(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
-def test_resize_averages_areas():
+def test_scaling_averages_areas():
     image = np.array([[0, 100], [50, 250]], np.uint8)[..., None].repeat(3, -1)
-    np.testing.assert_array_equal(resize(image, 1, 1), [[[100] * 3]])
-    assert resize(image, 3, 5).shape == (3, 5, 3)
+    np.testing.assert_array_equal(scale(image, 1, 1), [[[100] * 3]])
+    assert scale(image, 3, 5).shape == (3, 5, 3)

@@ -21,6 +21,9 @@ OUT = flags.DEFINE_string(
 PROMPTS = flags.DEFINE_string(
     "prompts", None, "File with one JSON object a line, whose fields are the flags up to --seed."
 )
+PROMPT_FILES = flags.DEFINE_string(
+    "prompt_files", "", "Folder below which files named in --prompts must lie; default: the folder of --prompts."
+)
 
 PROMPT = flags.DEFINE_string("prompt", "", "What to show; empty for no caption.")
 NEGATIVE = flags.DEFINE_string("negative", "", "What guidance keeps away from; default: the missing caption.")
@@ -62,7 +65,9 @@ def asks_of_flags() -> list[Any]:
         field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Ask) if field.name != "out"
     }
     out = Path(OUT.value or "")
-    return [Ask(**values, out=str(out))] if PROMPTS.value is None else read_asks(Path(PROMPTS.value), values, out)
+    if PROMPTS.value is None:
+        return [Ask(**values, out=str(out))]
+    return read_asks(Path(PROMPTS.value), values, out, PROMPT_FILES.value)
 
 
 def main(argv: list[str]) -> None:

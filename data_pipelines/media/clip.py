@@ -67,6 +67,7 @@ class Input:
       weight: bytes to read, or about as much work; small inputs are handed out several at a time.
       captions: text by caption kind.
       data: whatever else the source needs to know.
+      notes: what the ledger is to say of its clips beside what was changed.
     """
 
     item: str
@@ -75,6 +76,7 @@ class Input:
     weight: int = 0
     captions: dict[str, str] = dataclasses.field(default_factory=dict)
     data: Any = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ class _Cutter:
     most: int
 
     def run(self) -> Iterator[Outcome]:
-        expected = -(-len(self.timing.times) // self.timing.step)
+        expected = self.timing.length
         ranged = self.options.shots or expected > self.most
         clips = pieces = 0
         for piece in self._pieces(min(self.most, expected) if self.timing.even else self.most):
@@ -105,9 +105,10 @@ class _Cutter:
         piece: _Piece | None = None
         beginning = 0  # of the shot
         damaged = 0  # frames at the beginning, as where a stream was cut without being encoded anew
-        for number, frame, broken in self._frames():
+        last = -1
+        for place, number, frame, broken in self._frames():
             if broken:
-                piece = piece or _Piece(number, np.empty((0, *self.size, 3), np.uint8))
+                piece = piece or _Piece(place, number, np.empty((0, *self.size, 3), np.uint8))
                 piece.problems.append(broken)
                 break
             if frame.problem and number == damaged:
@@ -126,27 +127,30 @@ class _Cutter:
                 yield piece
                 piece = None
             if piece is None:
-                piece = _Piece(number, np.empty((capacity, *self.size, 3), np.uint8))
+                piece = _Piece(place, number, np.empty((capacity, *self.size, 3), np.uint8), held=number == last)
                 if number == damaged > 0:
                     piece.notes.append(f"first {damaged} frames damaged and left out")
             piece.add(number, rgb, frame.problem)
+            last = number
         if piece:
             yield piece
 
-    def _frames(self) -> Iterator[tuple[int, Frame, str]]:
+    def _frames(self) -> Iterator[tuple[int, int, Frame, str]]:
         """The chosen frames; where the file breaks off a last entry says how."""
-        number, frame = 0, Frame(0.0, lambda *_: np.zeros(0))
+        place, number, frame = 0, 0, Frame(0.0, lambda *_: np.zeros(0))
         try:
-            for number, frame in evened(self.media, self.timing):
-                yield number, frame, ""
+            for place, number, frame in evened(self.media, self.timing):
+                yield place, number, frame, ""
         except Unreadable as error:
-            yield number, frame, str(error)
+            yield place, number, frame, str(error)
 
     def _finish(self, piece: _Piece, ranged: bool) -> Outcome:
         source, options, timing = self.source, self.options, self.timing
-        item = f"{source.item} [{piece.start}, {piece.end})" if ranged else source.item
+        item = f"{source.item} [{piece.first}, {piece.end})" if ranged else source.item
+        if ranged and piece.held:  # the piece before may have the same range
+            item += f" from {piece.place / timing.fps:.6g} s"
         frames = options.patch.floor_frames(piece.length)
-        before = (piece.end - piece.start, self.media.height, self.media.width) if ranged else self._before
+        before = (piece.end - piece.first, self.media.height, self.media.width) if ranged else self._before
         video = piece.video_TYXC[:frames]
         reason = "; ".join(piece.problems[:_PROBLEMS])
         if not reason and piece.length < options.min_frames:
@@ -156,14 +160,20 @@ class _Cutter:
             return Rejection(item, source.split, reason, before, timing.fps_before)
         return Clip(
             item=item,
-            id=stable_id(self.namespace, source.item, piece.start),
+            id=stable_id(self.namespace, source.item, piece.place),
             split=source.split,
             video_TYXC=video,
             fps=timing.fps,
             captions=source.captions,
             shape_before=before,
             fps_before=timing.fps_before,
-            notes=(*self.media.notes, *timing.notes, *piece.notes, *self._changes(piece.length - frames)),
+            notes=(
+                *self.media.notes,
+                *timing.notes,
+                *piece.notes,
+                *self._changes(piece.length - frames),
+                *source.notes,
+            ),
         )
 
     def _changes(self, trimmed: int) -> Iterator[str]:
@@ -173,15 +183,24 @@ class _Cutter:
                 yield f"aspect ratio {change:+.1%}"
         if trimmed:
             yield f"last {trimmed} kept frames trimmed"
+        yield from self.source.notes
         if not any(self.source.captions.values()):
             yield "no caption"
 
 
 class _Piece:
-    """Frames of one clip in the making."""
+    """Frames of one clip in the making.
 
-    def __init__(self, start: int, room_TYXC: np.ndarray) -> None:
-        self.start, self.end, self.length = start, start, 0
+    Args:
+      place: of its first frame among those that are chosen, distinct.
+      first: number of its first frame in the file.
+      room_TYXC: where frames are put.
+      held: whether the piece before ended while that frame was shown.
+    """
+
+    def __init__(self, place: int, first: int, room_TYXC: np.ndarray, held: bool = False) -> None:
+        self.place, self.first, self.held = place, first, held
+        self.end, self.length = first, 0
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._room = room_TYXC  # untouched pages of it cost no memory

@@ -15,7 +15,7 @@ from data_pipelines.media.clip import Input, Options, Outcome, Rejection, limite
 from data_pipelines.media.cutting import media_clips
 from data_pipelines.sources.captions import KIND, caption_kind
 from vdit.errors import UserError
-from vdit.io.media.media import Frame, Media, flatten, scale
+from vdit.io.media.media import array_media
 
 SPLITS = {"validation": "val"}
 _RATE_FEATURES = ("fps", "frame_rate")
@@ -53,7 +53,9 @@ def clips(options: Options, source: Input) -> Iterator[Outcome]:
     info = _info(directory)
     try:
         example = _examples(directory, split)[i]
-        media = _media(np.asarray(example[video]), _rate(info.features, video, options, example))
+        array = np.asarray(example[video])
+        video_TYXC = array if array.ndim == 4 else array[None]
+        media = array_media(video_TYXC, _rate(info.features, video, options, example))
         captions = {kind: _text(info.features[name], example[name]) for kind, name in texts.items()} or {KIND: ""}
     except UserError:
         raise
@@ -147,25 +149,6 @@ def _rate(features: Any, video: str, options: Options, example: dict[str, Any] |
     if not options.fps:
         raise UserError(f"no feature {' or '.join(_RATE_FEATURES)} tells the frame rate; say it with --fps")
     return options.fps
-
-
-def _media(array: np.ndarray, rate: float) -> Media:
-    frames_TYXC = array if array.ndim == 4 else array[None]
-    times = np.arange(len(frames_TYXC)) / (rate or 1.0)
-    _, height, width, channels = frames_TYXC.shape
-    notes = ("alpha on white",) if channels == 4 else ()
-
-    def frames() -> Iterator[Frame]:
-        for time, picture in zip(times, frames_TYXC, strict=True):
-            yield Frame(float(time), functools.partial(scale, _rgb(picture)))
-
-    return Media(height, width, times, rate, 0.0, True, notes, frames)
-
-
-def _rgb(picture_YXC: np.ndarray) -> np.ndarray:
-    if picture_YXC.shape[-1] == 4:
-        return flatten(picture_YXC)
-    return np.ascontiguousarray(np.broadcast_to(picture_YXC, (*picture_YXC.shape[:2], 3)))
 
 
 def _text(feature: Any, value: Any) -> str:

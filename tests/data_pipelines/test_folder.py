@@ -83,7 +83,11 @@ def test_every_file_has_a_row(built: pathlib.Path) -> None:
         "clips/lost.mp4": "rejected",
         "nameless.jpg": "scaled",
         "picture.png": "scaled",
+        "*.md": "rejected",
+        ".*": "rejected",
     }
+    assert rows["*.md"]["reason"] == "1 file not read: neither a video nor a picture by name"
+    assert rows[".*"]["reason"] == "1 hidden file is not read"
     assert rows["clips/a.mp4 [0, 9)"]["shape_before"] == "9x48x64"
     assert rows["clips/a.mp4 [0, 9)"]["shape_after"] == "9x40x48"
     assert rows["clips/a.mp4"]["reason"] == "cut into 2 pieces, 2 of them stored"
@@ -165,7 +169,6 @@ def test_the_share_of_val_goes_by_names(tmp_path: pathlib.Path) -> None:
         ("x.jsonl", "{\n", "not a table of captions"),
         ("x.jsonl", "[1]\n", "row 1 is no object"),
         ("x.jsonl", "[" * 100_000, "not a table of captions"),
-        ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
         ("captions.csv", b"file,caption\na.png,\xff\n", "not a table of captions"),
     ],
 )
@@ -182,7 +185,7 @@ def test_names_in_tables_stay_in_the_tree(tmp_path: pathlib.Path) -> None:
     (tmp_path / "tree").mkdir()
     Image.fromarray(quadrants(48, 64)).save(tmp_path / "secret.png")
     Image.fromarray(quadrants(48, 64)).save(tmp_path / "tree" / "a.png")
-    rows = [{"file": "../secret.png", "text": "x"}, {"file": str(tmp_path / "secret.png"), "text": "x"}]
+    rows = [{"file": file, "text": "x"} for file in ("../secret.png", str(tmp_path / "secret.png"), "a.png")]
     (tmp_path / "tree" / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     listed = folder.inputs(str(tmp_path / "tree"), Options())
     assert [each.item for each in listed if each.path] == ["a.png"] and len(listed) == 3

@@ -17,8 +17,13 @@ import numpy as np
 
 from vdit.config_dict import build
 from vdit.errors import UserError
-from vdit.io import video
+from vdit.io.media.clips import GivenClip, open_clip, open_image
 from vdit.patches import Patch
+
+FILE_FIELDS = ("image", "last", "head", "tail", "connect", "edit", "mask", "reference")
+"""Fields of an ask that name files."""
+
+_BOX = re.compile(r"(\d+),(\d+),(\d+),(\d+)")
 
 CONTEXT = 3
 """Clips that are connected give at most one in so many groups each, so that the rest is left to generate."""
@@ -100,20 +105,21 @@ class Ask:
         return mode + "+reference" * bool(self.reference)
 
 
-def read_asks(path: Path, defaults: Mapping[str, Any], out: Path) -> list[Ask]:
+def read_asks(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "") -> list[Ask]:
     """What a file asks for, one JSON object of fields of `Ask` a line.
 
     Args:
       path: the file; empty lines are passed over.
       defaults: values of the fields that a line leaves out.
       out: folder of the videos; without a name of its own, one is called after its line, 0001.mp4 and so on.
+      files: folder below which the files that lines name must lie; empty = that of `path`.
 
     Raises:
       UserError: for a file that cannot be read or is empty, a line that is no JSON object of known fields (naming it),
-        an `out` that lies elsewhere or is there twice.
+        an `out` that lies elsewhere or is there twice, or another file that lies elsewhere.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")  # other line ends may stand inside of strings
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts={path} cannot be read: {error}") from error
     asks = []
@@ -124,7 +130,8 @@ def read_asks(path: Path, defaults: Mapping[str, Any], out: Path) -> list[Ask]:
             own = json.loads(line)
             if not isinstance(own, dict):
                 raise UserError("not a JSON object")
-            ask = build({**defaults, **own}, Ask)
+            build({**defaults, **own}, Ask)  # names and types
+            ask = build({**defaults, **_located(own, path.parent, Path(files) if files else path.parent)}, Ask)
             if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
                 raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
         except (UserError, json.JSONDecodeError) as error:
@@ -135,6 +142,29 @@ def read_asks(path: Path, defaults: Mapping[str, Any], out: Path) -> list[Ask]:
     if len(asks) > len({ask.out for ask in asks}):
         raise UserError(f"--prompts={path} names an out file twice")
     return asks
+
+
+def _located(own: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
+    """The fields of a line, the files among them found from the folder of the prompts file.
+
+    Raises:
+      UserError: if a file is a URL or does not lie below `root`, wherever links lead.
+    """
+    fields = dict(own)
+    for name in FILE_FIELDS:
+        text = fields.get(name, "")
+        if not text or (name == "mask" and _BOX.fullmatch(text)):
+            continue
+        parts = text.split(",") if name in ("connect", "reference") else [text]
+        for part in filter(None, parts):
+            try:
+                inside = "://" not in part and (folder / part).resolve().is_relative_to(root.resolve())
+            except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, links in a circle
+                raise UserError(f"{name}={part!r} is not the name of a file: {error}") from error
+            if not inside:
+                raise UserError(f"{name}={part!r} does not lie below {root}; --prompt_files=DIR allows files below DIR")
+        fields[name] = ",".join(str(folder / part) if part else "" for part in parts)
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,15 +240,9 @@ def read(ask: Ask, patch: Patch, fps: float) -> Given:
       UserError: for a size or length off the grid, a file that cannot be read, or files that do not go together.
     """
     check_frames(ask.frames, patch)
-    clips = {
-        name: video.read_image(getattr(ask, name), f"--{name}")[None]
-        for name in ("image", "last")
-        if getattr(ask, name)
-    }
+    clips = {name: open_image(path, f"--{name}") for name in ("image", "last") if (path := getattr(ask, name))}
     clips |= {
-        name: video.read_clip(getattr(ask, name), fps, f"--{name}")
-        for name in ("head", "tail", "edit")
-        if getattr(ask, name)
+        name: open_clip(path, fps, f"--{name}") for name in ("head", "tail", "edit") if (path := getattr(ask, name))
     }
     if ask.connect:
         parts = ask.connect.split(",")
@@ -226,38 +250,44 @@ def read(ask: Ask, patch: Patch, fps: float) -> Given:
             raise UserError(
                 f"--connect={ask.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
             )
-        clips |= {
-            name: video.read_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)
-        }
+        clips |= {name: open_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)}
     height, width = _size(ask, clips, patch)
-    mask_TYX = _mask(ask, clips["edit"].shape, (height, width), fps) if ask.mask else None
+    mask_TYX = _mask(ask, clips["edit"], (height, width), fps) if ask.mask else None
     for name, clip in clips.items():
-        _check_aspect(clip.shape[1:3], (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
-        clips[name] = video.resize_clip(clip, height, width)
-    references = tuple(_reference(path, patch) for path in ask.reference.split(",") if path)
-    none = np.zeros((0, height, width, 3), np.uint8)
+        _check_aspect(clip, (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
     if ask.edit:
-        frames = patch.floor_frames(len(clips["edit"]))
+        frames = patch.floor_frames(clips["edit"].frames)
         if mask_TYX is not None:
             mask_TYX = ~np.resize(mask_TYX, (frames, height, width)) if len(mask_TYX) == 1 else ~mask_TYX[:frames]
             if len(mask_TYX) < frames:
                 raise UserError(f"--mask={ask.mask} has {len(mask_TYX)} frames, --edit {frames}; make it as long")
-        return Given(height, width, frames, none, none, clips["edit"][:frames], mask_TYX, references)
-    head, tail = clips.get("image", none), none
+        edited = clips["edit"].first(frames).read(height, width)
+        return Given(height, width, frames, edited[:0], edited[:0], edited, mask_TYX, _references(ask, patch))
+    head, tail = _ends(ask, clips, patch)
+    given_frames = sum(clip.frames for clip in (head, tail) if clip)
+    if given_frames >= ask.frames:
+        given = " and ".join(f"--{name}" for name in ("image", "head", "last", "tail", "connect") if getattr(ask, name))
+        raise UserError(f"{given} have {given_frames} frames, the video has {ask.frames}; raise --frames")
+    none = np.zeros((0, height, width, 3), np.uint8)
+    read_head, read_tail = (clip.read(height, width) if clip else none for clip in (head, tail))
+    return Given(height, width, ask.frames, read_head, read_tail, references=_references(ask, patch))
+
+
+def _ends(ask: Ask, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[GivenClip | None, GivenClip | None]:
+    """What is given at the start and at the end of the video."""
+    head, tail = clips.get("image"), None
     if ask.head:
-        head = clips["head"][: patch.floor_frames(len(clips["head"]))]
+        head = clips["head"].first(patch.floor_frames(clips["head"].frames))
     if ask.last:
-        tail = np.repeat(clips["last"], patch.time, axis=0)
+        tail = clips["last"].choose(np.zeros(patch.time, int))
     if ask.tail:
-        tail = _whole_groups(clips["tail"], patch, from_start=False)
+        tail = clips["tail"].choose(_whole_groups(clips["tail"].numbers_T, patch, from_start=False))
     if ask.connect:
         most = max(1, (ask.frames - 1) // patch.time // CONTEXT)
-        head = clips["from"][-min(patch.floor_frames(len(clips["from"])), patch.frames(most)) :]
-        tail = _whole_groups(clips["to"], patch, from_start=True)[: most * patch.time]
-    if len(head) + len(tail) >= ask.frames:
-        given = " and ".join(f"--{name}" for name in ("image", "head", "last", "tail", "connect") if getattr(ask, name))
-        raise UserError(f"{given} have {len(head) + len(tail)} frames, the video has {ask.frames}; raise --frames")
-    return Given(height, width, ask.frames, head, tail, references=references)
+        before, after = clips["from"], clips["to"]
+        head = before.choose(before.numbers_T[-min(patch.floor_frames(before.frames), patch.frames(most)) :])
+        tail = after.choose(_whole_groups(after.numbers_T, patch, from_start=True)[: most * patch.time])
+    return head, tail
 
 
 def _nearest(height: int, width: int, patch: Patch) -> tuple[int, int]:
@@ -265,42 +295,40 @@ def _nearest(height: int, width: int, patch: Patch) -> tuple[int, int]:
     return tuple(max(1, round(side / step)) * step for side, step in ((height, patch.height), (width, patch.width)))  # type: ignore[return-value]
 
 
-def _size(ask: Ask, clips: dict[str, np.ndarray], patch: Patch) -> tuple[int, int]:
+def _size(ask: Ask, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[int, int]:
     """(height, width): as asked for, else that of what is given, else 32x32, on the patch grid."""
     if ask.size:
         return parse_size(ask.size, patch)
-    height, width = next((clip.shape[1:3] for clip in clips.values()), (32, 32))
+    height, width = next(((clip.height, clip.width) for clip in clips.values()), (32, 32))
     return _nearest(height, width, patch)
 
 
-def _check_aspect(own: tuple[int, ...], wanted: tuple[int, int], flag: str) -> None:
-    stretch = (wanted[1] / wanted[0]) / (own[1] / own[0])
+def _check_aspect(clip: GivenClip, wanted: tuple[int, int], flag: str) -> None:
+    stretch = (wanted[1] / wanted[0]) / (clip.width / clip.height)
     if not 0.8 < stretch < 1.25:
         raise UserError(
-            f"--size={wanted[1]}x{wanted[0]} would stretch {flag} of {own[1]}x{own[0]} by {stretch:.2f}; "
+            f"--size={wanted[1]}x{wanted[0]} would stretch {flag} of {clip.width}x{clip.height} by {stretch:.2f}; "
             "take its aspect ratio"
         )
 
 
-def _whole_groups(clip: np.ndarray, patch: Patch, from_start: bool) -> np.ndarray:
+def _whole_groups(numbers_T: np.ndarray, patch: Patch, from_start: bool) -> np.ndarray:
     """Whole groups of a clip's start or end; a clip shorter than one repeats its frame at the other side."""
-    if len(clip) < patch.time:
-        missing = patch.time - len(clip)
-        return np.concatenate(
-            [clip, clip[-1:].repeat(missing, 0)] if from_start else [clip[:1].repeat(missing, 0), clip]
-        )
-    kept = len(clip) // patch.time * patch.time
-    return clip[:kept] if from_start else clip[-kept:]
+    if len(numbers_T) < patch.time:
+        missing = patch.time - len(numbers_T)
+        return np.pad(numbers_T, (0, missing) if from_start else (missing, 0), mode="edge")
+    kept = len(numbers_T) // patch.time * patch.time
+    return numbers_T[:kept] if from_start else numbers_T[-kept:]
 
 
-def _mask(ask: Ask, shape: tuple[int, ...], size: tuple[int, int], fps: float) -> np.ndarray:
+def _mask(ask: Ask, edited: GivenClip, size: tuple[int, int], fps: float) -> np.ndarray:
     """True where the clip is to be made anew, mask_TYX of the wanted size; one frame stands for all."""
-    height, width = shape[1:3]
-    box = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", ask.mask)
+    height, width = edited.height, edited.width
+    box = _BOX.fullmatch(ask.mask)
     if not box:
-        clip = video.read_clip(ask.mask, fps, "--mask")
-        _check_aspect(clip.shape[1:3], size, "--mask")
-        return video.resize_clip(clip, *size).mean(-1) > 127
+        clip = open_clip(ask.mask, fps, "--mask")
+        _check_aspect(clip, size, "--mask")
+        return clip.read(*size).mean(-1) > 127
     left, top, right, bottom = map(int, box.groups())
     if not (left < right <= width and top < bottom <= height):
         raise UserError(f"--mask={ask.mask} is not a box X0,Y0,X1,Y1 within --edit of {width}x{height}")
@@ -313,7 +341,7 @@ def _mask(ask: Ask, shape: tuple[int, ...], size: tuple[int, int], fps: float) -
     return mask_1YX
 
 
-def _reference(path: str, patch: Patch) -> np.ndarray:
-    """A reference image at the nearest size on the patch grid."""
-    image = video.read_image(path, "--reference")
-    return video.resize(image, *_nearest(image.shape[0], image.shape[1], patch))
+def _references(ask: Ask, patch: Patch) -> tuple[np.ndarray, ...]:
+    """Reference images, each at the nearest size on the patch grid."""
+    clips = [open_image(path, "--reference") for path in ask.reference.split(",") if path]
+    return tuple(clip.read(*_nearest(clip.height, clip.width, patch))[0] for clip in clips)

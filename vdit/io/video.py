@@ -1,4 +1,4 @@
-"""Reading images and clips, and writing what was generated: mp4 (H.264), gif, PNG strips, npz."""
+"""Writing what was generated: mp4 (H.264), gif, PNG strips, npz."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vdit.errors import UserError
 from vdit.io import files
@@ -167,75 +167,3 @@ def strip(video_TYXC: np.ndarray, count: int = 8, scale: int = 1) -> np.ndarray:
     frames = video_TYXC[chosen].repeat(scale, 1).repeat(scale, 2)
     framed = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=160)
     return np.concatenate(list(framed), axis=1)
-
-
-def read_image(path: str | os.PathLike[str], flag: str = "--image") -> np.ndarray:
-    """An image as RGB, alpha laid on white, image_YXC uint8; of an animation the first frame.
-
-    Args:
-      path: of the file.
-      flag: what the user called it, for messages.
-
-    Raises:
-      UserError: if it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            rgba = image.convert("RGBA")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{flag}={path} cannot be read as an image: {error}") from error
-    white = Image.new("RGBA", rgba.size, "white")
-    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
-
-
-def read_clip(path: str | os.PathLike[str], fps: float, flag: str = "--head") -> np.ndarray:
-    """A clip at `fps` frames per second, video_TYXC uint8: the frame that is shown at each time is taken.
-
-    Args:
-      path: a video (or gif), a .npz as `write_npz` writes it, or an image, which is a clip of one frame.
-      fps: rate that is wanted.
-      flag: what the user called it, for messages.
-
-    Raises:
-      UserError: if it cannot be read.
-    """
-    try:
-        if Path(path).suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                video_TYXC, rate = file["video"], float(file["fps"])
-            if video_TYXC.ndim != 4 or video_TYXC.shape[-1] != 3 or video_TYXC.dtype != np.uint8 or not len(video_TYXC):
-                raise ValueError(f"its video is {video_TYXC.dtype}{list(video_TYXC.shape)}, not uint8 frames of RGB")
-            starts_T = np.arange(len(video_TYXC)) / rate
-        else:
-            starts_T, video_TYXC, rate = _decode(path)
-    except (OSError, av.error.FFmpegError, ValueError, KeyError) as error:
-        raise UserError(f"{flag}={path} cannot be read as a clip: {error}") from error
-    end = starts_T[-1] + 1 / rate
-    wanted_T = np.arange(max(1, round(end * fps))) / fps
-    return video_TYXC[np.clip(np.searchsorted(starts_T, wanted_T + 1e-4, side="right") - 1, 0, None)]
-
-
-def _decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Time in seconds from the first frame, and pixels of each frame; the frame rate."""
-    with av.open(os.fspath(path)) as container:
-        if not container.streams.video:
-            raise ValueError("it has no video stream")
-        stream = container.streams.video[0]
-        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(stream)]
-        rate = float(stream.average_rate or 1)
-    if not frames:
-        raise ValueError("it has no frames")
-    starts = [i / rate if time is None else time for i, (time, _) in enumerate(frames)]
-    return np.array(starts) - starts[0], np.stack([pixels for _, pixels in frames]), rate
-
-
-def resize(image_YXC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area-averaged to another size, image_YXC uint8."""
-    if image_YXC.shape[:2] == (height, width):
-        return image_YXC
-    return np.asarray(Image.fromarray(image_YXC).resize((width, height), Image.Resampling.BOX))
-
-
-def resize_clip(video_TYXC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Every frame area-averaged to another size, uint8."""
-    return np.stack([resize(frame, height, width) for frame in video_TYXC])

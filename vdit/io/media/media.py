@@ -1,22 +1,21 @@
-"""Opening any video or image file: what it shows, and its frames one by one, scaled by area averaging."""
+"""Opening any video or picture: what it shows, and its frames one by one, scaled while they are read."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-IMAGE_SUFFIXES = (".gif", ".jpg", ".jpeg", ".png", ".webp")
-_ROWS = 64  # flattened at once: intermediate values take several times the memory of the picture
-_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")
+from vdit.io.media.kinds import HEAD_BYTES, PICTURE_SUFFIXES, file_type, picture_formats
 
 
 class Unreadable(Exception):
-    """A file that gives no clip; the message is the reason for the ledger."""
+    """A file that gives no clip; the message is the reason, for a ledger or an error."""
 
 
 class Frame(NamedTuple):
@@ -39,12 +38,12 @@ class Media:
 
     Attributes:
       height, width: as it is shown: upright, and in square pixels.
-      times: seconds at which the frames are shown, ascending, as the file tells before they are decoded.
-      rate: average frames per second, 0 if the file tells none.
+      times: seconds at which the frames are shown, ascending, known before they are decoded.
+      rate: average frames per second, 0 if the file does not say.
       grid_rate: frames per second of the finest grid that all times lie on; 0 if unknown.
       exact: whether the file has a time for every frame, so that a frame the decoder leaves out is known to be missing.
       notes: what is done to every frame beside scaling, for the ledger.
-      frames: decodes from the beginning. Raises Unreadable where the file breaks off.
+      frames: decodes from the beginning, in the order of showing. Raises Unreadable where the file breaks off.
     """
 
     height: int
@@ -57,45 +56,60 @@ class Media:
     frames: Callable[[], Iterator[Frame]]
 
 
-def open_media(path: str, threads: int = 1) -> Media:
-    """Opens a file, whatever its name says, by what is in it.
+def open_media(path: str | os.PathLike[str], threads: int = 1) -> Media:
+    """Opens a file of this machine, whatever its name says, by what is in it.
 
     Args:
-      path: of a local file.
+      path: of the file.
       threads: of the decoder. With more than one, what a damaged file gives can vary from run to run.
 
     Raises:
-      Unreadable: if it is neither a video nor an image.
+      Unreadable: if it is neither a video nor a picture, or cannot be read.
     """
-    from vdit.io.media.pictures import open_image
+    from vdit.io.media.pictures import open_picture
     from vdit.io.media.videos import open_video
 
-    with open(path, "rb") as file:
-        head = file.read(16)
+    path = os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise Unreadable(f"{file_type(mode)}, not a file")  # opening a FIFO would wait for ever
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, ValueError) as error:
+        raise Unreadable(reason(error)) from error
     if not head:
         raise Unreadable("the file is empty")
-    if head.startswith(_IMAGE_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return open_image(path)
-    return open_video(path, threads)
+    if formats := picture_formats(head):
+        return open_picture(path, formats)
+    try:
+        return open_video(path, threads)
+    except Unreadable as error:
+        if Path(path).suffix.lower() in PICTURE_SUFFIXES:
+            raise Unreadable("not a readable picture: its content is of no known kind") from error
+        raise
 
 
-def flatten(rgba_YXC: np.ndarray) -> np.ndarray:
-    """Lays a picture with alpha on white: uint8 (height, width, 3)."""
-    rgb_YXC = np.empty((*rgba_YXC.shape[:2], 3), np.uint8)
-    for y in range(0, len(rgba_YXC), _ROWS):
-        rows = rgba_YXC[y : y + _ROWS]
-        alpha_YX1 = rows[..., 3:].astype(np.uint16)
-        rgb_YXC[y : y + _ROWS] = (rows[..., :3] * alpha_YX1 + 255 * (255 - alpha_YX1) + 127) // 255
-    return rgb_YXC
+def array_media(video_TYXC: np.ndarray, rate: float) -> Media:
+    """Media of an array.
+
+    Args:
+      video_TYXC: uint8 frames of 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels.
+      rate: frames per second; of a picture 0.
+    """
+    from vdit.io.media.pixels import rgb_of, scale
+
+    frames, height, width, channels = video_TYXC.shape
+    times = np.arange(frames) / (rate or 1.0)
+
+    def read() -> Iterator[Frame]:
+        for time, picture_YXC in zip(times.tolist(), video_TYXC, strict=True):
+            yield Frame(time, lambda y, x, picture_YXC=picture_YXC: scale(rgb_of(picture_YXC), y, x))  # type: ignore[misc]
+
+    return Media(height, width, times, rate, 0.0, True, ("alpha on white",) * (channels == 4), read)
 
 
-def scale(rgb_YXC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture of another size, area-averaged exactly; FFmpeg's scaler halves the colour resolution of RGB."""
-    if rgb_YXC.shape[:2] == (height, width):
-        return rgb_YXC
-    return np.asarray(Image.fromarray(rgb_YXC).resize((width, height), Image.Resampling.BOX))
-
-
-def turn(rgb_YXC: np.ndarray, quarters: int) -> np.ndarray:
-    """Turns a picture counter-clockwise by quarters of a circle."""
-    return np.ascontiguousarray(np.rot90(rgb_YXC, quarters)) if quarters else rgb_YXC
+def reason(error: Any) -> str:
+    """An error as one short line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:160] or type(error).__name__

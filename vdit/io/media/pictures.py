@@ -1,82 +1,120 @@
-"""Images and animations (jpg, png, gif, webp) through Pillow."""
+"""Pictures and animations through Pillow."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+import pillow_heif
+from PIL import Image, UnidentifiedImageError
 
 from vdit.io.media.alive import beat
-from vdit.io.media.media import Frame, Media, Unreadable, flatten, scale
+from vdit.io.media.media import Frame, Media, Unreadable, reason
+from vdit.io.media.pixels import UPRIGHT, eight_bits, flatten, scale, upright
 
 DEFAULT_DELAY = 0.1
 """Seconds a frame of an animation stays that says at most 10 ms, as browsers do."""
 
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError, MemoryError)
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+"""Further pictures of other formats are no frames: gain maps, previews, the other eye, pages."""
+
+_ORIENTATION, _SUBFILE = 0x0112, 254  # tags of EXIF and TIFF
+
+pillow_heif.register_heif_opener()
 
 
-def open_image(path: str) -> Media:
-    """Opens an image or an animation.
+def open_picture(path: str, formats: tuple[str, ...]) -> Media:
+    """Opens a picture or an animation.
+
+    Args:
+      path: of the file.
+      formats: Pillow's names of what it may be.
 
     Raises:
       Unreadable: if it is damaged, or has more pixels than Pillow thinks safe.
     """
     try:
-        with Image.open(path) as image:
-            count = getattr(image, "n_frames", 1)
-            delays = [_delay(frame) for frame in ImageSequence.Iterator(image)] if count > 1 else [0.0]
+        with Image.open(path, formats=formats) as image:
+            delays = _delays(image)
             image.seek(0)
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            height, width = (image.width, image.height) if turned else (image.height, image.width)
-            notes = _notes(image)
-    except _ERRORS as error:
-        raise Unreadable(f"not a readable image: {reason(error)}") from error
+            orientation = _orientation(image)
+            height, width = (image.width, image.height) if orientation > 4 else (image.height, image.width)
+            notes = _notes(image, orientation)
+    except UnidentifiedImageError as error:
+        raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded") from error
+    except Exception as error:  # damaged files raise what their decoders please
+        raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded: {reason(error)}") from error
     times = np.cumsum([0.0, *delays[:-1]])
-    return Media(height, width, times, 0.0, 0.0, True, notes, functools.partial(_frames, path, times))
+    return Media(
+        height, width, times, 0.0, 0.0, True, notes, functools.partial(_frames, path, formats, times, orientation)
+    )
 
 
-def _frames(path: str, times: np.ndarray) -> Iterator[Frame]:
-    number = 0
-    try:
-        with Image.open(path) as image:
-            for number, frame in enumerate(ImageSequence.Iterator(image)):
-                beat()
-                rgb = to_rgb(frame)
-                yield Frame(float(times[number]), functools.partial(scale, rgb))
-    except _ERRORS as error:
-        raise Unreadable(f"frame {number} of {len(times)} cannot be decoded: {reason(error)}") from error
+def _delays(image: Image.Image) -> list[float]:
+    """Seconds that each frame of an animation stays; one 0 of a still picture."""
+    if image.format == "TIFF" and image.tag_v2.get(_SUBFILE, 0) & 1:  # type: ignore[attr-defined]
+        raise ValueError("a raw photo, of which only the preview could be read")
+    if not _is_animation(image):
+        return [0.0]
+    return [_delay(image) for _ in _seek(image)]
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of an image, upright, alpha laid on white, 16 bits brought to 8: uint8 (height, width, 3)."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # grey of 16 bits
-        upright = Image.fromarray((np.asarray(upright, np.float64) / 257 + 0.5).clip(0, 255).astype(np.uint8))
-    if upright.has_transparency_data:
-        return flatten(np.asarray(upright.convert("RGBA")))
-    return np.asarray(upright.convert("RGB"))
+def _is_animation(image: Image.Image) -> bool:
+    return image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1
+
+
+def _seek(image: Image.Image) -> Iterator[int]:
+    """Goes from frame to frame; the picture an animated PNG holds for programs that show no animations is no frame."""
+    first = int(image.format == "PNG" and bool(getattr(image, "default_image", False)))
+    for number in itertools.count(first):
+        try:
+            image.seek(number)
+        except EOFError:
+            return
+        yield number
 
 
 def _delay(frame: Image.Image) -> float:
-    if frame.format == "WEBP":  # tells it only then
+    if frame.format in ("WEBP", "AVIF"):  # known only then
         frame.load()
     seconds = float(frame.info.get("duration") or 0) / 1000
     return seconds if seconds > 0.01 else DEFAULT_DELAY
 
 
-def _notes(image: Image.Image) -> tuple[str, ...]:
+def _frames(path: str, formats: tuple[str, ...], times: np.ndarray, orientation: int) -> Iterator[Frame]:
+    number = 0
+    try:
+        with Image.open(path, formats=formats) as image:
+            for number, _ in enumerate(_seek(image) if _is_animation(image) else range(1)):
+                beat()
+                rgb_YXC = upright(_to_rgb(image), orientation)
+                yield Frame(float(times[number]), functools.partial(scale, rgb_YXC))
+    except Exception as error:
+        what = f"frame {number} of {len(times)}" if len(times) > 1 else "the picture"
+        raise Unreadable(f"{what} cannot be decoded: {reason(error)}") from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of an image, alpha laid on white, 16 bits brought to 8: uint8 (height, width, 3), as stored."""
+    image.load()
+    if image.has_transparency_data and not image.mode.startswith("I"):
+        return flatten(np.asarray(image.convert("RGBA")))
+    return np.asarray(eight_bits(image).convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    number = image.getexif().get(_ORIENTATION, UPRIGHT)
+    return number if number in range(1, 9) else UPRIGHT
+
+
+def _notes(image: Image.Image, orientation: int) -> tuple[str, ...]:
     notes = []
-    if image.getexif().get(0x0112, 1) != 1:
+    if orientation != UPRIGHT:
         notes.append("turned upright")
     if image.has_transparency_data:
         notes.append("alpha on white")
+    if (count := getattr(image, "n_frames", 1)) > 1 and not _is_animation(image):
+        notes.append(f"first of {count} pictures")
     return tuple(notes)
-
-
-def reason(error: Any) -> str:
-    """An error as one short line."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())[:160] or type(error).__name__

@@ -1,21 +1,25 @@
-"""Decoding videos with PyAV: once, in order, frame by frame."""
+"""Videos through PyAV: decoded once, in order, frame by frame."""
 
 from __future__ import annotations
 
-import array
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vdit.io.media.alive import beat
-from vdit.io.media.media import Frame, Media, Unreadable, flatten, scale, turn
-from vdit.io.media.pictures import reason
+from vdit.io.media.media import Frame, Media, Unreadable, reason
+from vdit.io.media.pixels import describe, flatten, orientation_of_matrix, scale, upright
+from vdit.io.media.streams import choose_stream, scan
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,ivf,dv,yuv4mpegpipe,"
+    "h264,hevc,m4v"
+)
 """Containers that are opened. Playlists are not: a file named .mp4 must not make FFmpeg open others, or URLs."""
 
 MOST_PIXELS = 1 << 27
@@ -23,6 +27,8 @@ MOST_PIXELS = 1 << 27
 
 _HDR = (16, 18)  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67
 _ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError)
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""FFmpeg's own decoders leave out the alpha that WebM has in a side stream; these do not."""
 
 
 class Scaler:
@@ -59,118 +65,127 @@ def open_video(path: str, threads: int = 1) -> Media:
     """
     try:
         with _open(path, threads) as container:
-            stream = _video_stream(container)
-            times, exact, end, first = _scan(container, stream)
+            packets = scan(container)
+            stream, stream_notes = choose_stream(container, packets)
+            first = next((frame for frame, _ in _decode(path, threads, stream.index) if frame), None)
             if first is None:
                 raise Unreadable("no frame can be decoded")
             length = (container.duration or 0) / av.time_base
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             grid_rate = float(stream.base_rate or 0)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+            mine = packets[stream.index]
+            times, exact = mine.times(rate), mine.exact
+            end = max((each.end for each in packets.values()), default=0.0)
+            index = stream.index
     except _ERRORS as error:
         raise Unreadable(f"not a readable video: {reason(error)}") from error
     if end < 0.95 * length - 0.5:
         raise Unreadable(f"the file ends at {end:.1f} s of {length:.1f} s")
-    height, width, quarters, notes = _as_shown(first, aspect)
-    frames = functools.partial(_read, path, threads, (first.height, first.width), quarters)
-    return Media(height, width, times, rate, grid_rate, exact, notes, frames)
+    height, width, orientation, notes = _as_shown(first, aspect)
+    frames = functools.partial(_read, path, threads, index, (first.height, first.width), orientation)
+    return Media(height, width, times, rate, grid_rate, exact, (*stream_notes, *notes), frames)
 
 
 def _open(path: str, threads: int) -> av.container.InputContainer:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     container = av.open(f"file:{os.path.abspath(path)}", options=options, metadata_errors="ignore")
     for stream in container.streams.video:
-        stream.thread_type = "AUTO" if threads != 1 else "NONE"
-        stream.codec_context.thread_count = threads
-        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        # Damaged frames are wanted, marked as such: left out, the others would close the gap unseen.
-        stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
+        _set_up(stream.codec_context, threads)
     return container
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first stream that is a video; a cover picture is none."""
-    covers = av.stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & covers:
-            return stream
-    raise Unreadable("the file has sound only" if container.streams.audio else "the file has no video stream")
+def _set_up(context: Any, threads: int) -> None:
+    context.thread_type = "AUTO" if threads != 1 else "NONE"
+    context.thread_count = threads
+    context.options = {"max_pixels": str(MOST_PIXELS)}
+    # Damaged frames are wanted, marked as such: left out, the others would close the gap unseen.
+    context.flags |= av.codec.context.Flags.output_corrupt
 
 
-def _scan(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[np.ndarray, bool, float, av.VideoFrame | None]:
-    """Reads all packets.
-
-    Returns:
-      times of the video's frames; whether all packets say when they are shown (AVI tells when they are decoded); where
-      the last stream ends; and the first frame that can be decoded.
-    """
-    stamps, exact, first = array.array("q"), True, None
-    ends = [0] * len(container.streams)  # in ticks: a fraction for every packet takes longer than reading it
-    for packet in container.demux():
-        beat()
-        of_video = packet.stream_index == stream.index
-        if of_video and first is None:
-            first = _first_frame(packet)
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is None:  # the empty packet at the end
-            continue
-        ends[packet.stream_index] = max(ends[packet.stream_index], stamp + (packet.duration or 0))
-        if of_video and not packet.is_discard:
-            stamps.append(stamp)
-            exact &= packet.pts is not None
-    times = np.sort(np.array(stamps, np.float64)) * float(stream.time_base or 0)
-    end = max(float(ticks * (each.time_base or 0)) for ticks, each in zip(ends, container.streams, strict=True))
-    return times, exact, end, first
+def _decode(path: str, threads: int, index: int) -> Iterator[tuple[av.VideoFrame | None, str]]:
+    """Frames of a stream from the beginning; where a packet cannot be decoded no frame, but an error."""
+    with _open(path, threads) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, av.VideoStream)
+        context = _decoder(stream, threads)
+        for packet in container.demux(stream):
+            try:
+                frames = context.decode(packet) if packet.size or _is_end(packet) else []
+            except _ERRORS as error:
+                yield None, reason(error)
+                continue
+            for frame in frames:
+                beat()
+                yield frame, ""
 
 
-def _first_frame(packet: av.Packet) -> av.VideoFrame | None:
-    try:
-        return next(iter(packet.decode()), None)
-    except av.error.FFmpegError:
-        return None
+def _is_end(packet: av.Packet) -> bool:
+    """Whether an empty packet ends the stream; others are frames that an AVI dropped."""
+    return packet.pts is None and packet.dts is None
+
+
+def _decoder(stream: av.VideoStream, threads: int) -> Any:
+    """The stream's decoder, or another of the same codec where only that one gives alpha."""
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    name = _ALPHA_DECODERS.get(stream.codec_context.name, "")
+    if tags.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    context = av.CodecContext.create(name, "r")
+    context.extradata = stream.codec_context.extradata
+    _set_up(context, threads)
+    return context
 
 
 def _as_shown(frame: av.VideoFrame, aspect: float) -> tuple[int, int, int, tuple[str, ...]]:
-    """(height, width, quarter turns counter-clockwise, notes); oblong pixels are made square by shrinking them."""
+    """(height, width, orientation, notes); oblong pixels are made square by shrinking them."""
     aspect = aspect if 0.1 < aspect < 10 else 1.0
     height = max(1, round(frame.height / max(aspect, 1.0)))
     width = max(1, round(frame.width * min(aspect, 1.0)))
-    quarters = round(frame.rotation / 90) % 4
+    orientation = _orientation(frame)
     notes = []
     if abs(aspect - 1) > 1e-3:
         notes.append(f"pixels of aspect {aspect:.4g} made square")
-    if quarters:
-        notes.append(f"turned by {(-90 * quarters) % 360} degrees")
-        height, width = (width, height) if quarters % 2 else (height, width)
+    if orientation > 4:
+        height, width = width, height
+    if made := describe(orientation):
+        notes.append(made)
     if has_alpha(frame):
         notes.append("alpha on white")
     if frame.color_trc in _HDR:
         notes.append("HDR, not tone-mapped")
     if frame.interlaced_frame:
         notes.append("interlaced")
-    return height, width, quarters, tuple(notes)
+    return height, width, orientation, tuple(notes)
 
 
-def _read(path: str, threads: int, size: tuple[int, int], quarters: int) -> Iterator[Frame]:
-    """Decodes the file from its beginning; `size` and `quarters` are those of its first frame."""
+def _orientation(frame: av.VideoFrame) -> int:
+    """As in EXIF, from the display matrix."""
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all kinds of side data; the angle it finds without
+        return (1, 8, 3, 6)[round(frame.rotation / 90) % 4]
+    return 1 if matrix is None else orientation_of_matrix(bytes(matrix))
+
+
+def _read(path: str, threads: int, index: int, size: tuple[int, int], orientation: int) -> Iterator[Frame]:
+    """Decodes the file from its beginning; `size` and `orientation` are those of its first frame."""
     number, scaler = 0, Scaler()
     try:
-        with _open(path, threads) as container:
-            for frame in container.decode(_video_stream(container)):
-                beat()
-                problem = "is damaged" if frame.is_corrupt else ""
-                if (frame.height, frame.width) != size:
-                    problem = f"has another size, {frame.width}x{frame.height}"
-                time = float(frame.time) if frame.time is not None else float("nan")
-                yield Frame(time, functools.partial(_upright, scaler, frame, quarters), problem)
-                number += 1
+        for frame, error in _decode(path, threads, index):
+            if frame is None:
+                raise Unreadable(f"frame {number} cannot be decoded: {error}")
+            problem = "is damaged" if frame.is_corrupt else ""
+            if (frame.height, frame.width) != size:
+                problem = f"has another size, {frame.width}x{frame.height}"
+            time = float(frame.time) if frame.time is not None else float("nan")
+            yield Frame(time, functools.partial(_rgb, scaler, frame, orientation), problem)
+            number += 1
     except _ERRORS as error:
         raise Unreadable(f"frame {number} cannot be decoded: {reason(error)}") from error
 
 
-def _upright(scaler: Scaler, frame: av.VideoFrame, quarters: int, height: int, width: int) -> np.ndarray:
-    if quarters % 2:
+def _rgb(scaler: Scaler, frame: av.VideoFrame, orientation: int, height: int, width: int) -> np.ndarray:
+    if orientation > 4:
         height, width = width, height
-    return turn(scaler(frame, height, width), quarters)
+    return upright(scaler(frame, height, width), orientation)

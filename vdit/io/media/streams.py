@@ -1,0 +1,98 @@
+"""What the packets of a container say: which stream is its video, and when its frames are shown."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+
+import av
+import numpy as np
+
+from vdit.io.media.alive import beat
+from vdit.io.media.media import Unreadable
+
+_COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+_TILE = av.stream.Disposition.dependent
+
+
+@dataclasses.dataclass
+class Packets:
+    """What the packets of one stream say, in ticks.
+
+    Attributes:
+      tick: seconds.
+      stamps: when each frame is shown, in the order of decoding.
+      unstamped: packets that say neither when they are shown nor when they are decoded.
+      exact: whether all say when they are shown (AVI has when they are decoded).
+      last: when the last one ends.
+    """
+
+    tick: float
+    stamps: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
+    unstamped: int = 0
+    exact: bool = True
+    last: int = 0
+
+    @property
+    def frames(self) -> int:
+        return max(len(self.stamps), self.unstamped)
+
+    @property
+    def end(self) -> float:
+        """Seconds."""
+        return self.last * self.tick
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first frame to the last."""
+        return (max(self.stamps) - min(self.stamps)) * self.tick if self.stamps else 0.0
+
+    def times(self, rate: float) -> np.ndarray:
+        """Seconds at which frames are shown, ascending; of a raw stream, which has no times, by its rate."""
+        if not self.stamps:
+            return np.arange(self.unstamped) / (rate or 25.0)
+        return np.sort(np.array(self.stamps, np.float64)) * self.tick
+
+
+def scan(container: av.container.InputContainer) -> dict[int, Packets]:
+    """Reads all packets of a container, by stream."""
+    found = {stream.index: Packets(float(stream.time_base or 0)) for stream in container.streams}
+    for packet in container.demux():
+        beat()
+        if not packet.size:  # the empty packet at the end; in AVI, a frame that was dropped
+            continue
+        mine = found[packet.stream_index]
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None:
+            mine.unstamped += 1
+            mine.exact = False
+            continue
+        mine.last = max(mine.last, stamp + (packet.duration or 0))
+        if not packet.is_discard:
+            mine.stamps.append(stamp)
+            mine.exact &= packet.pts is not None
+    return found
+
+
+def choose_stream(
+    container: av.container.InputContainer, packets: dict[int, Packets]
+) -> tuple[av.VideoStream, tuple[str, ...]]:
+    """The video of a container, and a note if it holds several: one flagged as default that moves, else the longest.
+
+    Raises:
+      Unreadable: if there is none. Covers and thumbnails are none, and tiles only parts of a picture.
+    """
+    streams = container.streams
+    videos = [stream for stream in streams.video if not stream.disposition & (_COVERS | _TILE)]
+    if not videos:
+        if tiles := sum(bool(stream.disposition & _TILE) for stream in streams.video):
+            raise Unreadable(f"a picture of {tiles} tiles, which cannot be put together")
+        raise Unreadable("the file has sound only" if streams.audio else "the file has no video stream")
+    moving = [stream for stream in videos if packets[stream.index].frames > 1] or videos
+    default = [stream for stream in moving if stream.disposition & av.stream.Disposition.default]
+    among = default or moving
+    chosen = max(among, key=lambda stream: (packets[stream.index].span, packets[stream.index].frames, -stream.index))
+    if len(videos) == 1:
+        return chosen, ()
+    why = "the default" if len(default) == 1 else "the longest"
+    return chosen, (f"{why} of {len(videos)} video streams, number {videos.index(chosen) + 1}",)
