@@ -55,7 +55,8 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
-        "pillow>=11",
+        "pillow>=11.3",  # AVIF
+        "pillow-heif>=1.1",
         "PyYAML>=6",
         "plotly>=6",
         "safetensors>=0.5",
