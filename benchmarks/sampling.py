@@ -90,15 +90,15 @@ def mix(seed: int) -> list[Any]:
     """Two requests of each of 8 sizes of the physics clips."""
     import numpy as np
 
-    from data_pipelines.sources.physics.clips import FPS, FRAMES, SIDES
+    from data_pipelines.sources.physics.clips import FULL
     from vdit.generation import Request
 
     rng = np.random.default_rng(seed)
     sizes: dict[tuple[int, int, int], None] = {}
     while len(sizes) < 8:
-        sizes[int(rng.choice(FRAMES)), int(rng.choice(SIDES)), int(rng.choice(SIDES))] = None
+        sizes[int(rng.choice(FULL.frames)), int(rng.choice(FULL.sides)), int(rng.choice(FULL.sides))] = None
     return [
-        Request(rng.normal(size=(WORDS, 384)).astype(np.float32), *size, FPS, 2 * i + copy)
+        Request(rng.normal(size=(WORDS, 384)).astype(np.float32), *size, FULL.fps, 2 * i + copy)
         for i, size in enumerate(sizes)
         for copy in range(2)
     ]

@@ -199,6 +199,7 @@ def define_flags() -> None:
     about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id), or none"
     flags.DEFINE_string("text_encoder", "minilm", about)
     flags.DEFINE_integer("seed", 0, "seed of generated clips")
+    flags.DEFINE_string("world", "", "physics: the world, such as uniform or 'bounce; sides=16,24' (docs/data.md)")
     flags.DEFINE_string("film", "", "the film's file, if it is not to be fetched")
     flags.DEFINE_string("stamps", "", "folder of the stamps, if they are not to be fetched")
     flags.DEFINE_string("data_dir", "", "where prepared TFDS data sets are")

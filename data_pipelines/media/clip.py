@@ -26,6 +26,7 @@ class Options:
       fps: most frames per second (the film: exactly); 0 = the source's own rate.
       limit: most training inputs; 0 = all. Other splits shrink in proportion.
       seed: of a source that is generated.
+      world: what the clips of `physics` are drawn from, see `sources.physics.world`; empty = every kind, six colours.
       val: share of the inputs that makes up the split `val`, chosen by the hash of their names.
       shots: split videos where the picture cuts.
       min_side: inputs whose shorter side has fewer pixels are rejected.
@@ -43,6 +44,7 @@ class Options:
     fps: float = 0.0
     limit: int = 0
     seed: int = 0
+    world: str = ""
     val: float = 0.0
     shots: bool = False
     min_side: int = 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
-from data_pipelines.sources.physics.clips import KINDS
+from data_pipelines.sources.physics.world import KINDS
 from vdit.errors import UserError
 from vdit.evaluation.balls.framing import subject_in_frame
 from vdit.evaluation.balls.permanence import permanence_of

@@ -120,15 +120,15 @@ def test_bad_addresses_are_told(bad):
 def test_shapes_and_contents():
     for _, clip in ALL:
         frames, height, width, channels = clip.video_TYXC.shape
-        assert frames in physics.FRAMES and (frames - 1) % 4 == 0 and channels == 3
+        assert frames in physics.FULL.frames and (frames - 1) % 4 == 0 and channels == 3
         assert height % 8 == 0 and width % 8 == 0 and 24 <= min(height, width) <= max(height, width) <= 48
         assert clip.positions.shape == clip.velocities.shape == (frames, len(clip.radii), 2)
         assert clip.video_TYXC.dtype == np.uint8 and clip.positions.dtype == np.float32
         assert len({tuple(colour) for colour in clip.colours}) == len(clip.radii)
         assert len(clip.radii) == 2 if clip.kind == "collision" else len(clip.radii) in (1, 2)
-        assert in_view(clip)[: physics.GIVEN].all()
+        assert in_view(clip)[: physics.FULL.given].all()
     sides = {clip.video_TYXC.shape[1:3] for _, clip in ALL}
-    assert len(sides) == 16 and {clip.kind for _, clip in ALL} == set(physics.KINDS)
+    assert len(sides) == 16 and {clip.kind for _, clip in ALL} == set(physics.FULL.kinds)
     assert np.mean([in_view(clip).mean() for _, clip in ALL]) > 0.9
 
 
@@ -153,7 +153,7 @@ def test_balls_collide_after_the_given_frames_and_in_view():
             changed = np.flatnonzero(np.abs(np.diff(clip.velocities, axis=0)).max((1, 2)) > 1e-6)
             assert len(changed) == 1
             after = changed[0] + 1  # first frame after the contact
-            assert physics.GIVEN <= after <= len(clip.positions) - physics.TAIL
+            assert physics.FULL.given <= after <= len(clip.positions) - physics.TAIL
             assert in_view(clip)[: after + 1].all()
 
 
@@ -185,7 +185,7 @@ def test_captions_name_what_is_seen_and_never_speeds():
 def test_captions_do_not_depend_on_the_speed():
     scene, names = Scene((1.0, 0.5)), ["red", "blue"]
     velocity = np.array([[1.0, 0.2], [-2.0, 0.0]])
-    for kind in physics.KINDS:
+    for kind in physics.FULL.kinds:
         assert physics.caption(kind, names, scene, velocity) == physics.caption(kind, names, scene, velocity * 0.1)
 
 

@@ -45,10 +45,10 @@ def test_a_ball_is_seen_before_its_wall_hidden_behind_it_and_seen_after(split):
         (name,) = colours_of(clip)
         cover_T = (np.linalg.norm(clip.video_TYXC.astype(float) - COLOURS[name], axis=-1) < 40).sum((1, 2))
         x_T = clip.positions[:, 0, 0]
-        assert (cover_T[: clips.GIVEN] > 8).all() and name in seen(clip.video_TYXC)
+        assert (cover_T[: clips.FULL.given] > 8).all() and name in seen(clip.video_TYXC)
         if wall.size:
             with_wall += 1
-            reach = clip.radii[0] + clips.MARGIN - 1e-3
+            reach = clip.radii[0] + clips.FULL.margin - 1e-3
             inside = (x_T - reach > wall[0]) & (x_T + reach < wall[1])
             assert inside.any() and not cover_T[inside].any()
             assert (cover_T[-8:] > 8).any() and adherence(clip.video_TYXC, clip.captions["short"]).directions

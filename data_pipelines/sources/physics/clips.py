@@ -1,12 +1,12 @@
 """Source `physics`: clips of gliding, falling, colliding and bouncing balls with known positions and velocities.
 
-The worlds are those of Kang et al., "How Far is Video Generation from World Model: A Physical Law Perspective"
+The motions are those of Kang et al., "How Far is Video Generation from World Model: A Physical Law Perspective"
 (ICML 2025), with frames of varied height, width and duration at one fixed scale, and a fourth kind with walls. A clip
-is a pure function of (seed, split, index).
+is a pure function of (world, seed, split, index).
 
-    split        speed (units/s)   radius (units)
-    train, val   1..4              .7..1.4 (collision .5..1.5)
-    ood          0..0.8 and/or     .3..0.6 (collision .3..0.4): speed, radius or both, a third of the clips each
+    split        speed (units/s)            radius (units)
+    train, val   1..4                       .7..1.4 (collision .5..1.5)
+    ood          slow 0..0.8, fast 4.5..6   small .3..0.6 (collision .3..0.4), as `World.odd` says
 """
 
 from __future__ import annotations
@@ -17,23 +17,14 @@ import math
 import numpy as np
 
 from data_pipelines.sources.physics.motion import GRAVITY, Scene, TooManyEvents, simulate
-from data_pipelines.sources.physics.render import COLOURS, EDGE, render
+from data_pipelines.sources.physics.render import COLOURS, draw_frame, render
+from data_pipelines.sources.physics.world import ODD, SPEEDS, World
 from vdit.errors import UserError
 
-FPS = 10.0
-PIXELS_PER_UNIT = 3.2
-"""32 pixels are the 10 units of the paper's world; the smallest ball (r = .3) is 2 pixels wide."""
-MARGIN = EDGE / PIXELS_PER_UNIT
-"""Width in units of the soft rim outside a ball's radius: walls stand this far inside the frame."""
-
 SPLITS = ("train", "val", "ood")
-KINDS = {"uniform": 0.25, "parabola": 0.25, "collision": 0.2, "bounce": 0.3}
-FRAMES = (9, 13, 17, 21, 25)
-SIDES = (24, 32, 40, 48)
-GIVEN = 5
-"""Frames a model may be given (two groups): every ball is wholly in view in them; a `collision` happens later."""
 TAIL = 3
 """Frames left after a collision."""
+FULL = World()
 
 STARTS = 8
 """Starts tried for one drawn scene. After so many, a clip of kind bounce may be one in which nothing bounces."""
@@ -49,10 +40,13 @@ class PhysicsClip:
       id: 63 bits, another for every (seed, split, index).
       video_TYXC: uint8.
       captions: by kind of caption; never tells a speed.
-      kind: one of `KINDS`.
+      kind: one of `world.KINDS`.
       colours: uint8 (balls, 3), all different.
       radii: float32 (balls,), units.
       positions, velocities: float32 (T, balls, 2), units and units/s, (x to the right, y down) from the top left.
+      pixels_per_unit, fps: scales of space and time.
+      odd: what is out of distribution, of `world.ODD`; empty = nothing.
+      border: pixels of drawn wall along every edge.
     """
 
     id: int
@@ -63,8 +57,10 @@ class PhysicsClip:
     radii: np.ndarray
     positions: np.ndarray
     velocities: np.ndarray
-    pixels_per_unit: float = PIXELS_PER_UNIT
-    fps: float = FPS
+    pixels_per_unit: float
+    fps: float
+    odd: str = ""
+    border: int = 0
 
     def truth(self) -> dict[str, np.ndarray | str]:
         """What `vdit.evaluation.balls.physics` needs to know, to be stored beside the video.
@@ -74,6 +70,8 @@ class PhysicsClip:
         """
         return {
             "kind": self.kind,
+            "odd": self.odd,
+            "border": np.array(self.border, np.int32),
             "colours": self.colours.reshape(-1),
             "radii": self.radii,
             "positions": self.positions.reshape(-1),
@@ -97,50 +95,62 @@ def clip_id(seed: int, split: str, index: int) -> int:
     return ((seed << SPLIT_BITS | SPLITS.index(split) + 1) << INDEX_BITS) | index
 
 
-def make_clip(seed: int, split: str, index: int) -> PhysicsClip:
-    """Makes one clip.
+def make_clip(seed: int, split: str, index: int, world: World = FULL) -> PhysicsClip:
+    """Makes one clip of a world.
 
     Args:
       seed: of the data set.
       split: "train" and "val" are in distribution, "ood" is not.
       index: position in the split; an unlimited number can be made.
+      world: what it is drawn from.
 
     Raises:
       UserError: see `clip_id`.
     """
     identity = clip_id(seed, split, index)
     rng = np.random.default_rng(identity)
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    names = [str(name) for name in rng.permutation(list(COLOURS))]
-    odd = str(rng.choice(["speed", "radius", "both"])) if split == "ood" else ""
-    return compose(identity, rng, kind, names, odd)
+    kind = str(rng.choice(list(world.kinds), p=world.chances))
+    names = [str(name) for name in rng.permutation(list(world.colours))]
+    odd = str(rng.choice(list(world.odd))) if split == "ood" else ""
+    return compose(identity, rng, kind, names, odd, world)
 
 
-def compose(identity: int, rng: np.random.Generator, kind: str, names: list[str], odd: str = "") -> PhysicsClip:
+def compose(
+    identity: int, rng: np.random.Generator, kind: str, names: list[str], odd: str = "", world: World = FULL
+) -> PhysicsClip:
     """Draws a clip of a kind whose balls take the first of these colours.
 
     Args:
       identity: of the clip.
       rng: of all draws.
-      kind: one of `KINDS`.
+      kind: one of `world.KINDS`.
       names: colours, at least as many as balls.
-      odd: what is out of distribution: "", "speed", "radius" or "both".
+      odd: what is out of distribution, of `world.ODD`; empty = nothing.
+      world: sizes, lengths, scales.
     """
-    while (drawn := _draw(rng, kind, odd)) is None:  # the balls did not fit the frame (some collisions, few others)
+    while (drawn := _draw(rng, kind, odd, world)) is None:  # the balls did not fit the frame (some collisions, few others)
         pass
     (height, width), scene, start, (positions, velocities) = drawn
     radii = np.array(scene.radii)
     names = names[: len(radii)]
     colours = np.array([COLOURS[name] for name in names], np.uint8)
+    video_TYXC = render(positions * world.scale, radii * world.scale, colours, height, width)
+    border = int(world.walls and scene.walls is not None)
+    if border:
+        draw_frame(video_TYXC, border)
     return PhysicsClip(
         id=identity,
-        video_TYXC=render(positions * PIXELS_PER_UNIT, radii * PIXELS_PER_UNIT, colours, height, width),
-        captions={"short": caption(kind, names, scene, start[1])},
+        video_TYXC=video_TYXC,
+        captions={"short": caption(kind, names, scene, start[1])} if world.captions else {},
         kind=kind,
         colours=colours,
         radii=radii.astype(np.float32),
         positions=positions.astype(np.float32),
         velocities=velocities.astype(np.float32),
+        pixels_per_unit=world.scale,
+        fps=world.fps,
+        odd=odd,
+        border=border,
     )
 
 
@@ -148,29 +158,30 @@ Start = tuple[np.ndarray, np.ndarray]
 
 
 def _draw(
-    rng: np.random.Generator, kind: str, odd: str
+    rng: np.random.Generator, kind: str, odd: str, world: World
 ) -> tuple[tuple[int, int], Scene, Start, tuple[np.ndarray, np.ndarray]] | None:
     """Draws one clip: (height, width) in pixels, scene, start and motion; None where no start fits.
 
     Args:
-      odd: what is out of distribution: "", "speed", "radius" or "both".
+      odd: what is out of distribution, of `world.ODD`; empty = nothing.
     """
-    frames, sides = int(rng.choice(FRAMES)), (int(rng.choice(SIDES)), int(rng.choice(SIDES)))
-    height, width = (side / PIXELS_PER_UNIT for side in sides)
-    balls = {"collision": 2, "bounce": int(rng.integers(1, 3))}.get(kind, 1)
-    speeds = rng.uniform(*((0.0, 0.8) if odd in ("speed", "both") else (1.0, 4.0)), balls)
-    usual, small = ((0.5, 1.5), (0.3, 0.4)) if kind == "collision" else ((0.7, 1.4), (0.3, 0.6))
-    radii = rng.uniform(*(small if odd in ("radius", "both") else usual), balls)
-    falls = kind == "parabola" or (kind == "bounce" and rng.random() < 0.5)
-    walls = (MARGIN, MARGIN, width - MARGIN, height - MARGIN) if kind == "bounce" else None
+    frames, sides = int(rng.choice(world.frames)), (int(rng.choice(world.sides)), int(rng.choice(world.sides)))
+    height, width = (side / world.scale for side in sides)
+    balls = {"collision": 2, "bounce": int(rng.integers(1, world.balls + 1))}.get(kind, 1)
+    speeds = rng.uniform(*(ODD.get(odd) or SPEEDS), balls)
+    usual, small = ((0.5, 1.5), (world.small[0], 0.4)) if kind == "collision" else ((0.7, 1.4), world.small)
+    radii = rng.uniform(*(small if odd in ("radius", "small", "both") else usual), balls)
+    falls = kind == "parabola" or (kind == "bounce" and rng.random() < world.falling)
+    margin = world.margin
+    walls = (margin, margin, width - margin, height - margin) if kind == "bounce" else None
     scene = Scene(tuple(radii.tolist()), GRAVITY if falls else 0.0, walls)
     drawn = None
     for _ in range(STARTS):
-        start = _start(rng, kind, scene, speeds, frames, np.array([width, height]))
+        start = _start(rng, kind, scene, speeds, frames, np.array([width, height]), world)
         if start is None:
             continue
         try:
-            positions, velocities, events = simulate(scene, *start, np.arange(frames) / FPS)
+            positions, velocities, events = simulate(scene, *start, np.arange(frames) / world.fps)
         except TooManyEvents:
             continue
         drawn = sides, scene, start, (positions, velocities)
@@ -180,14 +191,20 @@ def _draw(
 
 
 def _start(
-    rng: np.random.Generator, kind: str, scene: Scene, speeds: np.ndarray, frames: int, size: np.ndarray
+    rng: np.random.Generator,
+    kind: str,
+    scene: Scene,
+    speeds: np.ndarray,
+    frames: int,
+    size: np.ndarray,
+    world: World,
 ) -> Start | None:
     radii = np.array(scene.radii)
     if kind == "collision":
-        return _start_collision(rng, radii, speeds, frames, size)
+        return _start_collision(rng, radii, speeds, frames, size, world)
     if kind == "bounce":
-        return _start_bounce(rng, radii, speeds, size)
-    return _start_open(rng, radii, speeds, frames, size, scene.gravity)
+        return _start_bounce(rng, radii, speeds, size, world.margin)
+    return _start_open(rng, radii, speeds, frames, size, scene.gravity, world)
 
 
 def _direction(angles: np.ndarray) -> np.ndarray:
@@ -200,18 +217,24 @@ def _place(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, size: np
 
 
 def _start_open(
-    rng: np.random.Generator, radii: np.ndarray, speeds: np.ndarray, frames: int, size: np.ndarray, gravity: float
+    rng: np.random.Generator,
+    radii: np.ndarray,
+    speeds: np.ndarray,
+    frames: int,
+    size: np.ndarray,
+    gravity: float,
+    world: World,
 ) -> Start | None:
-    """One ball, wholly in view for the first 60% or more of the frames if that fits, at least for the first `GIVEN`."""
+    """One ball, wholly in view for the first 60% or more of the frames if that fits, at least for those given."""
     if gravity:  # thrown sideways, from slightly down to steeply up
         velocity = _direction(rng.uniform(-np.pi / 3, np.pi / 12, 1)) * speeds[:, None]
         velocity[:, 0] *= rng.choice([-1, 1])
     else:
         velocity = _direction(rng.uniform(0, 2 * np.pi, 1)) * speeds[:, None]
-    t = np.arange(frames)[:, None] / FPS
+    t = np.arange(frames)[:, None] / world.fps
     path = velocity * t + 0.5 * np.array([0.0, gravity]) * t**2
-    reach = radii[0] + MARGIN
-    for seen in range(int(rng.integers(max(GIVEN, math.ceil(0.6 * frames)), frames + 1)), GIVEN - 1, -1):
+    reach = radii[0] + world.margin
+    for seen in range(int(rng.integers(max(world.given, math.ceil(0.6 * frames)), frames + 1)), world.given - 1, -1):
         place = _place(rng, path[:seen].min(0) - reach, path[:seen].max(0) + reach, size)
         if place is not None:
             return place[None], velocity
@@ -219,26 +242,29 @@ def _start_open(
 
 
 def _start_collision(
-    rng: np.random.Generator, radii: np.ndarray, speeds: np.ndarray, frames: int, size: np.ndarray
+    rng: np.random.Generator, radii: np.ndarray, speeds: np.ndarray, frames: int, size: np.ndarray, world: World
 ) -> Start | None:
     """Two balls that meet after the given frames and before the last `TAIL`, wholly in view until two frames later.
 
     Built backwards from the contact: each velocity points within 60 degrees of the other ball.
     """
-    when = rng.uniform(GIVEN - 0.5, frames - TAIL - 0.5) / FPS
+    when = rng.uniform(world.given - 0.5, frames - TAIL - 0.5) / world.fps
     normal = rng.uniform(0, 2 * np.pi)
     velocity = _direction(normal + np.array([0, np.pi]) + rng.uniform(-np.pi / 3, np.pi / 3, 2)) * speeds[:, None]
     contact = _direction(np.array([normal, normal + np.pi])) * -radii[:, None]
     begin = contact - velocity * when
-    path, _, _ = simulate(Scene(tuple(radii)), begin, velocity, np.arange(math.ceil(when * FPS) + 2) / FPS)
-    reach = radii[:, None] + MARGIN
+    times = np.arange(math.ceil(when * world.fps) + 2) / world.fps
+    path, _, _ = simulate(Scene(tuple(radii)), begin, velocity, times)
+    reach = radii[:, None] + world.margin
     place = _place(rng, (path - reach).min((0, 1)), (path + reach).max((0, 1)), size)
     return None if place is None else (begin + place, velocity)
 
 
-def _start_bounce(rng: np.random.Generator, radii: np.ndarray, speeds: np.ndarray, size: np.ndarray) -> Start | None:
+def _start_bounce(
+    rng: np.random.Generator, radii: np.ndarray, speeds: np.ndarray, size: np.ndarray, margin: float
+) -> Start | None:
     """Balls anywhere between the walls, apart from each other so that they do not touch in the given frames."""
-    reach = radii[:, None] + MARGIN
+    reach = radii[:, None] + margin
     place = rng.uniform(reach, size - reach)
     if len(radii) == 2 and np.linalg.norm(place[0] - place[1]) < radii.sum() + 0.2:
         return None

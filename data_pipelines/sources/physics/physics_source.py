@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from data_pipelines.media.clip import Clip, Input, Options
 from data_pipelines.sources.physics import clips as physics
 from data_pipelines.sources.physics.variants import VARIANTS
+from data_pipelines.sources.physics.world import parse_world
 from vdit.errors import UserError
 
 PHYSICS_COUNTS = {"train": 12_000, "val": 256, "ood": 256}
@@ -40,7 +41,7 @@ def inputs(options: Options) -> list[Input]:
 
 def clips(options: Options, source: Input) -> Iterator[Clip]:
     """Makes one clip."""
-    made = physics.make_clip(options.seed, source.split, source.data)
+    made = physics.make_clip(options.seed, source.split, source.data, parse_world(options.world))
     extra = {name: value for name, value in made.truth().items() if name != "fps"}  # which is a feature already
     yield Clip(source.item, made.id, source.split, made.video_TYXC, made.fps, made.captions, extra)
 
@@ -55,15 +56,20 @@ def variant_clips(name: str, options: Options, source: Input) -> Iterator[Clip]:
 
 
 def _check(options: Options) -> None:
-    patch, most = options.patch, max(physics.SIDES)
-    sides = [side % step for side in physics.SIDES for step in (patch.height, patch.width)]
-    if any(sides) or any((frames - 1) % patch.time for frames in physics.FRAMES):
+    patch, world = options.patch, parse_world(options.world)
+    sides = [side % step for side in world.sides for step in (patch.height, patch.width)]
+    if any(sides) or any((frames - 1) % patch.time for frames in world.frames):
         raise UserError(
-            f"--patch={patch.time},{patch.height},{patch.width} does not divide the physics clips "
-            f"(lengths {physics.FRAMES}, sides {physics.SIDES}); choose 4,8,8"
+            f"--patch={patch.time},{patch.height},{patch.width} does not divide the physics clips (lengths less 1 of "
+            f"{', '.join(map(str, world.frames))}, sides {', '.join(map(str, world.sides))})"
         )
-    tokens = (most // patch.height) * (most // patch.width)
+    if world.given < patch.frames(2):
+        raise UserError(
+            f"--patch={patch.time},...: two groups are {patch.frames(2)} frames, but only {world.given} of this world "
+            f"are sure to show the balls; choose --patch={world.given - 1},... or --world='...; given={patch.frames(2)}'"
+        )
+    tokens = (max(world.sides) // patch.height) * (max(world.sides) // patch.width)
     if 0 < options.max_tokens < tokens:
         raise UserError(f"--max_tokens={options.max_tokens}: physics clips have up to {tokens} and are not scaled")
-    if options.fps not in (0, physics.FPS):
-        raise UserError(f"--fps={options.fps:g}: physics clips have {physics.FPS:g} frames/s; leave the flag out")
+    if options.fps not in (0, world.fps):
+        raise UserError(f"--fps={options.fps:g}: this world has {world.fps:g} frames/s; say so with --world='...; fps=N'")

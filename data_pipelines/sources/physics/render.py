@@ -55,3 +55,9 @@ def render(centres_TB2: np.ndarray, radii_B: np.ndarray, colours_B3: np.ndarray,
     tint_B3 = colours_B3.astype(np.float32) - 255
     pixels = cover.reshape(frames, balls, -1).transpose(0, 2, 1) @ tint_B3 + 255.5
     return np.clip(pixels, 0, 255).astype(np.uint8).reshape(frames, height, width, 3)
+
+
+def draw_frame(video_TYXC: np.ndarray, pixels: int) -> None:
+    """Draws black walls along the edges of every picture, in place."""
+    for edge in (np.s_[:, :pixels], np.s_[:, -pixels:], np.s_[:, :, :pixels], np.s_[:, :, -pixels:]):
+        video_TYXC[edge] = 0

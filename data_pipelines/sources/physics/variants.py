@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.sources.physics.clips import FPS, MARGIN, PIXELS_PER_UNIT, PhysicsClip, clip_id, compose, make_clip
+from data_pipelines.sources.physics.clips import FULL, PhysicsClip, clip_id, compose, make_clip
 from data_pipelines.sources.physics.motion import Scene, simulate
 from data_pipelines.sources.physics.render import COLOURS, render
 
@@ -80,13 +80,13 @@ def hidden_clip(seed: int, split: str, index: int) -> VariantClip:
     """A ball that glides behind a wall and comes out; "wall" holds its left and right edge in units, or nothing."""
     identity = clip_id(seed, split, index)
     rng = np.random.default_rng([_SALT[HIDDEN], identity])
-    height, width = (side / PIXELS_PER_UNIT for side in HIDDEN_SIZE)
-    times = np.arange(HIDDEN_FRAMES) / FPS
+    height, width = (side / FULL.scale for side in HIDDEN_SIZE)
+    times = np.arange(HIDDEN_FRAMES) / FULL.fps
     while True:
         radius, thick = float(rng.uniform(0.7, 1.0)), float(rng.uniform(*WALL_WIDTH))
         speed, angle = rng.uniform(*HIDDEN_SPEED[split]), rng.uniform(-0.12, 0.12)
         velocity = speed * np.array([np.cos(angle), np.sin(angle)])
-        reach = radius + MARGIN
+        reach = radius + FULL.margin
         start = np.array([reach + rng.uniform(0, 1.0), rng.uniform(reach, height - reach)])
         left = start[0] + velocity[0] * 0.4 + reach + rng.uniform(0, 0.8)  # wholly in view in the given frames
         place_TB2, speed_TB2, _ = simulate(Scene((radius,)), start[None], velocity[None], times)
@@ -105,18 +105,20 @@ def hidden_clip(seed: int, split: str, index: int) -> VariantClip:
     caption = f"A {name} ball glides {way}{f' behind a {WALL} wall' if there else ''}."
     radii, colours = np.array([radius], np.float32), np.array([COLOURS[name]], np.uint8)
     truth = place_TB2.astype(np.float32), speed_TB2.astype(np.float32)
-    clip = PhysicsClip(identity, video, {"short": caption}, "hidden", colours, radii, *truth)
+    clip = PhysicsClip(
+        identity, video, {"short": caption}, "hidden", colours, radii, *truth, FULL.scale, FULL.fps
+    )
     return VariantClip(clip, {"wall": (wall if there else wall[:0]).astype(np.float32)})
 
 
 def _draw(place_TB2: np.ndarray, radius: float, name: str, wall: np.ndarray | None) -> np.ndarray:
     """The ball, and over it the wall from top to bottom."""
     colour_13 = np.array([COLOURS[name]], np.uint8)
-    radii = np.array([radius]) * PIXELS_PER_UNIT
-    video_TYXC = render(place_TB2 * PIXELS_PER_UNIT, radii, colour_13, *HIDDEN_SIZE)
+    radii = np.array([radius]) * FULL.scale
+    video_TYXC = render(place_TB2 * FULL.scale, radii, colour_13, *HIDDEN_SIZE)
     if wall is not None:
         edges = np.arange(HIDDEN_SIZE[1] + 1)
-        low, high = wall * PIXELS_PER_UNIT
+        low, high = wall * FULL.scale
         cover_X = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, 1)[None, None, :, None]
         mixed = video_TYXC * (1 - cover_X) + np.array(COLOURS[WALL]) * cover_X
         video_TYXC = np.round(mixed).astype(np.uint8)

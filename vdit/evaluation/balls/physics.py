@@ -131,7 +131,8 @@ def velocity_error(video_TYXC: np.ndarray, truth: Mapping[str, Any], given: int 
     Args:
       video_TYXC: uint8, or float on the same scale of 0..255.
       truth: "colours" (balls, 3), "radii" (balls,), "positions" (T, balls, 2) in units, "pixels_per_unit" and "fps", as
-        made by `data_pipelines.sources.physics.clips.PhysicsClip.truth`; arrays may be flat, as in a data set.
+        made by `data_pipelines.sources.physics.clips.PhysicsClip.truth`; arrays may be flat, as in a data set. "border"
+        (0 if missing) is the width in pixels of walls drawn along the edges, which no ball reaches.
       given: frames at the start that were given, not generated.
 
     Raises:
@@ -143,7 +144,7 @@ def velocity_error(video_TYXC: np.ndarray, truth: Mapping[str, Any], given: int 
     true_TB2 = np.asarray(truth["positions"], np.float32).reshape(-1, len(radii_B), 2) * scale
     if len(true_TB2) != len(video_TYXC):
         raise ValueError(f"the video has {len(video_TYXC)} frames, the truth {len(true_TB2)}")
-    seen_TB2, found_TB = ball_positions(video_TYXC, colours_B3, radii_B)
+    seen_TB2, found_TB = ball_positions(_without_walls(video_TYXC, int(truth.get("border", 0))), colours_B3, radii_B)
 
     size = np.array([video_TYXC.shape[2], video_TYXC.shape[1]])
     reach = (radii_B + RIM)[:, None] - 1e-3  # a ball may touch the wall exactly
@@ -162,3 +163,12 @@ def velocity_error(video_TYXC: np.ndarray, truth: Mapping[str, Any], given: int 
         intervals=counted,
         error_KB=np.where(counts_KB, error_KB, np.nan),
     )
+
+
+def _without_walls(video_TYXC: np.ndarray, border: int) -> np.ndarray:
+    """The video with `border` pixels along every edge white, as walls are no ball's colour."""
+    if not border:
+        return video_TYXC
+    inside = np.full_like(video_TYXC, 255)
+    inside[:, border:-border, border:-border] = video_TYXC[:, border:-border, border:-border]
+    return inside
