@@ -204,6 +204,11 @@ class DiffusionConfig:
       logit_mean, logit_std: times are sigmoid(normal(mean, std)) before the shift (Esser et al. 2024).
       size_shift: shift times towards noise for larger clips (Open-Sora 2.0).
       shift: shift them by this factor besides, whatever the size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
+      given_shift: the same factor once more where patches are given: with the first frames in hand what comes next is
+        nearly known, and only at the noisiest times is it the frames, not the noised clip itself, that tell it.
+      noise_only: share of examples at exactly t = 1, where sampling begins.
+      input_std: standard deviation of the data, by which the network's input is brought to unit variance at every
+        time (Karras et al. 2022); 0 = it is not, -1 = measured from the training data.
       modes: which patches are given, in which share of the examples.
       forcing: share of examples in which every group has a time of its own (diffusion forcing, Chen et al. 2024), so
         that later groups can be sampled noisier than earlier ones.
@@ -216,6 +221,9 @@ class DiffusionConfig:
     logit_std: float = 1.0
     size_shift: bool = True
     shift: float = 1.0
+    given_shift: float = 1.0
+    noise_only: float = 0.0
+    input_std: float = 0.0
     modes: Modes = Modes(text=0.4, first_frame=0.2, two_groups=0.4)
     forcing: float = 0.0
     caption_dropout: float = 0.1
@@ -226,16 +234,23 @@ class DiffusionConfig:
         for name in ("forcing", "caption_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"diffusion.{name}={getattr(self, name):g} is not a share from 0 to 1")
-        if self.shift <= 0:
-            raise UserError(f"diffusion.shift={self.shift:g} must be positive; 1 shifts nothing")
+        for name in ("shift", "given_shift"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"diffusion.{name}={getattr(self, name):g} must be positive; 1 shifts nothing")
+        if not 0 <= self.noise_only < 1:
+            raise UserError(f"diffusion.noise_only={self.noise_only:g} is not a share from 0 to below 1")
+        if self.input_std < 0 and self.input_std != -1:
+            raise UserError(f"diffusion.input_std={self.input_std:g} must not be negative; -1 measures it")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW under muP, constant rate with warm-up and a linear cool-down (Hagele et al. 2024).
+    """AdamW or Muon under muP, constant rate with warm-up and a linear cool-down (Hagele et al. 2024).
 
     Attributes:
-      learning_rate: peak rate at model.base_width.
+      method: "adamw", or "muon" for the matrices of the blocks and AdamW for the rest.
+      learning_rate: peak rate of AdamW at model.base_width.
+      muon_rate: peak rate of Muon at every width: about how much an update moves a matrix's outputs.
       warmup, cooldown: steps of the linear rise at the start and the linear fall to 0 at the end.
       beta1, beta2: decay of the running means of the gradient and of its square.
       weight_decay: decoupled decay of matrices, relative to the rate.
@@ -247,7 +262,9 @@ class OptimizerConfig:
         activations of one part are in memory at a time.
     """
 
+    method: str = "adamw"
     learning_rate: float = 3e-3
+    muon_rate: float = 0.02
     warmup: int = 50
     cooldown: int = 0
     beta1: float = 0.9
@@ -259,6 +276,7 @@ class OptimizerConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
+        _one_of("optimizer.method", self.method, ("adamw", "muon"))
         if self.accumulate < 1:
             raise UserError(f"optimizer.accumulate={self.accumulate} must be at least 1")
         if self.adaptive_clip < 0:

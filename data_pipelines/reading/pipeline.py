@@ -151,6 +151,19 @@ def _clip_mean(dataset: Dataset, split: str, i: int) -> np.ndarray:
     return dataset.read_clip(split, i).video_TYXC.mean((0, 1, 2), dtype=np.float64)
 
 
+def data_std(dataset: Dataset | Mixture, split: str, mean: tuple[float, ...], examples: int = 256) -> float:
+    """Standard deviation of the numbers about their channels' mean, pixels as [-1, 1]; of the same examples."""
+    scale, shift = (127.5, 1.0) if dataset.meta["dtype"] == "uint8" else (1.0, 0.0)
+    squares, sizes = [], []
+    for part in (part for part in dataset.datasets if split in part.splits):
+        clips = [part.read_clip(split, i).video_TYXC for i in range(min(examples, part.size(split)))]
+        squares.append(
+            np.mean([np.square(clip / scale - shift - np.array(mean), dtype=np.float64).mean() for clip in clips])
+        )
+        sizes.append(part.size(split))
+    return round(float(np.sqrt(np.average(squares, weights=sizes))), 4)
+
+
 def empty_row(like: PackedBatch) -> PackedBatch:
     """A row of nothing but padding."""
     empty = like.map(np.zeros_like)

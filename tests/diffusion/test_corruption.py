@@ -16,6 +16,7 @@ from vdit.diffusion.conditioning import MODES
 from vdit.parallel.mesh import to_global, use_mesh
 
 CLIPS = clips()
+SEGMENTS = pack([CLIPS], SHAPE).segments_BL
 FIELDS = ("noised_BLP", "target_BLP", "time_BL", "scored_BL")
 
 
@@ -284,3 +285,27 @@ class TestScale:
         batch = pack([CLIPS])
         shift = ask(batch, config=config).target_BLP - ask(batch).target_BLP
         np.testing.assert_allclose(shift, 0.25, atol=1e-5)
+
+
+def test_where_patches_are_given_times_are_shifted_once_more():
+    plain = dataclasses.replace(CONFIG.diffusion, modes=Modes(text=0.5, two_groups=0.5))
+    shifted = dataclasses.replace(plain, given_shift=7.0)
+    before, after = (ask(pack([CLIPS], SHAPE), config=config) for config in (plain, shifted))
+    given = some = 0
+    for b, n in zip(*np.nonzero(np.asarray(pack([CLIPS], SHAPE).grid_BN3).prod(-1)), strict=True):
+        old, new = before.times_BK[b, n], after.times_BK[b, n]
+        has_given = ((before.time_BL[b] == 0) & pack([CLIPS], SHAPE).is_patch_BL[b] & (SEGMENTS[b] == n + 1)).any()
+        expected = 7 * old / (1 + 6 * old) if has_given else old
+        assert new == pytest.approx(expected, abs=1e-5)
+        given, some = given + has_given, some + 1
+    assert 0 < given < some
+
+
+def test_a_share_of_the_examples_is_nothing_but_noise():
+    config = dataclasses.replace(CONFIG.diffusion, noise_only=0.3)
+    times = np.concatenate(
+        [ask(pack([CLIPS], SHAPE), step=i, config=config).times_BK[:, : len(CLIPS)] for i in range(40)]
+    )
+    assert (times == 1).mean() == pytest.approx(0.3, abs=0.05)
+    others = np.concatenate([ask(pack([CLIPS], SHAPE), step=i).times_BK[:, : len(CLIPS)] for i in range(40)])
+    assert np.median(times[times < 1]) == pytest.approx(np.median(others), abs=0.05)

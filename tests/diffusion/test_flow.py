@@ -79,3 +79,12 @@ def test_a_constant_shift_multiplies_that_of_the_size():
     np.testing.assert_allclose(both, flow.scale_time(time, 3.0 * np.sqrt(5)), rtol=1e-6)
     np.testing.assert_allclose(flow.shift_as_configured(time, grid, False, 5.0), 5 * time / (1 + 4 * time))
     assert flow.shift_as_configured(time, grid, False, 1.0) is time
+
+
+@pytest.mark.parametrize("std", [0.25, 1.0])
+@pytest.mark.parametrize("time", [0.0, 0.4, 1.0])
+def test_scaled_inputs_have_unit_variance_at_every_time(time, std):
+    clean, noise = np.random.default_rng(1).normal(size=(2, 40_000)).astype(np.float32)
+    scaled = flow.scaled_input(flow.corrupt(std * clean, noise, time), jnp.float32(time), std)
+    assert float(scaled.std()) == pytest.approx(1, abs=0.01)
+    np.testing.assert_array_equal(flow.scaled_input(noise, jnp.float32(time), 0.0), noise)

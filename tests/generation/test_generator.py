@@ -11,7 +11,7 @@ from flax import nnx
 from small_model import CONFIG, PATCH, SHAPE, TEXT_WIDTH, one_device, shard_like, stirred
 
 from vdit.config import Config, DataConfig, MeshConfig
-from vdit.diffusion import randomness
+from vdit.diffusion import flow, randomness
 from vdit.errors import UserError
 from vdit.generation import Generator, Request, request_seed
 from vdit.generation import generator as module
@@ -33,13 +33,17 @@ def request(seed: int, frames: int, height: int, width: int, words: int = 2, giv
 
 
 class NormalData(nnx.Module):
-    """The best clean prediction for data whose elements are N(mean, std^2); without its caption the mean is 0."""
+    """The best clean prediction for data whose elements are N(mean, std^2); without its caption the mean is 0.
 
-    def __init__(self, mean: float, std: float):
-        self.mean, self.std = nnx.Param(jax.numpy.float32(mean)), std
+    Its input is scaled by `flow.scaled_input` with `input_std`.
+    """
+
+    def __init__(self, mean: float, std: float, input_std: float = 0.0):
+        self.mean, self.std, self.input_std = nnx.Param(jax.numpy.float32(mean)), std, input_std
 
     def __call__(self, noised_BLP, times_BK, time_index_BL, batch, null_BN):
         t = take(times_BK[..., None], time_index_BL)
+        noised_BLP = noised_BLP / flow.scaled_input(jax.numpy.ones_like(t), t, self.input_std)
         mean = jax.numpy.where(null_BN[0, 0], 0.0, self.mean[...])
         slope = (1 - t) * self.std**2 / ((1 - t) ** 2 * self.std**2 + t**2)
         return mean + slope * (noised_BLP - (1 - t) * mean)
@@ -59,7 +63,7 @@ class TestKnownFlow:
     MEAN, STD = 0.2, 0.3
 
     def generate(self, config: Config = REAL, **arguments) -> list[np.ndarray]:
-        graph, params = nnx.split(NormalData(self.MEAN, self.STD))
+        graph, params = nnx.split(NormalData(self.MEAN, self.STD, config.diffusion.input_std))
         generator = Generator(graph, params, config, one_device(), PATCH, 3)
         return generator.generate([request(7, 5, 8, 12), request(2**40 + 3, 9, 4, 8)], **arguments)
 
@@ -88,6 +92,11 @@ class TestKnownFlow:
         config = dataclasses.replace(REAL, diffusion=dataclasses.replace(REAL.diffusion, mean=(-0.25,)))
         videos = self.generate(config, steps=48, sampler="heun")
         assert self.error(videos, self.expected(self.MEAN, -0.25)) < 0.01
+
+    def test_a_scaled_input_changes_nothing_but_the_input(self):
+        config = dataclasses.replace(REAL, diffusion=dataclasses.replace(REAL.diffusion, input_std=0.4))
+        videos = self.generate(config, steps=48, sampler="heun")
+        assert self.error(videos, self.expected(self.MEAN)) < 0.01
 
     def test_a_prediction_of_velocity_is_taken_as_one(self):
         config = dataclasses.replace(REAL, model=dataclasses.replace(REAL.model, prediction="v"))

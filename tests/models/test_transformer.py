@@ -29,7 +29,7 @@ from small_model import (
 )
 
 from vdit.batch import PackedBatch
-from vdit.config import TIME_FEATURES, Config, MeshConfig
+from vdit.config import TIME_FEATURES, Config, MeshConfig, OptimizerConfig
 from vdit.errors import UserError
 from vdit.models.feed_forward import feed_forward
 from vdit.models.transformer import parameter_counts, rms_norm, time_features
@@ -300,7 +300,7 @@ def test_learning_rates_fall_with_the_inputs_of_a_matrix():
     for width in (32, 64):
         config = dataclasses.replace(MODEL, width=width)
         _, params = initial(dataclasses.replace(CONFIG, model=config))
-        rates = jax.tree.map(float, rate_multipliers(params, config))
+        rates = jax.tree.map(float, rate_multipliers(params, config, OptimizerConfig()))
         found = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(rates)}
         base = MODEL.base_width
         expected = {"qkv": base / width, "down": base / (4 * width), "patch_in": base / PATCH.size(), "table": 1}

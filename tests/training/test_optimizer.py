@@ -78,7 +78,7 @@ def test_only_matrices_inside_decay():
 @pytest.mark.parametrize("width", [16, 64])
 def test_rates_are_those_of_the_base_width_over_the_fan_in(width):
     params = params_of(matrix=0.0, output=0.0, vector=0.0)
-    rates = rate_multipliers(params, ModelConfig(width=width, head_width=16, base_width=32))
+    rates = rate_multipliers(params, ModelConfig(width=width, head_width=16, base_width=32), OptimizerConfig())
     assert {name: leaf.get_value() for name, leaf in rates.items()} == {"matrix": 8.0, "output": 1.0, "vector": 1.0}
 
 

@@ -94,6 +94,12 @@ def draw_given(uniform: Array, draws: Array, grid: Array, modes: Modes) -> Given
     )
 
 
+def any_given(given: Given, grid: Array) -> Array:
+    """Whether anything of an example is given."""
+    open_area = (given.bottom - given.top) * (given.right - given.left)
+    return (given.head + given.tail > 0) | (open_area < grid[..., 1] * grid[..., 2])
+
+
 def given_patches(given: Given, grid: Array, token: Array) -> Array:
     """True for patches that are given.
 

@@ -94,9 +94,9 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
     def local(batch: PackedBatch, seed: jax.Array) -> Question:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         draw = lambda number: randomness.example_uniform(keys_BN, number)  # noqa: E731
-        times_BN = _times(draw(TIME), batch.grid_BN3, config)
         draws_BND = jnp.stack([draw(GIVEN - i) for i in range(conditioning.DRAWS)], -1)
         given_BN = conditioning.draw_given(draw(MODE), draws_BND, batch.grid_BN3, config.modes)
+        times_BN = _times(draw(TIME), batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
         null_BN = draw(DROPOUT) < config.caption_dropout
         forced_BN = draw(FORCING) < config.forcing if config.forcing else None
         return _ask(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
@@ -112,8 +112,9 @@ def fixed_question(
     def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, groups: jax.Array) -> Question:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         shape = batch.grid_BN3.shape[:2]
-        times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config)
         given_BN = conditioning.groups_given(jnp.full(shape, groups), batch.grid_BN3)
+        some_BN = conditioning.any_given(given_BN, batch.grid_BN3)
+        times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config, some_BN)
         return _ask(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
 
     return rowwise(local, batch, jax.random.key_data(key), quantile, groups)
@@ -176,11 +177,16 @@ def _forced_level(
     """Which of `FORCED_TIMES` each slot's group has, each group's drawn by itself from the distribution of times."""
     group_BL = token_BL // jnp.maximum(grid_BL3[..., 1] * grid_BL3[..., 2], 1)
     uniform_BL = randomness.token_uniform(keys_BN, example_BL, GROUP_TIME, group_BL)
-    return jnp.clip((_times(uniform_BL, grid_BL3, config) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
+    return jnp.clip((_times(uniform_BL, grid_BL3, config, False) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
 
 
-def _times(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig) -> jax.Array:
-    """The training distribution's time at each quantile; `grid` has one more axis."""
-    normal = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-6, 1 - 1e-6))
+def _times(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig, given: jax.Array | bool) -> jax.Array:
+    """The training distribution's time at each quantile; `grid` has one more axis; `given`: whether any patch is."""
+    noise = uniform >= 1 - config.noise_only
+    rest = uniform / (1 - config.noise_only) if config.noise_only else uniform
+    normal = jax.scipy.special.ndtri(jnp.clip(rest, 1e-6, 1 - 1e-6))
     times = flow.logit_normal(normal, config.logit_mean, config.logit_std)
-    return flow.shift_as_configured(times, grid, config.size_shift, config.shift)
+    times = flow.shift_as_configured(times, grid, config.size_shift, config.shift)
+    if config.given_shift != 1:
+        times = jnp.where(given, flow.scale_time(times, config.given_shift), times)
+    return jnp.where(noise, 1.0, times) if config.noise_only else times

@@ -37,6 +37,17 @@ def velocity(prediction: Array, noised: Array, time: Array, kind: str, least_tim
     return (noised - prediction) / jnp.maximum(time, least_time)
 
 
+def scaled_input(noised: Array, time: Array, std: float) -> Array:
+    """x_t at unit variance, as the network takes it: times 1 / sqrt((1 - t)^2 std^2 + t^2), Karras et al. 2022's c_in.
+
+    Args:
+      noised: x_t.
+      time: broadcasts against the data; given tokens have 0, and so the variance of the data.
+      std: standard deviation of the data, `DiffusionConfig.input_std`; 0 scales nothing.
+    """
+    return noised * jax.lax.rsqrt((1 - time) ** 2 * std**2 + time**2) if std else noised
+
+
 def shift_time(time: Array, grid: Array) -> Array:
     """Moves times towards noise for large clips (Open-Sora 2.0).
 

@@ -77,7 +77,8 @@ def clean_estimate(
       of: (times_BK, level_BL, time_BL1) of the slots.
     """
     times_BK, level_BL, time_BL1 = of
-    prediction = nnx.merge(graph, params)(x_BLP, times_BK, level_BL, batch, null_BN)
+    input_BLP = flow.scaled_input(x_BLP, time_BL1, config.diffusion.input_std)
+    prediction = nnx.merge(graph, params)(input_BLP, times_BK, level_BL, batch, null_BN)
     velocity = flow.velocity(prediction, x_BLP, time_BL1, config.model.prediction, config.diffusion.least_time)
     return x_BLP - time_BL1 * velocity
 

@@ -36,7 +36,8 @@ def timing(request: Request, canvas: Canvas, settings: Settings, config: Diffusi
     """The timing of a request."""
     grid = canvas.example.grid
     start = request.strength if request.edited_TYXC is not None else 1.0
-    times_S = schedule(settings.schedule, settings.steps, grid, config.size_shift, start, config.shift)
+    shift = config.shift * (config.given_shift if canvas.given_L.any() else 1)
+    times_S = schedule(settings.schedule, settings.steps, grid, config.size_shift, start, shift)
     plan = samplers.plan(settings.sampler, times_S)
     levels = grid.t if request.stagger else 1
     per_step = len(plan.times_E) / settings.steps

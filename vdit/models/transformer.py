@@ -99,7 +99,7 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward_width
         self.config = config
-        self.qkv = weight(rngs, (d, 3, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d)
+        self.qkv = weight(rngs, (d, 3, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d, separate=(1,))
         self.out = weight(rngs, (h, k, d), P("tensor", None, STATE), "matrix", fan_in=d, zero=True)
         self.up = weight(rngs, (d, f), P(STATE, "tensor"), "matrix", fan_in=d)
         self.down = weight(rngs, (f, d), P("tensor", STATE), "matrix", fan_in=f, zero=True)

@@ -30,6 +30,7 @@ def weight(
     fan_in: int = 1,
     zero: bool = False,
     fill: float = 0.0,
+    separate: tuple[int, ...] = (),
 ) -> nnx.Param:
     """A float32 parameter, sharded by `spec` over the mesh in use.
 
@@ -41,6 +42,7 @@ def weight(
       fan_in: inputs that a matrix sums over; it starts normal with variance 1 / fan_in.
       zero: a matrix that starts at zero instead.
       fill: value at which a vector starts.
+      separate: axes along which matrices of their own lie, such as those of q, k and v.
 
     Raises:
       ValueError: for an unknown role.
@@ -58,7 +60,7 @@ def weight(
         value = jnp.full(shape, fill, jnp.float32)
     else:
         value = jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5
-    return nnx.Param(jax.sharding.reshard(value, spec), role=role, fan_in=fan_in)
+    return nnx.Param(jax.sharding.reshard(value, spec), role=role, fan_in=fan_in, ndim=len(shape), separate=separate)
 
 
 def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:

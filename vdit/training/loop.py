@@ -161,6 +161,9 @@ def prepare(config: Config, workdir: epath.Path) -> tuple[Config, Dataset | Mixt
     if not config.diffusion.mean:
         mean = pipeline.channel_mean(dataset, config.data.split)
         config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
+    if config.diffusion.input_std < 0:
+        std = pipeline.data_std(dataset, config.data.split, config.diffusion.mean)
+        config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, input_std=std))
     _check(config, dataset)
     return config, dataset, meta
 

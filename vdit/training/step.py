@@ -91,10 +91,11 @@ def question_loss(
       error_BL (0 where nothing is scored) and the number of scored patches.
     """
     batch = dataclasses.replace(batch, positions_BL3=question.positions_BL3)
-    prediction_BLP = nnx.merge(graph, params)(
-        question.noised_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
-    )
     time_BL1 = question.time_BL[..., None]
+    input_BLP = flow.scaled_input(question.noised_BLP, time_BL1, config.diffusion.input_std)
+    prediction_BLP = nnx.merge(graph, params)(
+        input_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
+    )
     velocity_BLP = flow.velocity(
         prediction_BLP, question.noised_BLP, time_BL1, config.model.prediction, config.diffusion.least_time
     )
@@ -148,7 +149,7 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = loss_and_gradients(graph, state.params, batch, key, config)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        scale = rate_multipliers(state.params, config.model)
+        scale = rate_multipliers(state.params, config.model, config.optimizer)
         updates = jax.tree.map(lambda update, s: -rate * s * update, updates, scale)
         params = optax.apply_updates(state.params, updates)
         # Early on the average would mostly remember the initial weights.

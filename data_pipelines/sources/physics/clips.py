@@ -128,7 +128,9 @@ def compose(
       odd: what is out of distribution, of `world.ODD`; empty = nothing.
       world: sizes, lengths, scales.
     """
-    while (drawn := _draw(rng, kind, odd, world)) is None:  # the balls did not fit the frame (some collisions, few others)
+    while (
+        drawn := _draw(rng, kind, odd, world)
+    ) is None:  # the balls did not fit the frame (some collisions, few others)
         pass
     (height, width), scene, start, (positions, velocities) = drawn
     radii = np.array(scene.radii)

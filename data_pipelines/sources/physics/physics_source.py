@@ -65,11 +65,13 @@ def _check(options: Options) -> None:
         )
     if world.given < patch.frames(2):
         raise UserError(
-            f"--patch={patch.time},...: two groups are {patch.frames(2)} frames, but only {world.given} of this world "
-            f"are sure to show the balls; choose --patch={world.given - 1},... or --world='...; given={patch.frames(2)}'"
+            f"--patch={patch.time},...: two groups are {patch.frames(2)} frames, but only {world.given} are "
+            f"sure to show the balls; choose --patch={world.given - 1},... or --world='...; given={patch.frames(2)}'"
         )
     tokens = (max(world.sides) // patch.height) * (max(world.sides) // patch.width)
     if 0 < options.max_tokens < tokens:
         raise UserError(f"--max_tokens={options.max_tokens}: physics clips have up to {tokens} and are not scaled")
     if options.fps not in (0, world.fps):
-        raise UserError(f"--fps={options.fps:g}: this world has {world.fps:g} frames/s; say so with --world='...; fps=N'")
+        raise UserError(
+            f"--fps={options.fps:g}: this world has {world.fps:g} frames/s; say so with --world='...; fps=N'"
+        )

@@ -105,9 +105,7 @@ def hidden_clip(seed: int, split: str, index: int) -> VariantClip:
     caption = f"A {name} ball glides {way}{f' behind a {WALL} wall' if there else ''}."
     radii, colours = np.array([radius], np.float32), np.array([COLOURS[name]], np.uint8)
     truth = place_TB2.astype(np.float32), speed_TB2.astype(np.float32)
-    clip = PhysicsClip(
-        identity, video, {"short": caption}, "hidden", colours, radii, *truth, FULL.scale, FULL.fps
-    )
+    clip = PhysicsClip(identity, video, {"short": caption}, "hidden", colours, radii, *truth, FULL.scale, FULL.fps)
     return VariantClip(clip, {"wall": (wall if there else wall[:0]).astype(np.float32)})
 
 

@@ -64,11 +64,11 @@ class World:
                 raise UserError(f"--world: {field} names none of {', '.join(known)}")
         if self.shares and len(self.shares) != len(self.kinds):
             raise UserError(f"--world: shares={self.shares} should have one number for each of kinds={self.kinds}")
+        if not 1 <= self.balls <= 2:
+            raise UserError(f"--world: balls={self.balls} should be 1 or 2")
         needed = 2 if "collision" in self.kinds or ("bounce" in self.kinds and self.balls > 1) else 1
         if len(self.colours) < needed:
             raise UserError(f"--world: {needed} balls need {needed} colours, not {', '.join(self.colours)} alone")
-        if not 1 <= self.balls <= 2:
-            raise UserError(f"--world: balls={self.balls} should be 1 or 2")
         if min(self.frames) <= self.given or min(*self.sides, self.scale, self.fps) <= 0:
             raise UserError("--world: frames must exceed the frames given; sides, scale and fps must be positive")
 
@@ -146,4 +146,5 @@ def _read(field: str, text: str, like: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         return type(like)(text)
     except (ValueError, KeyError):
-        raise UserError(f"--world: {field}={text} is not of type {type(like).__name__}") from None
+        wanted = "numbers, separated by commas" if isinstance(like, tuple) else f"of type {type(like).__name__}"
+        raise UserError(f"--world: {field}={text} should be {wanted}") from None

@@ -37,7 +37,7 @@ def continue_clips(
     """The clips with all but their first two groups generated, video_TYXC uint8."""
     requests = []
     for i in numbers:
-        clip = dataset.read_clip(split, i, caption=dataset.meta["captions"][0])
+        clip = dataset.read_clip(split, i, caption=next(iter(dataset.meta["captions"]), None))
         frames, height, width, _ = clip.video_TYXC.shape
         given = clip.video_TYXC[: dataset.patch.frames(GIVEN_GROUPS)]
         requests.append(Request(clip.text_ME, frames, height, width, clip.fps, seed ^ clip.id, given))

@@ -65,7 +65,7 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         d, h, k, f = config.width, config.heads, config.head_width, config.feed_forward_width
         self.config = config
-        self.qkv = weight(rngs, (d, 3, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d)
+        self.qkv = weight(rngs, (d, 3, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d, separate=(1,))
         self.qkv_bias = weight(rngs, (3, h, k), P(None, "tensor", None), "vector")
         self.qk_gain = weight(rngs, (2, h, k), P(None, "tensor", None), "vector", fill=1.0)
         self.out = weight(rngs, (h, k, d), P("tensor", None, STATE), "matrix", fan_in=d)
@@ -74,7 +74,7 @@ class Block(nnx.Module):
         self.text_norm_bias = weight(rngs, (d,), P(None), "vector")
         self.text_q = weight(rngs, (d, h, k), P(STATE, "tensor", None), "matrix", fan_in=d)
         self.text_q_bias = weight(rngs, (h, k), P("tensor", None), "vector")
-        self.text_kv = weight(rngs, (d, 2, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d)
+        self.text_kv = weight(rngs, (d, 2, h, k), P(STATE, None, "tensor", None), "matrix", fan_in=d, separate=(1,))
         self.text_kv_bias = weight(rngs, (2, h, k), P(None, "tensor", None), "vector")
         self.text_gain = weight(rngs, (2, h, k), P(None, "tensor", None), "vector", fill=1.0)
         self.text_out = weight(rngs, (h, k, d), P("tensor", None, STATE), "matrix", fan_in=d, zero=True)
