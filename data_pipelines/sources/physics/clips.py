@@ -172,7 +172,8 @@ def _draw(
     balls = {"collision": 2, "bounce": int(rng.integers(1, world.balls + 1))}.get(kind, 1)
     speeds = rng.uniform(*(ODD.get(odd) or SPEEDS), balls)
     usual, small = ((0.5, 1.5), (world.small[0], 0.4)) if kind == "collision" else ((0.7, 1.4), world.small)
-    radii = rng.uniform(*(small if odd in ("radius", "small", "both") else usual), balls)
+    low, high = small if odd in ("radius", "small", "both") else usual
+    radii = rng.uniform(low, high, balls)
     falls = kind == "parabola" or (kind == "bounce" and rng.random() < world.falling)
     margin = world.margin
     walls = (margin, margin, width - margin, height - margin) if kind == "bounce" else None
