@@ -90,7 +90,7 @@ _SMALL = World(
     colours=("red",),
     balls=1,
     falling=0.0,
-    sides=(12, 16, 20),
+    sides=(16, 20),
     frames=(7, 9, 11),
     fps=5.0,
     scale=1.6,
@@ -99,7 +99,7 @@ _SMALL = World(
     small=(0.4, 0.6),
     captions=False,
 )
-"""One red ball in about 16 x 16 pixels, 10 units wide as in Kang et al. (2025): small enough to learn on a CPU."""
+"""One red ball in 16 or 20 pixels a side, 10 units or more as in Kang et al. (2025): small enough to learn on a CPU."""
 
 WORLDS = {
     "uniform": _SMALL,

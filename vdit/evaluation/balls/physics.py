@@ -138,34 +138,70 @@ def velocity_error(video_TYXC: np.ndarray, truth: Mapping[str, Any], given: int 
     Raises:
       ValueError: if the video and the truth differ in length.
     """
-    scale, fps = float(truth["pixels_per_unit"]), float(truth["fps"])
-    colours_B3 = np.asarray(truth["colours"]).reshape(-1, 3)
-    radii_B = np.asarray(truth["radii"], np.float32) * scale
-    true_TB2 = np.asarray(truth["positions"], np.float32).reshape(-1, len(radii_B), 2) * scale
-    if len(true_TB2) != len(video_TYXC):
-        raise ValueError(f"the video has {len(video_TYXC)} frames, the truth {len(true_TB2)}")
-    seen_TB2, found_TB = ball_positions(_without_walls(video_TYXC, int(truth.get("border", 0))), colours_B3, radii_B)
+    true = true_motion(truth, video_TYXC.shape, given)
+    seen_TB2, found_TB = ball_positions(
+        without_walls(video_TYXC, true.border), true.colours_B3, true.radii_B * true.scale
+    )
+    seen_KB2 = np.diff(seen_TB2, axis=0) * true.fps / true.scale
+    return clip_error(seen_KB2, found_TB[1:] & found_TB[:-1], true)
 
-    size = np.array([video_TYXC.shape[2], video_TYXC.shape[1]])
-    reach = (radii_B + RIM)[:, None] - 1e-3  # a ball may touch the wall exactly
-    in_view_TB = ((true_TB2 >= reach) & (true_TB2 <= size - reach)).all(-1)
+
+@dataclasses.dataclass(frozen=True)
+class TrueMotion:
+    """What a clip's balls truly did, K = T - 1 intervals.
+
+    Attributes:
+      velocity_KB2: units/s, finite differences.
+      counts_KB: which intervals count, see the top of this file.
+      colours_B3, radii_B: of the balls; radii in units.
+      scale, fps: pixels per unit, frames per second.
+      border: pixels of drawn wall along every edge.
+    """
+
+    velocity_KB2: np.ndarray
+    counts_KB: np.ndarray
+    colours_B3: np.ndarray
+    radii_B: np.ndarray
+    scale: float
+    fps: float
+    border: int
+
+
+def true_motion(truth: Mapping[str, Any], shape: tuple[int, ...], given: int) -> TrueMotion:
+    """The truth about a clip of `shape` (T, Y, X, C), of which `given` frames are given.
+
+    Raises:
+      ValueError: if the clip and the truth differ in length.
+    """
+    scale, fps = float(truth["pixels_per_unit"]), float(truth["fps"])
+    radii_B = np.asarray(truth["radii"], np.float32)
+    place_TB2 = np.asarray(truth["positions"], np.float32).reshape(-1, len(radii_B), 2) * scale
+    if len(place_TB2) != shape[0]:
+        raise ValueError(f"the video has {shape[0]} frames, the truth {len(place_TB2)}")
+    reach = (radii_B * scale + RIM)[:, None] - 1e-3  # a ball may touch the wall exactly
+    in_view_TB = ((place_TB2 >= reach) & (place_TB2 <= np.array([shape[2], shape[1]]) - reach)).all(-1)
     counts_KB = in_view_TB[1:] & in_view_TB[:-1]
     counts_KB[: max(given - 1, 0)] = False
-    found_KB = found_TB[1:] & found_TB[:-1]
+    velocity_KB2 = np.diff(place_TB2, axis=0) * fps / scale
+    colours_B3 = np.asarray(truth["colours"]).reshape(-1, 3)
+    return TrueMotion(velocity_KB2, counts_KB, colours_B3, radii_B, scale, fps, int(truth.get("border", 0)))
 
-    true_KB2, seen_KB2 = np.diff(true_TB2, axis=0) * fps / scale, np.diff(seen_TB2, axis=0) * fps / scale
-    worst_KB = np.maximum(2 * np.linalg.norm(true_KB2, axis=-1), LOST)
-    error_KB = np.where(found_KB, np.minimum(np.linalg.norm(seen_KB2 - true_KB2, axis=-1), worst_KB), worst_KB)
-    counted = int(counts_KB.sum())
+
+def clip_error(velocity_KB2: np.ndarray, found_KB: np.ndarray, true: TrueMotion) -> ClipError:
+    """The error of velocities (units/s) where balls were found, by the rules at the top of this file."""
+    worst_KB = np.maximum(2 * np.linalg.norm(true.velocity_KB2, axis=-1), LOST)
+    away_KB = np.linalg.norm(velocity_KB2 - true.velocity_KB2, axis=-1)
+    error_KB = np.where(found_KB, np.minimum(away_KB, worst_KB), worst_KB)
+    counted = int(true.counts_KB.sum())
     return ClipError(
-        error=float(error_KB[counts_KB].mean()) if counted else float("nan"),
-        lost=float((~found_KB[counts_KB]).mean()) if counted else float("nan"),
+        error=float(error_KB[true.counts_KB].mean()) if counted else float("nan"),
+        lost=float((~found_KB[true.counts_KB]).mean()) if counted else float("nan"),
         intervals=counted,
-        error_KB=np.where(counts_KB, error_KB, np.nan),
+        error_KB=np.where(true.counts_KB, error_KB, np.nan),
     )
 
 
-def _without_walls(video_TYXC: np.ndarray, border: int) -> np.ndarray:
+def without_walls(video_TYXC: np.ndarray, border: int) -> np.ndarray:
     """The video with `border` pixels along every edge white, as walls are no ball's colour."""
     if not border:
         return video_TYXC
