@@ -36,7 +36,7 @@ setup(
     packages=find_packages(include=["vdit*", "data_pipelines*", "launch*", "configs*"]),
     package_data={
         "data_pipelines": ["sources/bunny/*"],
-        "vdit": ["scaling/reporting/*.html"],
+        "vdit": ["render/templates/*"],
         "launch": ["targets/machine/*"],
     },
     install_requires=[
@@ -51,6 +51,7 @@ setup(
         "jax>=0.10",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
+        "markdown-it-py>=4",
         "ml_collections>=1.1",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -58,7 +59,6 @@ setup(
         "pillow>=11.3",  # AVIF
         "pillow-heif>=1.1",
         "PyYAML>=6",
-        "plotly>=6",
         "safetensors>=0.5",
         "scipy>=1.14",
         "tensorboardX>=2.6",

@@ -2,11 +2,9 @@
 
 import re
 
-import altair as alt
 import numpy as np
 import pytest
 
-from vdit.io.formatting import flops
 from vdit.render import charts, panels
 from vdit.render.panels import Panel, Series
 
@@ -23,7 +21,7 @@ def test_a_figure_is_the_same_whenever_it_is_drawn(tmp_path):
     first = svg.read_bytes(), png.read_bytes()
     charts.save(panels.beside([panel, panel]), tmp_path / "folder" / "figure")
     assert (svg.read_bytes(), png.read_bytes()) == first and png.read_bytes().startswith(b"\x89PNG")
-    assert {"10¹¹", "10¹³", "in", "out", "error", "FLOPs"} <= set(texts(svg))
+    assert {"1e11", "1e13", "in", "out", "error", "FLOPs"} <= set(texts(svg))
 
 
 def test_levels_and_named_places_are_labelled(tmp_path):
@@ -33,14 +31,6 @@ def test_levels_and_named_places_are_labelled(tmp_path):
     svg, _ = charts.save(panels.beside([panel]), tmp_path / "figure")
     found = " ".join(texts(svg)).replace("&quot;", '"')
     assert all(word in found for word in ("packed rows", '"name"', "it's", "buckets", "true clips"))
-
-
-@pytest.mark.parametrize("value", [1.5e11, 1e12, 2e9, 3.2e13, 1e21, 7.5e20])
-def test_labels_of_axes_are_written_as_numbers_in_text_are(value, tmp_path):
-    shown = alt.Chart(alt.Data(values=[{"value": value}])).mark_text().transform_calculate(
-        name=charts.power_label()
-    ).encode(text="name:N")  # fmt: skip
-    assert flops(value) in texts(charts.save(shown, tmp_path / "label")[0])
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.03, 0.05), (1, 3), (1, 30), (1e11, 1e13), (1e3, 1e9), (5, 5)])

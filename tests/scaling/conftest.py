@@ -61,6 +61,21 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
             "sizes": SIZES,
             "held_out": HELD_OUT,
             "command": "make study",
+            "tokens": "patches",
+            "measures": {
+                "velocity": {
+                    "title": "velocity error",
+                    "heading": "Does it learn the physics?",
+                    "unit": "units/s",
+                    "text": "of the balls in generated clips, against the simulator.",
+                    "better": "lower",
+                }
+            },
+            "samples": {
+                "compute": {"heading": "The same seed at more compute"},
+                "film": {"heading": "The film", "text": "Its validation shots are of the same film.", "smooth": True},
+            },
+            "limits": ["Sizes and budgets of a desktop CPU."],
         }
         for flops in budgets:
             for params in SIZES:
@@ -95,7 +110,7 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
                     "examples_per_row": table,
                 },
             )
-        _write(root / "floor.json", {"in": {"mean": 0.03}, "out": 0.02})
+        _write(root / "floor.json", {"velocity_in": {"mean": 0.03}, "velocity_out": 0.02})
         samples = [
             {
                 "group": group, "prompt": "a red <b>ball</b>", "label": f"{c}x", "compute": c * 1e12,

@@ -5,13 +5,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vdit.errors import UserError
+from vdit.render import charts
 from vdit.scaling import report
 from vdit.scaling.reporting.analysis import analyse, envelope
-from vdit.scaling.reporting.figures import FIGURES
-from vdit.scaling.reporting.sections import SECTIONS
 from vdit.scaling.runs import gather
 
+FIGURES = {
+    *("isoflop", "compute", "best-size", "best-data", "contours", "residuals", "velocity"),
+    *("packing_tokens", "packing_rows", "curves"),
+}
+SECTIONS = ("scaling held-out law velocity samples-compute samples-film data curves runs limits machine").split()
 VOID = {"meta", "img", "br", "link", "input", "source"}
 
 
@@ -20,12 +23,14 @@ class Reader(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.tags, self.sources, self.text, self.figures = [], [], [], "", {}
+        self.open, self.tags, self.sources, self.text, self.figures, self.sections = [], [], [], "", {}, []
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.append(tag)
         self.sources += [attributes[name] for name in ("src", "href", "data", "poster") if name in attributes]
+        if tag == "section":
+            self.sections.append(attributes["id"])
         if tag == "script":
             self.script = attributes.get("id", "")
         if tag not in VOID:
@@ -54,7 +59,7 @@ def test_full_study(make_study, tmp_path):
     root = make_study()
     found = report.write_report(root, tmp_path / "out" / "report.html", bootstraps=50)
     page = read(tmp_path / "out" / "report.html")
-    assert page.tags.count("section") == len(SECTIONS)
+    assert page.sections == SECTIONS
     assert set(page.figures) == {f"figure-{name}" for name in FIGURES}
     assert all(source.startswith(("data:", "#")) for source in page.sources), "nothing is fetched from elsewhere"
     assert page.tags.count("video") == 1 and page.tags.count("img") == 4
@@ -63,7 +68,8 @@ def test_full_study(make_study, tmp_path):
     assert found.prediction.written == "" and abs(found.prediction.error) < 0.02
     assert "no prediction was written before" in page.text.lower()
     assert (root / "runs.csv").read_text().count("\n") == 17
-    assert (tmp_path / "out" / "report.html").read_text().count("plotly.js v") == 1
+    assert (tmp_path / "out" / "report.html").read_text().count(charts.scripts()) == 1
+    assert (tmp_path / "out" / "report.html").stat().st_size < 2e6
 
 
 def test_prediction_written_before_the_run(make_study, tmp_path):
@@ -97,7 +103,8 @@ def test_prediction_written_before_the_run(make_study, tmp_path):
 def test_partial_studies(make_study, tmp_path, budgets, extras):
     report.write_report(make_study(budgets, held_out=False, extras=extras), tmp_path / "r.html", bootstraps=20)
     page = read(tmp_path / "r.html")
-    assert page.tags.count("section") == len(SECTIONS) and "not run yet" in page.text
+    assert set(page.sections) <= {*SECTIONS, "measures"} and {"scaling", "law", "runs", "limits"} <= set(page.sections)
+    assert ("samples-film" in page.sections) == extras and ("not run yet" in page.text or budgets)
     assert ("figure-isoflop" in page.figures) == bool(budgets)
     assert ("figure-packing_rows" in page.figures) == extras
     assert "There is no law yet" in page.text or len(budgets) != 1
@@ -106,7 +113,7 @@ def test_partial_studies(make_study, tmp_path, budgets, extras):
 def test_a_page_is_replaced_whole_or_not_at_all(make_study, tmp_path, monkeypatch):
     out = tmp_path / "r.html"
     out.write_text("old")
-    monkeypatch.setattr(report.Page, "html", lambda *_: 1 / 0)
+    monkeypatch.setattr(report.pages, "html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report.write_report(make_study(), out, bootstraps=5)
     assert out.read_text() == "old"
@@ -126,16 +133,74 @@ def test_edge_minima_are_confessed(make_study, tmp_path):
     assert "takes no part in the power laws" in read(tmp_path / "r.html").text
 
 
-def test_figures_need_kaleido(make_study, tmp_path, monkeypatch):
-    import plotly.graph_objects as go
+def test_figures_are_written_as_files(make_study, tmp_path):
+    found = analyse(gather(make_study()), 5)
+    written = report.write_figures(found, tmp_path / "figures")
+    assert {file.stem for file in written} == FIGURES and len(written) == 2 * len(FIGURES)
+    assert all(file.stat().st_size > 1000 for file in written)
 
-    def fail(*_, **__):
-        raise ValueError("Image export\nrequires kaleido")
 
-    monkeypatch.setattr(go.Figure, "write_image", fail)
-    with pytest.raises(UserError, match="pip install kaleido") as error:
-        report.write_figures(analyse(gather(make_study()), 5), tmp_path / "figures")
-    assert "\n" not in str(error.value)
+def test_what_stands_in_files_stays_text(make_study, tmp_path):
+    hostile = "{{ scripts }}{{plotly}}</script><script>alert(1)</script>`**<b>x"
+    root = make_study()
+    for file in [*root.glob("runs/c1.0e+12*/result.json"), root / "study.json", root / "data" / "film.json"]:
+        values = json.loads(file.read_text())
+        values |= {"run": hostile, "title": hostile, "source": hostile, "licence": hostile}
+        if "shapes" in values:
+            values |= {"shapes": {"distinct_sizes": hostile}, "splits": {hostile: hostile}}
+        file.write_text(json.dumps(values))
+    samples = [
+        sample | {"prompt": hostile, "label": hostile}
+        for sample in json.loads((root / "samples/samples.json").read_text())
+    ]
+    (root / "samples" / "samples.json").write_text(json.dumps(samples))
+    report.write_report(root, tmp_path / "r.html", bootstraps=5)
+    page = read(tmp_path / "r.html")
+    scripts = 3 + len(page.figures) + 1  # Vega, its themes, what draws and what plays
+    assert (
+        page.tags.count("script") == scripts and page.text.count("{{ scripts }}{{plotly}}</script><script>alert(1)") > 8
+    )
+    assert (tmp_path / "r.html").stat().st_size < 2e6
+
+
+def test_runs_without_validation_say_so(make_study, tmp_path):
+    root = make_study(held_out=False, extras=False)
+    for file in root.glob("runs/*/result.json"):
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps({**values, "loss": None, "loss_interval": None}))
+    report.write_report(root, tmp_path / "r.html", bootstraps=5)
+    text = read(tmp_path / "r.html").text
+    assert "15 runs are finished" in text and "15 runs are without a validation loss" in text
+    assert (
+        "train.evaluate_every" in text
+        and "No run has finished" not in text
+        and "no run of the grid has finished" not in text
+    )
+
+
+def test_a_measure_that_nobody_described_has_a_figure(make_study, tmp_path):
+    root = make_study(held_out=False, extras=False)
+    for number, file in enumerate(sorted(root.glob("runs/*/result.json"))):
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps({**values, "gripper_slip": 0.1 * number, "frames_seen": 4}))
+    report.write_report(root, tmp_path / "r.html", bootstraps=5)
+    page = read(tmp_path / "r.html")
+    assert {"figure-gripper_slip", "figure-velocity"} <= set(page.figures) and "measures" in page.sections
+    assert "The same for all runs: frames_seen 4" in page.text
+    shown = json.dumps(page.figures["figure-gripper_slip"])
+    assert '"value": 1.4' in shown or "1.4000000000000001" in shown
+
+
+def test_a_table_of_others_reads_as_theirs(make_study, tmp_path):
+    root = make_study(extras=False)
+    for file in root.glob("runs/*/result.json"):
+        values = json.loads(file.read_text())
+        kept = ("kind", "params", "tokens", "flops", "loss", "learning_rate")
+        file.write_text(json.dumps({name: values[name] for name in kept if name in values}))
+    report.write_report(root, tmp_path / "r.html", bootstraps=5)
+    text = read(tmp_path / "r.html").text.lower()
+    for word in ("ball", "film", "patches", "desktop", "cpu", "physics", "tuned", "validation", "embeddings", "epochs"):
+        assert word not in text, word
 
 
 def test_envelope_keeps_new_lows():

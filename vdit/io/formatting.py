@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def flops(value: float) -> str:
     """1.3×10¹², or 10¹²."""
     lead, power = f"{value:.1e}".split("e")
     lead = lead.removesuffix(".0")
-    raised = "".join("⁻" if digit == "-" else SUPERSCRIPTS[int(digit)] for digit in str(int(power)))
+    raised = str(int(power)).translate(_RAISED)
     return f"10{raised}" if lead == "1" else f"{lead}×10{raised}"
 
 

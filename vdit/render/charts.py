@@ -17,8 +17,6 @@ import altair as alt
 import numpy as np
 import vl_convert
 
-from vdit.io.formatting import SUPERSCRIPTS
-
 FONT = "system-ui, 'Liberation Sans', Arial, sans-serif"
 BLUE, ORANGE, VIOLET, GREEN, AMBER, ROSE, CYAN, GREY = (
     "#3f7ad6,#e8773f,#a056c0,#2e9b76,#d9a11e,#dd5a7d,#4aa3c7,#8a8f98".split(",")
@@ -27,7 +25,8 @@ NAMED = (BLUE, ORANGE, VIOLET, GREEN, AMBER, ROSE, CYAN, GREY)
 """Colours of things without order, readable on white and on near-black."""
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-LEGEND_ENTRIES = 8  # of an ordered scale; more are shown as a bar
+FILE_WIDTH = 560  # pixels, of a chart that is as wide as where it stands
+LEGEND_ENTRIES = 8  # of an ordered scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +104,13 @@ class Named:
     shape: str = DOT
 
 
-def named(things: Sequence[Named], columns: int = 3) -> tuple[alt.Color, alt.Shape]:
-    """Encodings of colour and shape of rows whose `series` is the name of a thing; one legend, if there are several."""
+def named(things: Sequence[Named], columns: int | None = None) -> tuple[alt.Color, alt.Shape]:
+    """Encodings of colour and shape of rows whose `series` is the name of a thing; one legend, if there are several.
+
+    `columns` of the legend are the theme's unless they are given.
+    """
     names = [thing.name for thing in things]
-    legend: Any = alt.Legend(columns=columns) if len(names) > 1 else None
+    legend: Any = (alt.Legend(columns=columns) if columns else alt.Legend()) if len(names) > 1 else None
     colours = alt.Scale(domain=names, range=[thing.colour for thing in things])
     shapes = alt.Scale(domain=names, range=[thing.shape for thing in things])
     return (
@@ -117,21 +119,24 @@ def named(things: Sequence[Named], columns: int = 3) -> tuple[alt.Color, alt.Sha
     )
 
 
-def ordered(field: str, values: Iterable[float], labels: str = "datum.label") -> alt.Color:
+def ordered(field: str, values: Iterable[float], labels: str = "datum.label", shown: Sequence[float] = ()) -> alt.Color:
     """Encoding of colour by a positive number, from small to large on one logarithmic scale.
 
     Args:
       field: of the rows.
       values: that it takes.
       labels: Vega expression of a name in the legend.
+      shown: values in the legend; empty = all, or round numbers between them if they are many.
     """
     known = sorted({float(value) for value in values})
     low, high = known[0], known[-1]
     scale = alt.Scale(type="log", domain=[low, high] if high > low else [low / 2, high * 2], range="ramp")
-    shown: dict[str, Any] = {"type": "symbol", "symbolType": DOT, "values": known}
-    if len(known) > LEGEND_ENTRIES:
-        shown = {"type": "gradient", "gradientLength": 240}
-    return alt.Color(f"{field}:Q", scale=scale, legend=alt.Legend(labelExpr=labels, **shown))
+    if shown:
+        known = [float(value) for value in shown]
+    elif len(known) > LEGEND_ENTRIES:
+        known = [tick for tick in log_ticks(low, high) if low <= tick <= high]
+    legend = alt.Legend(type="symbol", symbolType=DOT, values=known, labelExpr=labels, columns=3)
+    return alt.Color(f"{field}:Q", scale=scale, legend=legend)
 
 
 def shade(place: int, count: int) -> str:
@@ -143,15 +148,8 @@ def shade(place: int, count: int) -> str:
 
 
 def power_label(value: str = "datum.value") -> str:
-    """Vega expression of a number from 1 on as `vdit.io.formatting.flops` writes it: 1.5×10¹²."""
-    exponent = f"floor(log({value}) / LN10 + 1e-9)"
-    lead = f"format({value} / pow(10, {exponent}), '.2~r')"
-
-    def digit(place: str) -> str:
-        return f"substring('{SUPERSCRIPTS}', {place}, {place} + 1)"
-
-    digits = f"({exponent} > 9 ? {digit(f'floor({exponent} / 10)')} : '') + {digit(f'{exponent} % 10')}"
-    return f"({lead} === '1' ? '' : {lead} + '×') + '10' + {digits}"
+    """Vega expression of a large number: 1.5e12 (few fonts have all raised digits)."""
+    return f"replace(format({value}, '.2~e'), '+', '')"
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -171,7 +169,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(f"{place}e{power}") for power in powers for place in places]
 
 
-def axis(channel: str, field: str, title: str, values: Any, *, log: bool = True) -> Any:
+def axis(channel: str, field: str, title: str, values: Any, *, log: bool = True, powers: bool = False) -> Any:
     """The encoding of x or y, with labels that suit the values.
 
     Args:
@@ -180,6 +178,7 @@ def axis(channel: str, field: str, title: str, values: Any, *, log: bool = True)
       title: of the axis.
       values: all that is drawn along it, in any order; those that are not finite do not count.
       log: on a logarithmic scale, if all values are positive.
+      powers: large numbers are written 1e12, not 1T.
     """
     known = np.asarray(values, np.float64).ravel()
     known = known[np.isfinite(known)]
@@ -191,7 +190,7 @@ def axis(channel: str, field: str, title: str, values: Any, *, log: bool = True)
     low, high = float(known.min()), float(known.max())
     if channel == "x" and high < 1.5 * low:  # one budget so far: not a magnified sliver of it
         low, high = low / 5, high * 5
-    words = {"labelExpr": power_label()} if high >= 1e9 else {"format": "~s" if low >= 1e3 else ".4~g"}
+    words = {"labelExpr": power_label()} if powers else {"format": "~s" if low >= 1e3 else ".4~g"}
     marks = alt.Axis(values=log_ticks(low, high), labelOverlap="greedy", labelSeparation=6, **words)
     scale = alt.Scale(type="log", domain=[low, high], nice=False, padding=12)
     return make(f"{field}:Q", title=title, scale=scale, axis=marks)
@@ -211,6 +210,8 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     svg, png = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
     made, config = spec(chart), {**theme(), "background": "white", "padding": 10}
+    if made.get("width") == "container":  # of a page
+        made["width"] = FILE_WIDTH
     svg.write_text(vl_convert.vegalite_to_svg(made, VEGA_LITE, config), encoding="utf-8")
     png.write_bytes(vl_convert.vegalite_to_png(made, VEGA_LITE, scale=2, config=config))
     return [svg, png]
@@ -219,4 +220,5 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
 @functools.cache
 def scripts() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script for a page that fetches nothing."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    return made.replace("</script", "<\\/script")

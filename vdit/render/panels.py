@@ -73,9 +73,10 @@ def _panel(panel: Panel) -> Any:
     rows = [row for each in panel.series for row in _rows(each)]
     level = [{"series": panel.level[0], "y": float(panel.level[1])}] if panel.level else []
     heights = [row[end] for row in [*rows, *level] for end in ("y", "low", "high") if end in row]
+    across = [row["x"] for row in rows]
     y = charts.axis("y", "y", panel.y_title, heights, log=panel.log_y)
     x = _places(panel, width) if panel.labels else charts.axis(
-        "x", "x", panel.x_title, [row["x"] for row in rows], log=panel.log_x
+        "x", "x", panel.x_title, across, log=panel.log_x, powers=max(across) >= 1e9
     )  # fmt: skip
     things = _things(panel)
     longest = CHARACTER * max(len(thing.name) for thing in things) + 40

@@ -71,7 +71,7 @@ class Analysis:
       isoflop: the parabolas.
       prediction: the held-out run.
       envelope: approach 1.
-      influence: the runs that the exponent hangs on most.
+      influence: the runs that move the exponent most.
     """
 
     study: Study
@@ -112,18 +112,21 @@ def analyse(study: Study, bootstraps: int = 1000) -> Analysis:
     """Fits what can be fitted to the runs so far."""
     runs = study.of_kind("grid")
     grid = table(runs) if runs else None
-    fit, unfitted, isoflop, lowest = None, "no run of the grid has finished", None, None
-    hangs_on: tuple[dict[str, Any], ...] = ()
+    left = "no run of the grid has finished"
+    if not runs and any(run.get("kind") == "grid" for run in study.runs):
+        left = "no finished run of the grid has a validation loss with its FLOPs, parameters and tokens"
+    fit, unfitted, isoflop, lowest = None, left, None, None
+    influential: tuple[dict[str, Any], ...] = ()
     if grid is not None:
         isoflop = fit_isoflop(grid.flops, grid.params, grid.tokens, grid.loss, budgets=grid.budgets)
         lowest = fit_envelope(grid.flops, grid.params, grid.tokens, grid.loss)
         try:
             fit = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops, bootstraps=bootstraps)
             unfitted = ""
-            hangs_on = tuple(influence(grid, fit))
+            influential = tuple(influence(grid, fit))
         except UserError as error:
             unfitted = str(error)
-    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit), lowest, hangs_on)
+    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit), lowest, influential)
 
 
 def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:

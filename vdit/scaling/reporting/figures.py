@@ -1,218 +1,214 @@
-"""The figures of a study, as plotly figures that a report, a notebook and a PNG share."""
+"""The figures of a study, as charts that a report, a notebook and a file share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
-import plotly.graph_objects as go
 
-from vdit.io.formatting import flops
+from vdit.render import charts
+from vdit.render.charts import BLUE, GREY, NAMED, ORANGE, VIOLET, Named
 from vdit.scaling.laws.laws import LEVEL, central
 from vdit.scaling.reporting.analysis import Analysis, envelope
-from vdit.scaling.runs import Run
+from vdit.scaling.reporting.measures import Measure, is_number
 
-# Readable on white and on near-black; a report swaps INK and GRID for the page's own colours.
-RAMP = ("#3f7ad6", "#7d66d3", "#b757b4", "#dd5a7d", "#e8773f", "#d9a11e")
-INSIDE, OUTSIDE = "#3f7ad6", "#e8773f"
-STAR, MUTED, INK, GRID = "#d9a11e", "#8a8f98", "#24292f", "rgba(128,128,128,0.22)"
-GRID_HEX = "#e2dfd8"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+COMPUTE = "training compute C, FLOPs"
+LAW, INTERVAL, RUNS, MINIMA = "law, at the best size", f"its {LEVEL:.0%} interval", "runs of the grid", "minima"
+CARRIED, PREDICTED, MEASURED = "last value carried forward", "predicted, held out", "measured, held out"
+HEIGHT = 330
 _DRAWN_POINTS = 240  # of a training curve
 
 
-def ramp(place: int, count: int) -> str:
-    """The colour of one of `count` ordered things."""
-    return RAMP[round(place * (len(RAMP) - 1) / max(count - 1, 1))] if count > 1 else RAMP[0]
-
-
-def translucent(colour: str, opacity: float) -> str:
-    """A #rrggbb colour with an opacity."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
-def isoflop(found: Analysis) -> go.Figure | None:
+def isoflop(found: Analysis) -> alt.LayerChart | None:
     """Loss against size at each budget, with parabolas and their minima; open minima lie outside the sizes tried."""
     if found.grid is None or found.isoflop is None:
         return None
-    figure, grid = _blank("parameters N, without embeddings", "validation loss"), found.grid
-    by_row = {int(row): p for p in found.isoflop.parabolas for row in p.rows}
-    budgets = sorted({_budget(found, i, by_row) for i in range(len(grid))})
-    for place, budget in enumerate(budgets):
-        colour = ramp(place, len(budgets))
-        rows = np.array([i for i in range(len(grid)) if _budget(found, i, by_row) == budget])
-        parabola = by_row.get(int(rows[0]))
-        name = f"{flops(budget)} FLOPs"
-        if parabola is not None:
-            n = np.geomspace(grid.params[rows].min() / 1.15, grid.params[rows].max() * 1.15, 80)
-            figure.add_scatter(
-                x=n, y=parabola(n), mode="lines", line={"color": translucent(colour, 0.75), "width": 2},
-                legendgroup=name, showlegend=False, hoverinfo="skip",
-            )  # fmt: skip
-        figure.add_scatter(
-            x=grid.params[rows], y=grid.loss[rows], mode="markers", name=name, legendgroup=name,
-            marker={"color": colour, "size": 8}, customdata=_hover(grid, rows), hovertemplate=_HOVER,
-        )  # fmt: skip
-        if parabola is not None and np.isfinite(parabola.params):
-            inside = not parabola.edge
-            figure.add_scatter(
-                x=[parabola.params], y=[parabola.loss], mode="markers", legendgroup=name, showlegend=False,
-                marker={
-                    "symbol": "diamond" if inside else "diamond-open", "size": 13, "color": colour,
-                    "line": {"width": 2, "color": INK if inside else colour},
-                },
-                hovertemplate=f"{parabola.edge or 'minimum'}<br>N = %{{x:.3s}}<br>loss %{{y:.4f}}<extra>{name}</extra>",
-            )  # fmt: skip
-    return _log_axes(figure, x=grid.params)
+    grid, by_row = found.grid, {int(row): p for p in found.isoflop.parabolas for row in p.rows}
+    budgets = [_budget(found, i, by_row) for i in range(len(grid))]
+    points = [{**row, "budget": budget} for row, budget in zip(grid_rows(found), budgets, strict=True)]
+    curves: list[dict[str, Any]] = []
+    inside: list[dict[str, Any]] = []
+    outside: list[dict[str, Any]] = []
+    for parabola in found.isoflop.parabolas:
+        sizes = grid.params[parabola.rows]
+        for n in np.geomspace(sizes.min() / 1.15, sizes.max() * 1.15, 60):
+            curves.append({"params": float(n), "loss": float(parabola(n)), "budget": parabola.budget})
+        if np.isfinite(parabola.params) and sizes.min() / 3 < parabola.params < sizes.max() * 3:
+            place = {"params": parabola.params, "loss": parabola.loss, "budget": parabola.budget}
+            (outside if parabola.edge else inside).append({**place, "what": parabola.edge or "minimum"})
+    every = [*points, *curves, *inside, *outside]
+    x = charts.axis("x", "params", params_title(found), [row["params"] for row in every])
+    y = charts.axis("y", "loss", loss_title(found), [row["loss"] for row in [*points, *inside, *outside]], log=False)
+    colour = charts.ordered("budget", budgets, f"{charts.power_label()} + ' FLOPs'")
+    parts = [
+        chart(curves, x, y, color=colour, detail="budget:N").mark_line(strokeWidth=1.8, opacity=0.75, clip=True),
+        chart(points, x, y, color=colour, tooltip=_TOOLTIP).mark_point(filled=True, opacity=1, size=50),
+    ]
+    tooltip = ["what:N", alt.Tooltip("params:Q", format=".3~s", title="N"), _number("loss")]
+    for rows, shape, style in ((inside, charts.DIAMOND, "outlined"), (outside, charts.OPEN_DIAMOND, "point")):
+        marks = chart(rows, x, y, color=colour, tooltip=tooltip)
+        parts.append(marks.mark_point(filled=True, opacity=1, size=150, shape=shape, style=style))
+    return layers(*parts)
 
 
-def compute(found: Analysis) -> go.Figure | None:
+def compute(found: Analysis) -> alt.LayerChart | None:
     """Loss against compute: the runs, what the law says a budget buys, and the held-out run against its prediction."""
     if found.grid is None:
         return None
-    figure, grid, said = _blank("training compute C, FLOPs", "validation loss"), found.grid, found.prediction
-    costs, losses = list(grid.flops), list(grid.loss)
-    if said is not None:
-        costs.append(said.flops)
-        losses += [value for value in (said.loss, said.measured) if value]
-    if found.fit is not None:
-        _law_band(figure, found, np.geomspace(min(costs) / 1.3, max(costs) * 1.6, 60))
-    figure.add_scatter(
-        x=grid.flops, y=grid.loss, mode="markers", name="runs of the grid",
-        customdata=_hover(grid, np.arange(len(grid))), marker={"color": MUTED, "size": 7, "opacity": 0.75},
-        hovertemplate=_HOVER,
-    )  # fmt: skip
+    grid, said = found.grid, found.prediction
+    rows = [{**row, "series": RUNS} for row in grid_rows(found)]
     minima = [p for p in (found.isoflop.parabolas if found.isoflop else ()) if not p.edge]
-    if minima:
-        figure.add_scatter(
-            x=[p.budget for p in minima], y=[p.loss for p in minima], mode="markers", name="minima of the parabolas",
-            marker={"symbol": "diamond", "size": 11, "color": RAMP[2], "line": {"width": 1.5, "color": INK}},
-            hovertemplate="minimum at %{x:.2e}<br>loss %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-    if said is not None:
-        _held_out(figure, found)
-    return _log_axes(figure, x=costs, y=losses)
+    rows += [{"flops": p.budget, "loss": p.loss, "series": MINIMA} for p in minima]
+    held, baseline = _held_out(found)
+    costs = [*grid.flops, *(row["flops"] for row in held)]
+    law = _law_rows(found, np.geomspace(min(costs) / 1.3, max(costs) * 1.6, 60))
+    heights = [row["loss"] for row in [*rows, *held, *baseline]] + [row["low"] for row in held if "low" in row]
+    x = charts.axis("x", "flops", COMPUTE, [*costs, *(row["flops"] for row in law)], powers=True)
+    y = charts.axis("y", "loss", loss_title(found), heights)
+    things = [
+        *([Named(LAW, BLUE, charts.LINE)] if law else []),
+        *([Named(INTERVAL, BLUE + "40", charts.BAND)] if law and "low" in law[0] else []),
+        Named(RUNS, GREY),
+        *([Named(MINIMA, VIOLET, charts.DIAMOND)] if minima else []),
+        *([Named(CARRIED, GREY, charts.DASHES), Named(PREDICTED, ORANGE, charts.RING)] if said else []),
+        *([Named(MEASURED, charts.AMBER, charts.STAR)] if len(held) > 1 else []),
+    ]
+    colour, shape = charts.named(things)
+    bands = [{**row, "series": INTERVAL} for row in law if "low" in row]
+    parts = [
+        chart(bands, x, alt.Y("low:Q"), y2="high:Q", color=colour).mark_area(clip=True),
+        chart(law, x, y, color=colour).mark_line(strokeWidth=2.4, clip=True),
+        chart(baseline, x, y, color=colour).mark_line(strokeDash=[2, 3], strokeWidth=2),
+        chart(rows, x, y, color=colour, shape=shape, tooltip=_TOOLTIP).mark_point(filled=True, opacity=0.9, size=46),
+        chart([row for row in held if "low" in row], x, alt.Y("low:Q"), y2="high:Q", color=colour).mark_rule(
+            strokeWidth=2
+        ),
+        chart(held, x, y, color=colour, shape=shape, tooltip=["run:N", "series:N", _number("loss")]).mark_point(
+            filled=True, opacity=1, size=150
+        ),
+    ]
+    return layers(*parts)
 
 
-def _law_band(figure: go.Figure, found: Analysis, costs: np.ndarray) -> None:
+def loss_title(found: Analysis) -> str:
+    """Title of an axis of losses; those of our own runs are of validation."""
+    return "validation loss" if any("validation_loss" in run for run in found.study.runs) else "loss"
+
+
+def params_title(found: Analysis) -> str:
+    """Title of an axis of N."""
+    own = any("params_total" in run for run in found.study.runs)
+    return "parameters N, without embeddings" if own else "parameters N"
+
+
+def _law_rows(found: Analysis, costs: np.ndarray) -> list[dict[str, Any]]:
     """L_opt(C) with its bootstrap interval."""
-    assert found.fit is not None
-    law, cost = found.fit.law, found.fit.cost
-    figure.add_scatter(
-        x=costs, y=law.optimal_loss(costs, cost), mode="lines", name="law, at the best size",
-        line={"color": RAMP[0], "width": 2.5}, hovertemplate="law at %{x:.2e}<br>loss %{y:.4f}<extra></extra>",
-    )  # fmt: skip
-    spans = [central(found.fit.resamples.optimal_loss(c, cost)) for c in costs]
-    if all(spans):
-        low, high = np.array(spans).T
-        figure.add_scatter(
-            x=np.concatenate([costs, costs[::-1]]), y=np.concatenate([low, high[::-1]]), fill="toself", mode="lines",
-            line={"width": 0}, fillcolor=translucent(RAMP[0], 0.16), name=f"its {LEVEL:.0%} interval", hoverinfo="skip",
-        )  # fmt: skip
+    if found.fit is None:
+        return []
+    rows = []
+    for cost in costs:
+        row = {"flops": float(cost), "loss": float(found.fit.law.optimal_loss(cost, found.fit.cost)), "series": LAW}
+        span = central(found.fit.resamples.optimal_loss(cost, found.fit.cost))
+        rows.append(row | ({"low": float(span[0]), "high": float(span[1])} if span else {}))
+    return rows
 
 
-def _held_out(figure: go.Figure, found: Analysis) -> None:
-    """Prediction with its interval, measurement, and the baseline."""
+def _held_out(found: Analysis) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(prediction with its interval and measurement, the line of the last value carried forward)."""
     said, grid = found.prediction, found.grid
-    assert said is not None and grid is not None
-    figure.add_scatter(
-        x=[grid.flops.max(), said.flops], y=[said.baseline] * 2, mode="lines", name="last value carried forward",
-        line={"color": MUTED, "dash": "dot", "width": 2}, hovertemplate="baseline %{y:.4f}<extra></extra>",
-    )  # fmt: skip
-    bars = None
+    if said is None or grid is None:
+        return [], []
+    predicted: dict[str, Any] = {"run": said.run, "flops": said.flops, "loss": said.loss, "series": PREDICTED}
     if said.interval:
-        low, high = said.interval
-        bars = {
-            "type": "data",
-            "array": [high - said.loss],
-            "arrayminus": [said.loss - low],
-            "thickness": 2,
-            "width": 7,
-        }
-    figure.add_scatter(
-        x=[said.flops], y=[said.loss], mode="markers", name="predicted, held out", error_y=bars,
-        marker={"symbol": "circle-open", "size": 13, "color": OUTSIDE, "line": {"width": 2.5}},
-        hovertemplate=f"predicted for {said.run}<br>loss %{{y:.4f}}<extra></extra>",
-    )  # fmt: skip
-    if said.measured is not None:
-        figure.add_scatter(
-            x=[said.flops], y=[said.measured], mode="markers", name="measured, held out",
-            marker={"symbol": "star", "size": 13, "color": STAR, "line": {"width": 1, "color": INK}},
-            hovertemplate=f"{said.run}<br>measured loss %{{y:.4f}}<extra></extra>",
-        )  # fmt: skip
+        predicted |= {"low": said.interval[0], "high": said.interval[1]}
+    rows = [predicted]
+    for run in found.study.of_kind("heldout"):
+        rows.append({"run": str(run["run"]), "flops": run["flops"], "loss": run["loss"], "series": MEASURED})
+    ends = float(grid.flops.max()), said.flops
+    return rows, [{"flops": flops, "loss": said.baseline, "series": CARRIED} for flops in ends]
 
 
-def physics(found: Analysis) -> go.Figure | None:
-    """Velocity error against compute, in and out of distribution, with the error of ground-truth frames as floor."""
-    runs = [r for r in found.counted if any(_finite(r.get(f"velocity_{side}")) for side in ("in", "out"))]
-    if not runs:
-        return None
-    figure = _blank("training compute C, FLOPs", "velocity error, units/s")
-    heights: list[float] = []
-    for side, words, colour in (("in", "in distribution", INSIDE), ("out", "out of distribution", OUTSIDE)):
-        name = f"velocity_{side}"
-        here = [r for r in runs if _finite(r.get(name))]
+def measured(found: Analysis, measure: Measure) -> alt.LayerChart | None:
+    """A measure against compute on each of its splits, the best so far, and what it says of ground truth."""
+    points: list[dict[str, Any]] = []
+    best: list[dict[str, Any]] = []
+    floors: list[dict[str, Any]] = []
+    things: list[Named] = []
+    runs = found.counted
+    for (column, side), shade in zip(measure.columns.items(), NAMED, strict=False):
+        here = [run for run in runs if is_number(run.get(column))]
         if not here:
             continue
-        x, y = np.array([r["flops"] for r in here]), np.array([r[name] for r in here])
-        heights += y.tolist()
-        figure.add_scatter(
-            x=x, y=y, mode="markers", name=words, legendgroup=side, error_y=_bars(here, name),
-            marker={"color": colour, "size": 8}, text=[str(r["run"]) for r in here],
-            hovertemplate="%{text}<br>C = %{x:.2e}<br>error %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-        best_x, best_y = envelope(x, y)
-        figure.add_scatter(
-            x=np.append(best_x, x.max()), y=np.append(best_y, best_y[-1]), mode="lines", legendgroup=side,
-            showlegend=False, line={"color": translucent(colour, 0.6), "width": 2, "shape": "hv"}, hoverinfo="skip",
-        )  # fmt: skip
-        floor = floor_of(found, side)
-        if floor:
-            heights.append(floor)
-            figure.add_scatter(
-                x=[x.min(), x.max()], y=[floor] * 2, mode="lines", name=f"ground truth, {words}", legendgroup=side,
-                line={"color": colour, "dash": "dash", "width": 1.5},
-                hovertemplate="ground truth %{y:.4f}<extra></extra>",
-            )  # fmt: skip
-    return _log_axes(figure, x=[r["flops"] for r in runs], y=heights)
-
-
-def floor_of(found: Analysis, side: str) -> float | None:
-    """The physics error of ground-truth frames, given as a number or as {"mean": ...}."""
-    value = found.study.floor.get(side)
-    value = value.get("mean") if isinstance(value, dict) else value
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None
-
-
-def curves(found: Analysis) -> go.Figure | None:
-    """Training loss of every run against the compute spent, smoothed; colour is the width."""
-    known = {str(run["run"]): run for run in found.study.runs}
-    lines = {name: _curve(rows) for name, rows in found.study.curves.items()}
-    lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
-    if not lines:
+        name = side or measure.title
+        things.append(Named(name, shade))
+        for run in here:
+            row = {"run": str(run["run"]), "flops": run["flops"], "value": run[column], "series": name}
+            ends = {end: run.get(f"{column}_{end}") for end in ("low", "high")}
+            points.append(row | (ends if all(map(is_number, ends.values())) else {}))
+        x, y = np.array([run["flops"] for run in here]), np.array([run[column] for run in here])
+        if measure.better:
+            sign = -1 if measure.better == "higher" else 1
+            low_x, low_y = envelope(x, sign * y)
+            steps = zip([*low_x, x.max()], [*(sign * low_y), sign * low_y[-1]], strict=True)
+            best += [{"flops": float(a), "value": float(b), "series": name} for a, b in steps]
+        if (floor := floor_of(found, column)) is not None:
+            truth = f"ground truth, {name}" if side else "ground truth"
+            floors.append({"value": floor, "series": truth})
+            things.append(Named(truth, shade, charts.DASHES))
+    if not points:
         return None
-    figure = _blank("training compute so far, FLOPs", "training loss, smoothed")
-    widths = sorted({known.get(name, {}).get("width", 0) for name in lines})
-    seen = set()
-    for name, (x, y) in sorted(lines.items(), key=lambda item: (known.get(item[0], {}).get("width", 0), item[0])):
-        width = known.get(name, {}).get("width", 0)
-        figure.add_scatter(
-            x=x, y=y, mode="lines", name=f"width {width}" if width else "still running", legendgroup=str(width),
-            showlegend=width not in seen, text=[name] * len(x), opacity=0.85,
-            line={"color": ramp(widths.index(width), len(widths)) if width else MUTED, "width": 1.5},
-            hovertemplate="%{text}<br>C = %{x:.2e}<br>loss %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-        seen.add(width)
-    return _log_axes(
-        figure, x=np.concatenate([x for x, _ in lines.values()]), y=np.concatenate([y for _, y in lines.values()])
-    )
+    unit = f", {measure.unit}" if measure.unit else ""
+    x = charts.axis("x", "flops", COMPUTE, [row["flops"] for row in points], powers=True)
+    y = charts.axis("y", "value", f"{measure.title}{unit}", [row["value"] for row in [*points, *floors]])
+    colour, shape = charts.named(things)
+    bars = [row for row in points if "low" in row]
+    parts = [
+        chart(bars, x, alt.Y("low:Q"), y2="high:Q", color=colour).mark_rule(opacity=0.55),
+        chart(best, x, y, color=colour).mark_line(interpolate="step-after", opacity=0.6),
+        chart(floors, None, y, color=colour).mark_rule(strokeDash=[5, 4], strokeWidth=1.4),
+        chart(
+            points, x, y, color=colour, shape=shape, tooltip=["run:N", "series:N", _cost("flops"), _number("value")]
+        ).mark_point(filled=True, opacity=1, size=50),
+    ]  # fmt: skip
+    return layers(*parts)
+
+
+def floor_of(found: Analysis, column: str) -> float | None:
+    """What a measure says of ground truth, given in floor.json as a number or as {"mean": ...}."""
+    value = found.study.floor.get(column)
+    value = value.get("mean") if isinstance(value, dict) else value
+    return float(value) if is_number(value) and value > 0 else None
+
+
+def curves(found: Analysis) -> alt.LayerChart | None:
+    """Training loss of every run against the compute spent, smoothed; colour is the size of the model."""
+    known = {str(run["run"]): run for run in found.study.runs}
+    curves = {name: line for name, rows in found.study.curves.items() if len((line := _curve(rows))[0]) > 1}
+    if not curves:
+        return None
+    sized: list[dict[str, Any]] = []
+    running: list[dict[str, Any]] = []
+    for name, (x, y) in curves.items():
+        width = known.get(name, {}).get("width")
+        rows = [{"run": name, "flops": float(a), "loss": float(b), "width": width} for a, b in zip(x, y, strict=True)]
+        (sized if is_number(width) and width > 0 else running).extend(rows)
+    rows = [*sized, *running]
+    x = charts.axis("x", "flops", "training compute so far, FLOPs", [row["flops"] for row in rows], powers=True)
+    y = charts.axis("y", "loss", "training loss, smoothed", [row["loss"] for row in rows])
+    tooltip = ["run:N", _cost("flops"), _number("loss")]
+    parts = [chart(running, x, y, detail="run:N", tooltip=tooltip).mark_line(strokeWidth=1.5, color=GREY)]
+    if sized:
+        colour = charts.ordered("width", [row["width"] for row in sized], "'width ' + datum.label")
+        lines = chart(sized, x, y, color=colour, detail="run:N", tooltip=tooltip)
+        parts.append(lines.mark_line(strokeWidth=1.5, opacity=0.85))
+    return layers(*parts)
 
 
 def _curve(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """(FLOPs, loss smoothed over about 5 logged steps in log space), thinned evenly in log FLOPs."""
-    pairs = [(r["flops"], r["loss"]) for r in rows if _finite(r.get("flops")) and _finite(r.get("loss"))]
+    pairs = [(r["flops"], r["loss"]) for r in rows if is_number(r.get("flops")) and is_number(r.get("loss"))]
     points = np.array([(x, y) for x, y in pairs if x > 0 and y > 0], np.float64).reshape(-1, 2)
     x, logs = points[:, 0], np.log(points[:, 1]) if len(points) else points[:, 1]
     for i in range(1, len(logs)):
@@ -224,115 +220,87 @@ def _curve(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return x, np.exp(logs)
 
 
-def packing(found: Analysis, key: str, title: str) -> go.Figure | None:
+def _histogram(found: Analysis, key: str, title: str) -> alt.LayerChart | None:
     """A histogram of `data_pipelines.inspect --json`, a series per data set, as shares so that sets compare."""
-    figure, drawn = _blank(title, "share"), 0
-    for place, (name, figures) in enumerate(sorted(found.study.data.items())):
+    bars, names = [], []
+    for name, figures in sorted(found.study.data.items()):
         histogram = figures.get(key, {}).get("histogram") if isinstance(figures.get(key), dict) else None
         if not histogram or not sum(histogram.get("counts", [])):
             continue
-        edges, counts = np.array(histogram["edges"], float), np.array(histogram["counts"], float)
-        colour = (OUTSIDE, INSIDE, RAMP[2])[place % 3]
-        share = counts / counts.sum()
-        figure.add_scatter(
-            x=np.repeat(edges, 2), y=np.concatenate([[0], np.repeat(share, 2), [0]]), mode="lines", name=name,
-            fill="tozeroy", fillcolor=translucent(colour, 0.15), line={"color": colour, "width": 2},
-            hovertemplate="%{x:.4g}: %{y:.1%}<extra>" + name + "</extra>",
-        )  # fmt: skip
-        drawn += 1
-    figure.update_layout(showlegend=drawn > 1)
-    figure.update_yaxes(tickformat=".0%")
-    return figure if drawn else None
+        names.append(name)
+        total, edges = sum(histogram["counts"]), histogram["edges"]
+        for low, high, count in zip(edges, edges[1:], histogram["counts"], strict=False):
+            bars.append({"low": low, "high": high, "share": count / total, "series": name})
+    if not names:
+        return None
+    colour, _ = charts.named([Named(name, charts.NAMED[i % len(charts.NAMED)]) for i, name in enumerate(names)])
+    x = alt.X("low:Q", title=title, scale=alt.Scale(zero=False, nice=False))
+    y = alt.Y("share:Q", title="share of each data set", axis=alt.Axis(format=".0%"))
+    tooltip = [
+        "series:N",
+        alt.Tooltip("low:Q", title="from"),
+        alt.Tooltip("high:Q", title="to"),
+        alt.Tooltip("share:Q", format=".1%"),
+    ]
+    drawn = chart(bars, x, y, x2="high:Q", y2=alt.datum(0), color=colour, tooltip=tooltip)
+    return layers(drawn.mark_rect(opacity=0.45))
 
 
-FIGURES: dict[str, Callable[[Analysis], go.Figure | None]] = {
-    "isoflop": isoflop,
-    "compute": compute,
-    "physics": physics,
-    "curves": curves,
-    "packing_tokens": lambda found: packing(found, "tokens_per_example", "slots of an example"),
-    "packing_rows": lambda found: packing(found, "examples_per_row", "examples in a row"),
-}
-
-_HOVER = (
-    "%{customdata[0]}<br>N = %{customdata[1]:.3s}, D = %{customdata[2]:.3s}<br>C = %{customdata[3]:.2e}<br>"
-    "loss %{customdata[4]:.4f}<extra></extra>"
-)
+def packing_tokens(found: Analysis) -> alt.LayerChart | None:
+    """Sizes of examples."""
+    return _histogram(found, "tokens_per_example", "slots of an example")
 
 
-def _hover(grid: Any, rows: np.ndarray) -> list[list[Any]]:
-    return [[grid.names[i], grid.params[i], grid.tokens[i], grid.flops[i], grid.loss[i]] for i in rows]
+def packing_rows(found: Analysis) -> alt.LayerChart | None:
+    """Examples in a packed row."""
+    return _histogram(found, "examples_per_row", "examples in a row")
 
 
-def _budget(found: Analysis, row: int, by_row: dict[int, Any]) -> float:
+def _number(field: str, title: str | None = None) -> alt.Tooltip:
+    return alt.Tooltip(f"{field}:Q", format=".4~g", title=title or field)
+
+
+def _cost(field: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{field}:Q", format=".2e", title="C")
+
+
+_TOOLTIP = [
+    "run:N",
+    alt.Tooltip("params:Q", format=".3~s", title="N"),
+    alt.Tooltip("tokens:Q", format=".3~s", title="D"),
+    _cost("flops"),
+    _number("loss"),
+]
+
+
+def chart(rows: Sequence[Mapping[str, Any]], x: Any, y: Any, **others: Any) -> alt.Chart:
+    """Rows along x and y; across the whole width without x."""
+    places = {"x": x, "y": y} if x is not None else {"y": y}
+    return alt.Chart(alt.Data(values=list(rows))).encode(**places, **others)
+
+
+def layers(*parts: alt.Chart) -> alt.LayerChart:
+    """Layers as wide as where they stand; axes move by dragging and, with the shift key, zoom by the wheel."""
+    zoom = alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]")
+    drawn: Any = alt.layer(*parts, width="container", height=HEIGHT).add_params(zoom)
+    return drawn
+
+
+def grid_rows(found: Analysis) -> list[dict[str, Any]]:
+    """The runs of the grid as rows of a chart."""
+    grid = found.grid
+    assert grid is not None
+    columns = zip(grid.names, grid.params, grid.tokens, grid.flops, grid.loss, strict=True)
+    return [
+        {"run": run, "params": float(n), "tokens": float(d), "flops": float(c), "loss": float(loss)}
+        for run, n, d, c, loss in columns
+    ]
+
+
+def _budget(found: Analysis, row: int, by_row: Mapping[int, Any]) -> float:
     """The budget a run is drawn under: its parabola's, else its nominal one, else its own FLOPs."""
     assert found.grid is not None
     if row in by_row:
-        return by_row[row].budget
+        return float(by_row[row].budget)
     nominal = found.grid.budgets[row]
     return float(nominal if np.isfinite(nominal) else found.grid.flops[row])
-
-
-def _bars(runs: Sequence[Run], name: str) -> dict[str, Any] | None:
-    low, high = f"{name}_low", f"{name}_high"
-    if not all(_finite(r.get(low)) and _finite(r.get(high)) for r in runs):
-        return None
-    return {
-        "type": "data",
-        "array": [max(r[high] - r[name], 0) for r in runs],
-        "arrayminus": [max(r[name] - r[low], 0) for r in runs],
-        "thickness": 1,
-        "width": 3,
-    }
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
-
-
-def _blank(x_title: str, y_title: str) -> go.Figure:
-    axis = {
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": GRID,
-        "ticks": "outside",
-        "tickcolor": GRID,
-        "title": {"standoff": 10},
-    }
-    return go.Figure(
-        layout={
-            "template": "none",
-            "font": {"family": FONT, "size": 13, "color": INK},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 62, "r": 14, "t": 10, "b": 50},
-            "height": 430,
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": RAMP[0]},
-            "hoverlabel": {"font": {"family": FONT, "size": 12}},
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
-            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
-        }
-    )  # fmt: skip
-
-
-def _log_axes(figure: go.Figure, x: Any = None, y: Any = None) -> go.Figure:
-    """Log axes where there are positive values to draw.
-
-    Ticks stay right under zoom: automatic within a decade, at 1, 2, 5 over a few, at powers of ten over many.
-    """
-    for axis, values in (("xaxis", x), ("yaxis", y)):
-        values = np.asarray([] if values is None else values, np.float64)
-        values = values[values > 0]
-        if len(values):
-            decades = np.log10(values.max() / values.min())
-            style: dict[str, Any] = {"type": "log", "exponentformat": "power" if values.max() > 1e9 else "SI"}
-            if decades > 0.7:
-                style["dtick"] = "D2" if decades < 3 else 1
-            if values.max() < 1e9:  # a format makes plotly write 2 and 5 of every decade in full
-                style["tickformat"] = "~s" if values.min() > 1e3 else ".3~g"
-            if axis == "xaxis" and decades < 0.5:  # one budget so far: not a magnified sliver of it
-                centre = float(np.log10(values).mean())
-                style |= {"range": [centre - 0.7, centre + 0.7], "dtick": "D2"}
-            figure.update_layout({axis: style})
-    return figure

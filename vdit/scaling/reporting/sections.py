@@ -1,44 +1,171 @@
-"""The sections of the report; each stands for itself and says "not run yet" where there is nothing to show."""
+"""The sections of the report. What a study has not got to yet says so; what it does not have is not on its page."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
-from html import escape
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vdit.io import formatting
+from vdit.render.pages import (
+    Block,
+    Chart,
+    Download,
+    Page,
+    Pending,
+    Picture,
+    Points,
+    Row,
+    Section,
+    Table,
+    Text,
+    code,
+    data_uri,
+    plain,
+)
+from vdit.scaling.laws.extrapolate import judge
 from vdit.scaling.laws.laws import LEVEL, Cost
-from vdit.scaling.reporting.gallery import gallery
-from vdit.scaling.reporting.page import PENDING, Page, data_uri, table
-from vdit.scaling.reporting.words import limits
-from vdit.scaling.runs import COLUMNS
+from vdit.scaling.reporting import figures, law_figures, samples, words
+from vdit.scaling.reporting.analysis import Analysis
+from vdit.scaling.reporting.measures import Measure, is_number, measures, varies
+from vdit.scaling.runs import COLUMNS, table
 
 
-def _main_figure(page: Page) -> str:
-    left = page.plot(
-        "isoflop",
-        "<b>Loss against model size at equal compute.</b> A point is a finished run, a line the parabola through one"
-        " budget, a diamond its minimum; an open diamond is a minimum outside the sizes tried.",
-        "runs/*/result.json",
+def page(found: Analysis, command: str) -> Page:
+    """The report of a study.
+
+    Args:
+      found: the study.
+      command: what writes the page.
+    """
+    parts = (_scaling, _held_out, _law, _measures, _samples, _data, _curves, _runs, _limits, _machine)
+    return Page(
+        title=str(found.study.about.get("title", "Scaling study")),
+        lead=[words.summary(found)],
+        sections=[section for make in parts for section in make(found)],
+        kicker="vdit scaling study",
+        tiles=words.tiles(found),
+        footer=f"Written by {code(command)}. Every number on this page is computed from the files of the study.",
     )
-    right = page.plot(
-        "compute",
-        "<b>Loss against compute.</b> The line is the fitted law at the best size for each budget, with its"
-        f" {LEVEL:.0%} bootstrap interval. The circle was predicted for the held-out run, the star is what it"
-        " reached.",
-        "runs/*/result.json, prediction.json",
+
+
+def _from(files: str) -> str:
+    return f"From {code(files)}"
+
+
+def _chart(name: str, found: Analysis, make: Callable[[Analysis], Any], caption: str, files: str) -> Chart:
+    return Chart(name, make(found), caption, _from(files))
+
+
+def _scaling(found: Analysis) -> Iterator[Section]:
+    left = (
+        "**Loss against model size at equal compute.** A point is a finished run, a line the parabola through one"
+        " budget, a diamond its minimum; an open diamond is a minimum outside the sizes tried."
     )
-    return f'<div class="pair wide">{left}{right}</div>'
+    right = (
+        "**Loss against compute.** The line is the fitted law at the best size for each budget, with its"
+        f" {LEVEL:.0%} bootstrap interval. The circle was predicted for the held-out run, a star is what was reached."
+    )
+    blocks = Row(
+        [
+            _chart("isoflop", found, figures.isoflop, left, "runs/*/result.json"),
+            _chart("compute", found, figures.compute, right, "runs/*/result.json, prediction.json"),
+        ]
+    )
+    yield Section("scaling", "How the loss scales", [blocks])
 
 
-def _law(page: Page) -> str:
-    fit = page.found.fit
+def _held_out(found: Analysis) -> Iterator[Section]:
+    said = found.prediction
+    title = "Predicted before it was run" if said is None or said.written else "The held-out run"
+    if said is None:
+        if found.study.about.get("held_out"):
+            yield Section("held-out", title, [Pending()])
+        return
+    verdict = "" if said.covered is None else "inside" if said.covered else "outside"
+
+    def error(value: float | None) -> str:
+        return "" if value is None else f"{value:+.2%}"
+
+    measured = "not run yet" if said.measured is None else f"**{said.measured:#.4g}**"
+    rows = [
+        ["law", f"{said.loss:#.4g}", formatting.span(said.interval, 4), error(said.error), verdict],
+        ["last value carried forward", f"{said.baseline:#.4g}", "", error(said.baseline_error), ""],
+        ["**measured**", measured, "", "", ""],
+    ]
+    when = (
+        f"written {plain(said.written)}, before the run" if said.written else "computed by this report, after the run"
+    )
+    about = (
+        f"Run {code(said.run)}: {formatting.count(said.params)} parameters, {formatting.count(said.tokens)}"
+        f" {_unit(found)}, {formatting.flops(said.flops)} FLOPs. Prediction {when}."
+    )
+    blocks: list[Block] = [Text(about), Table(["", "loss", f"{LEVEL:.0%} interval", "error", "measurement is"], rows)]
+    held_out = found.study.of_kind("heldout")
+    if len(held_out) > 1 and found.fit is not None and found.grid is not None:
+        judged = [
+            [
+                code(row["run"]),
+                *(f"{row['flops']:.2e}", f"{row['predicted']:#.4g}", formatting.span(row["interval"], 4)),
+                *(f"{row['measured']:#.4g}", error(row["error"])),
+            ]
+            for row in judge(found.fit, found.grid, table(held_out))
+        ]
+        blocks.append(Text("All held-out runs beside the law of all fitted ones, computed by this report:"))
+        blocks.append(Table(["run", "FLOPs", "law", f"{LEVEL:.0%} interval", "measured", "error"], judged))
+    yield Section("held-out", title, [*blocks, Text(_from("prediction.json, runs/*/result.json"), small=True)])
+
+
+def _unit(found: Analysis) -> str:
+    """What data is counted in, as study.json says."""
+    return plain(found.study.about.get("tokens", "tokens"))
+
+
+def _law(found: Analysis) -> Iterator[Section]:
+    fit = found.fit
     if fit is None:
-        return f'<p class="pending">not run yet: {escape(page.found.unfitted)}</p>'
+        yield Section("law", "The fitted law", [Pending(f"not fitted yet: {plain(found.unfitted)}")])
+        return
+    assert found.grid is not None
+    cost, own = found.grid.convention, any("params_total" in run for run in found.study.runs)
+    counts = "N counts parameters without the input, text and output projections; " if own else ""
+    blocks: list[Block] = [
+        Text(
+            f"L(N, D) = E + A / N^{{α}} + B / D^{{β}}, fitted to {fit.rows} runs by the summed Huber loss of log L."
+            f" {counts}D counts {_unit(found)}. FLOPs: {plain(cost)}; along the grid"
+            f" C = {fit.cost.factor:.3g} N^{{{fit.cost.exponent:.2f}}} D."
+        ),
+        Table(["", "value", f"{LEVEL:.0%} interval", "meaning"], _coefficients(found), words=(3,)),
+    ]
+    if found.influence:
+        runs = "; ".join(f"{code(row['run'])} {row['a_moves']:+.3f}" for row in found.influence[:3])
+        blocks.append(Text(f"The most influential runs: left out, these move the exponent most: {runs}."))
+    drawn = [
+        ("best-size", law_figures.best_params, "**The best size** for each budget, by the law and by the parabolas."),
+        ("best-data", law_figures.best_tokens, "**The data that the best size sees**, by the same law."),
+        (
+            *("contours", law_figures.contours),
+            "**Lines of equal loss.** Points are runs in the colour of their loss; the dotted line is the best size.",
+        ),
+        (
+            *("residuals", law_figures.residuals),
+            "**What the law misses.** Runs beyond three spreads of the others are marked; a trend says that the form of"
+            " the law does not fit.",
+        ),
+    ]
+    made = [_chart(name, found, make, caption, "runs.csv") for name, make, caption in drawn]
+    blocks.append(Row([chart for chart in made if chart.chart is not None]))
+    again = f"Again: {code(shlex.join(['python', '-m', 'vdit.scaling.fit', str(found.study.path / 'runs.csv')]))}"
+    yield Section("law", "The fitted law", [*blocks, Text(again, small=True)])
+
+
+def _coefficients(found: Analysis) -> list[list[str]]:
+    """The law's coefficients and the exponent by every approach."""
+    fit = found.fit
+    assert fit is not None
     meaning = {
         "E": "loss that no size and no data removes",
         "A": "weight of the size term",
@@ -47,243 +174,211 @@ def _law(page: Page) -> str:
         "beta": "exponent of D",
     }
     rows = [
-        [f"<i>{name}</i>", f"{getattr(fit.law, name):.4g}", formatting.span(fit.interval(name)), meaning[name]]
-        for name in meaning
+        [f"*{name}*", f"{getattr(fit.law, name):.4g}", formatting.span(fit.interval(name)), text]
+        for name, text in meaning.items()
     ]
     a = float(fit.law.exponent(fit.cost))
-    rows.append(["<i>a</i>", f"{a:.3f}", formatting.span(fit.interval("a")), "N<sub>opt</sub> grows as C<sup>a</sup>"])
-    for approach, found, words in (
-        ("parabolas", page.found.isoflop, "the same from the minima of the parabolas"),
-        ("envelope", page.found.envelope, "the same from the lowest loss over all sizes at each amount of compute"),
+    rows.append(["*a*", f"{a:.3f}", formatting.span(fit.interval("a")), "the best N grows as C^{a}"])
+    for approach, approached, text in (
+        ("parabolas", found.isoflop, "the same from the minima of the parabolas"),
+        ("envelope", found.envelope, "the same from the lowest loss over all sizes at each amount of compute"),
     ):
-        if found and found.params:
-            exponent, interval = found.params.exponent, found.params.interval
-            rows.append([f"<i>a</i>, {approach}", f"{exponent:.3f}", formatting.span(interval), words])
+        if approached and approached.params:
+            law = approached.params
+            rows.append([f"*a*, {approach}", f"{law.exponent:.3f}", formatting.span(law.interval), text])
     if fit.cost.exponent != 1:
-        other = float(fit.law.exponent(Cost()))
-        rows.append(["<i>a</i>, were C = 6ND", f"{other:.3f}", "", "the same law, if FLOPs were 6 N D"])
-    hangs_on = "; ".join(f"<code>{escape(row['run'])}</code> {row['a_moves']:+.3f}" for row in page.found.influence[:3])
-    assert page.found.grid is not None
-    cost = page.found.grid.convention
-    return (
-        f"<p>L(N, D) = E + A / N<sup>α</sup> + B / D<sup>β</sup>, fitted to {fit.rows} runs by the summed Huber loss"
-        " of log L. N counts parameters without the input, text and output projections, D real patches. FLOPs:"
-        f" {escape(cost)}; along the grid C = {fit.cost.factor:.3g} N<sup>{fit.cost.exponent:.2f}</sup> D.</p>"
-        + table(["", "value", f"{LEVEL:.0%} interval", "meaning"], rows, text=(3,))
-        + f"<p>The exponent hangs on single runs: left out, these move it most: {hangs_on}.</p>"
-        + page.made("runs.csv")
-        + '<p class="made">Again: <code>python -m vdit.scaling.fit'
-        f" {escape(str(page.found.study.path / 'runs.csv'))}</code></p>"
-    )
+        rows.append(["*a*, were C = 6ND", f"{float(fit.law.exponent(Cost())):.3f}", "", "the same law at C = 6 N D"])
+    return rows
 
 
-def _held_out(page: Page) -> str:
-    said = page.found.prediction
-    if said is None:
-        return PENDING
-    verdict = (
-        ""
-        if said.covered is None
-        else f'<span class="{"good" if said.covered else "bad"}">{"inside" if said.covered else "outside"}</span>'
-    )
-
-    def error(value: float | None) -> str:
-        return "" if value is None else f"{value:+.2%}"
-
-    rows = [
-        ["law", f"{said.loss:#.4g}", formatting.span(said.interval, 4), error(said.error), verdict],
-        ["last value carried forward", f"{said.baseline:#.4g}", "", error(said.baseline_error), ""],
-        ["<b>measured</b>", "not run yet" if said.measured is None else f"<b>{said.measured:#.4g}</b>", "", "", ""],
-    ]
-    when = (
-        f"written {escape(said.written)}, before the run" if said.written else "computed by this report, after the run"
-    )
-    about = (
-        f"<p>Run <code>{escape(said.run)}</code>: {formatting.count(said.params)} parameters,"
-        f" {formatting.count(said.tokens)} patches, {formatting.flops(said.flops)} FLOPs. Prediction {when}.</p>"
-    )
-    return (
-        about
-        + table(["", "loss", f"{LEVEL:.0%} interval", "error", "measurement is"], rows)
-        + page.made("prediction.json, runs/*/result.json")
-    )
-
-
-def _physics(page: Page) -> str:
-    return (
-        '<div class="wide">'
-        + page.plot(
-            "physics",
-            "<b>Error of the balls' velocity in generated clips</b>, against the simulator's truth; bars are 95%"
-            " intervals over clips, steps the best so far. Dashed: the same measure on ground-truth frames, which no"
-            " model can beat.",
-            "runs/*/result.json, floor.json",
+def _measures(found: Analysis) -> Iterator[Section]:
+    """A section for each measure that study.json gives a heading, and one for all others."""
+    others: list[Chart] = []
+    constant: list[str] = []
+    for measure in words.described(found):
+        if not varies(measure, found.counted):
+            values = {column: _first(found, column) for column in measure.columns}
+            constant += [f"{code(column)} {value:.4g}" for column, value in values.items() if value is not None]
+            continue
+        chart = Chart(
+            measure.name, figures.measured(found, measure), _caption(found, measure), _from("runs/*/result.json")
         )
-        + "</div>"
-    )
+        if measure.heading:
+            yield Section(_anchor(measure.name), measure.heading, [chart])
+        else:
+            others.append(chart)
+    blocks: list[Block] = [Row(others)] if others else []
+    if constant:
+        blocks.append(Text(f"The same for all runs: {', '.join(constant)}."))
+    if blocks:
+        yield Section("measures", "Other measures against compute", blocks)
 
 
-def _film(page: Page) -> str:
-    """The text-to-video runs and their samples."""
-    lines = [
-        f"Run <code>{escape(str(r['run']))}</code>: {formatting.count(r['params'])} parameters,"
-        f" {formatting.flops(r['flops'])} FLOPs, validation loss {r['loss']:#.4g} on held-out shots of the same film."
-        for r in page.found.study.of_kind("film")
-    ]
-    return (f"<p>{' '.join(lines)}</p>" if lines else "") + gallery(page, "film")
+def _first(found: Analysis, column: str) -> float | None:
+    return next((run[column] for run in found.counted if is_number(run.get(column))), None)
 
 
-def _data(page: Page) -> str:
-    data = page.found.study.data
+def _caption(found: Analysis, measure: Measure) -> str:
+    title = measure.title[:1].upper() + measure.title[1:]
+    lines = [f"**{plain(title)}**{': ' + plain(measure.text) if measure.text else '.'}"]
+    if any(f"{column}_low" in run for run in found.counted for column in measure.columns):
+        lines.append("Bars are the intervals that the runs give.")
+    if measure.better:
+        lines.append("Steps: the best so far.")
+    if any(figures.floor_of(found, column) is not None for column in measure.columns):
+        lines.append("Dashed: the same measure of ground truth.")
+    return " ".join(lines)
+
+
+def _anchor(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _samples(found: Analysis) -> Iterator[Section]:
+    """A section for each group of samples, with the runs of that kind."""
+    about = found.study.about.get("samples")
+    for group in samples.groups(found):
+        said = about.get(group) if isinstance(about, Mapping) else None
+        said = said if isinstance(said, Mapping) else {}
+        shown = samples.gallery(found, group, bool(said.get("smooth")))
+        blocks: list[Block] = [Text(plain(said["text"]))] if said.get("text") else []
+        for run in found.study.of_kind(group):
+            blocks.append(
+                Text(
+                    f"Run {code(run['run'])}: {formatting.count(run['params'])} parameters,"
+                    f" {formatting.flops(run['flops'])} FLOPs, loss {run['loss']:#.4g}."
+                )
+            )
+        blocks += [shown, Text(_from("samples/samples.json"), small=True)] if shown else [Pending()]
+        yield Section(f"samples-{_anchor(group)}", str(said.get("heading", f"Samples: {group}")), blocks)
+
+
+def _data(found: Analysis) -> Iterator[Section]:
+    data = found.study.data
     if not data:
-        return PENDING
-    head = [
-        "data set",
-        "source",
-        "splits",
-        "sizes",
-        "clips planned",
-        "rows",
-        "slots",
-        "fill",
-        "slowest device / mean",
-        "licence",
-    ]
+        return
+    head = ["data set", "source", "splits", "sizes", "clips planned", "rows", "slots", "fill", "slowest device / mean"]
     rows = []
-    for name, figures_ in sorted(data.items()):
-        splits = ", ".join(f"{split} {count}" for split, count in figures_.get("splits", {}).items())
-        sizes = figures_.get("shapes", {}).get("distinct_sizes", "")
-        numbers = [
-            f"{figures_[key]:,}" if isinstance(figures_.get(key), int) else "" for key in ("examples", "rows", "slots")
-        ]
-        fill = f"{figures_['fill']:.2%}" if isinstance(figures_.get("fill"), float) else ""
-        balance = f"{figures_['balance']:.3f}" if isinstance(figures_.get("balance"), (int, float)) else ""
+    for name, said in sorted(data.items()):
+        splits = said.get("splits")
+        shapes = said.get("shapes")
+        balance = said.get("balance")
         rows.append(
             [
-                escape(name),
-                escape(str(figures_.get("source", ""))),
-                escape(splits),
-                sizes,
-                *numbers,
-                fill,
-                balance,
-                escape(str(figures_.get("licence", ""))),
+                *(plain(name), plain(said.get("source", ""))),
+                ", ".join(f"{plain(split)} {size}" for split, size in splits.items())
+                if isinstance(splits, dict)
+                else "",
+                plain(shapes.get("distinct_sizes", "")) if isinstance(shapes, dict) else "",
+                *(f"{said[key]:,}" if isinstance(said.get(key), int) else "" for key in ("examples", "rows", "slots")),
+                f"{said['fill']:.2%}" if isinstance(said.get("fill"), float) else "",
+                f"{balance:.3f}" if is_number(balance) else "",
+                plain(said.get("licence", "")),
             ]
         )
-    plots = "".join(
-        page.plot(name, caption, "data/*.json")
-        for name, caption in (
-            (
-                "packing_tokens",
-                "<b>Sizes of examples</b>, caption and patches, as the plan packs them: clips keep their own height, "
-                "width and length.",
-            ),
-            ("packing_rows", "<b>Examples in a packed row.</b> Fill is real tokens over slots; the rest is padding."),
-        )
-    )
-    sheets = "".join(
-        f'<figure class="wide"><img class="sheet" alt="contact sheet of {escape(file.stem)}"'
-        f' src="{data_uri(file, "image/png")}"><figcaption>{escape(file.stem)}</figcaption></figure>'
-        for file in sorted((page.found.study.path / "data").glob("*.png"))
-    )
-    return table(head, rows, text=(2, 9)) + page.made("data/*.json") + f'<div class="pair wide">{plots}</div>{sheets}'
-
-
-def _runs(page: Page) -> str:
-    runs = page.found.study.runs
-    if not runs:
-        return PENDING
-    shown: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("run", "run", lambda v: escape(str(v))),
-        ("kind", "kind", lambda v: escape(str(v))),
-        ("width", "width", str),
-        ("depth", "depth", str),
-        ("params", "N", formatting.count),
-        ("params_total", "with embeddings", formatting.count),
-        ("tokens", "D, patches", formatting.count),
-        ("epochs", "epochs", formatting.count),
-        ("steps", "steps", formatting.count),
-        ("flops", "FLOPs", formatting.flops),
-        ("flops_6nd", "6ND", formatting.flops),
-        ("loss", "loss", lambda v: f"{v:#.4g}"),
-        ("velocity_in", "error in", lambda v: f"{v:.3g}"),
-        ("velocity_out", "error out", lambda v: f"{v:.3g}"),
-        ("train_seconds", "training", formatting.duration),
+    plots = [
+        _chart(
+            *("packing_tokens", found, figures.packing_tokens),
+            "**Sizes of examples**, caption and patches, as the plan packs them: clips keep their own height, width and"
+            " length.",
+            "data/*.json",
+        ),
+        _chart(
+            *("packing_rows", found, figures.packing_rows),
+            "**Examples in a packed row.** Fill is real tokens over slots; the rest is padding.",
+            "data/*.json",
+        ),
     ]
-    shown = [column for column in shown if any(column[0] in run for run in runs)]
-    rows = [[_cell(run.get(name), form) for name, _, form in shown] for run in runs]
-    held = [place for place, run in enumerate(runs) if run.get("kind") == "heldout"]
-    seconds = sum(run.get("train_seconds", 0) for run in runs)
-    link = base64.b64encode(_csv(runs).encode()).decode()
-    return (
-        f"<p>{len(runs)} finished runs, {formatting.duration(seconds)} of training. All columns: "
-        f'<a download="runs.csv" href="data:text/csv;base64,{link}">runs.csv</a>.</p>'
-        + table([title for _, title, _ in shown], rows, held=held)
-        + page.made("runs/*/result.json")
+    sheets = [
+        Picture(data_uri(file.read_bytes(), "image/png"), f"contact sheet of {file.stem}", plain(file.stem))
+        for file in sorted((found.study.path / "data").glob("*.png"))
+    ]
+    made = Text(_from("data/*.json"), small=True)
+    yield Section(
+        "data", "Data and packing", [Table([*head, "licence"], rows, words=(2, 9)), made, Row(plots), *sheets]
     )
+
+
+def _curves(found: Analysis) -> Iterator[Section]:
+    caption = (
+        "**Training loss** of every run against its compute so far, smoothed over logged steps. Colour is the width;"
+        " grey runs have not finished or have no width."
+    )
+    chart = _chart("curves", found, figures.curves, caption, "runs/*/metrics.jsonl")
+    if chart.chart is not None:
+        yield Section("curves", "Training curves", [chart])
+
+
+_FORMS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "run": ("run", plain),
+    "kind": ("kind", plain),
+    "width": ("width", str),
+    "depth": ("depth", str),
+    "params": ("N", formatting.count),
+    "params_total": ("with embeddings", formatting.count),
+    "tokens": ("D", formatting.count),
+    "epochs": ("epochs", formatting.count),
+    "steps": ("steps", formatting.count),
+    "flops": ("FLOPs", formatting.flops),
+    "flops_6nd": ("6ND", formatting.flops),
+    "loss": ("loss", lambda v: f"{v:#.4g}"),
+    "train_seconds": ("training", formatting.duration),
+}
+"""Title and form of a column of the table of runs; measures follow."""
+
+
+def _runs(found: Analysis) -> Iterator[Section]:
+    runs = found.study.runs
+    if not runs:
+        yield Section("runs", "All runs", [Pending()])
+        return
+    shown = {name: form for name, form in _FORMS.items() if any(name in run for run in runs)}
+    names = [column for measure in measures(runs, {}) for column in measure.columns]
+    shown |= {name: (plain(name), lambda v: f"{v:.3g}") for name in names}
+    rows = [[_cell(run.get(name), form) for name, (_, form) in shown.items()] for run in runs]
+    held = [place for place, run in enumerate(runs) if run.get("kind") == "heldout"]
+    seconds = sum(run["train_seconds"] for run in runs if is_number(run.get("train_seconds")))
+    spent = f", {formatting.duration(seconds)} of training" if seconds else ""
+    blocks: list[Block] = [
+        Download("runs.csv", _csv(runs), f"{len(runs)} finished runs{spent}. All columns:"),
+        Table([title for title, _ in shown.values()], rows, marked=held),
+        Text(_from("runs/*/result.json"), small=True),
+    ]
+    yield Section("runs", "All runs", blocks)
 
 
 def _cell(value: Any, form: Callable[[Any], str]) -> str:
     try:
         return "" if value is None else form(value)
     except (TypeError, ValueError):
-        return escape(str(value))
+        return plain(value)
 
 
 def _csv(runs: Sequence[dict[str, Any]]) -> str:
+    """All columns of all runs, as in runs.csv."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    more = sorted({name for run in runs for name in run} - set(COLUMNS))
+    writer = csv.DictWriter(text, [*COLUMNS, *more], lineterminator="\n")
     writer.writeheader()
     writer.writerows(runs)
     return text.getvalue()
 
 
-def _curves(page: Page) -> str:
-    return (
-        '<div class="wide">'
-        + page.plot(
-            "curves",
-            "<b>Training loss</b> of every run against its compute so far, smoothed over logged steps. Colour is the"
-            " width; runs of one width that end at different budgets share their colour.",
-            "runs/*/metrics.jsonl",
-        )
-        + "</div>"
-    )
+def _limits(found: Analysis) -> Iterator[Section]:
+    lines = words.limits(found)
+    yield Section("limits", "What the data cannot show", [Points(lines) if lines else Pending()])
 
 
-def _limits(page: Page) -> str:
-    if not page.found.counted:
-        return PENDING
-    return f'<ul class="limits">{"".join(f"<li>{line}</li>" for line in limits(page.found))}</ul>'
-
-
-def _machine(page: Page) -> str:
-    about = page.found.study.about
-    if not about:
-        return PENDING
-    facts = [
-        ("command", about.get("command")),
-        ("started", about.get("started")),
-        *dict(about.get("machine") or {}).items(),
-    ]
+def _machine(found: Analysis) -> Iterator[Section]:
+    about = found.study.about
+    machine = about.get("machine")
+    facts = {"command": about.get("command"), "started": about.get("started")}
+    facts |= dict(machine) if isinstance(machine, dict) else {}
     rows = [
-        [escape(str(name)), f"<code>{escape(value if isinstance(value, str) else json.dumps(value))}</code>"]
-        for name, value in facts
+        [plain(name), code(value if isinstance(value, str) else json.dumps(value))]
+        for name, value in facts.items()
         if value
     ]
-    return table(["", ""], rows, text=(1,)) + page.made("study.json")
-
-
-SECTIONS: tuple[tuple[str, str, Callable[[Page], str]], ...] = (
-    ("scaling", "How the loss scales", _main_figure),
-    ("held-out", "Predicted before it was run", _held_out),
-    ("law", "The fitted law", _law),
-    ("physics", "Does it learn the physics?", _physics),
-    ("samples", "The same seed at more compute", lambda page: gallery(page, "compute", "first")),
-    ("film", "The film", _film),
-    ("data", "Data and packing", _data),
-    ("curves", "Training curves", _curves),
-    ("runs", "All runs", _runs),
-    ("limits", "What the data cannot show", _limits),
-    ("machine", "Machine and command", _machine),
-)
+    if rows:
+        made = Text(_from("study.json"), small=True)
+        yield Section("machine", "Machine and command", [Table(["", ""], rows, words=(1,)), made])

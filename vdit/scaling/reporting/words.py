@@ -1,33 +1,53 @@
-"""Sentences of the report, each computed from the study's files."""
+"""Sentences of the report, each computed from the study's files or taken from its study.json."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-import numpy as np
-
 from vdit.io.formatting import count, flops, span
+from vdit.render.pages import code, plain
 from vdit.scaling.laws.laws import LEVEL
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.figures import floor_of
+from vdit.scaling.reporting.measures import Measure, is_number, measures
 
 
 def summary(found: Analysis) -> str:
-    """The study in one paragraph (HTML)."""
-    runs = found.counted
+    """The study in one paragraph."""
+    runs = found.study.runs
     if not runs:
-        return "No run has finished yet. This page is refreshed after every finished run."
-    sentences = [_progress(found), *_loss(found), *_law(found), *_held_out(found), *_physics(found)]
+        return "No run has finished yet. This page is written anew after every finished run."
+    if not found.counted:
+        return f"{_many(len(runs), 'run')} finished. {_uncounted(found)}"
+    sentences = [_progress(found), *_loss(found), *_law(found), *_held_out(found), *_measured(found)]
     return " ".join(sentences)
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
+
+
+def _uncounted(found: Analysis) -> str:
+    """Why finished runs take no part in the law; empty where all do."""
+    left = [run for run in found.study.runs if run.get("kind") in ("grid", "heldout") and run not in found.counted]
+    if unvalidated := [run for run in left if not is_number(run.get("loss"))]:
+        return (
+            f"{_many(len(unvalidated), 'run')} without a validation loss and can't be compared or fitted: they were"
+            " trained with `train.evaluate_every=-1`, which never evaluates (0 evaluates at the end)."
+        )
+    if left:
+        return f"{_many(len(left), 'run')} without positive FLOPs, parameters and tokens, and can't be fitted."
+    if not found.counted:
+        return "None of them is of an iso-FLOP grid (kind `grid` or `heldout`), so there is no law to fit."
+    return ""
 
 
 def _progress(found: Analysis) -> str:
     runs, planned = found.counted, found.planned
     sizes, costs = [r["params"] for r in runs], [r["flops"] for r in runs]
-    done = f"{len(runs)} of {planned} runs are" if planned and planned > len(runs) else f"{len(runs)} runs are"
+    done = f"{len(runs)} of {planned} runs are" if planned and planned > len(runs) else _many(len(runs), "run")
     return (
         f"{done} finished: models of {count(min(sizes))} to {count(max(sizes))} parameters, trained with"
         f" {flops(min(costs))} to {flops(max(costs))} FLOPs each."
@@ -40,22 +60,21 @@ def _loss(found: Analysis) -> list[str]:
         return []
     (low, first), (high, last) = best[0], best[-1]
     return [
-        f"Over {high / low:.3g} times the compute, the lowest validation loss of a budget goes from {first:#.4g} to"
-        f" {last:#.4g}."
+        f"Over {high / low:.3g} times the compute, the lowest loss of a budget goes from {first:#.4g} to {last:#.4g}."
     ]
 
 
 def _law(found: Analysis) -> list[str]:
     if found.fit is None:
-        return [f"There is no law yet: {escape(found.unfitted)}."]
+        return [f"There is no law yet: {plain(found.unfitted)}."]
     a = float(found.fit.law.exponent(found.fit.cost))
-    said = f"The best model size grows as <i>C</i><sup>{a:.2f}</sup>"
+    said = f"The best model size grows as *C*^{{{a:.2f}}}"
     interval = found.fit.interval("a")
     if interval:
         said += f" ({LEVEL:.0%} interval {interval[0]:.2f} to {interval[1]:.2f})"
     law = found.isoflop.params if found.isoflop else None
     if law:
-        said += f"; parabolas through each budget say <i>C</i><sup>{law.exponent:.2f}</sup>"
+        said += f"; parabolas through each budget say *C*^{{{law.exponent:.2f}}}"
     return [said + "."]
 
 
@@ -79,44 +98,60 @@ def _held_out(found: Analysis) -> list[str]:
     ]
 
 
-def _physics(found: Analysis) -> list[str]:
-    said = []
-    for side, words in (("in", "in distribution"), ("out", "out of distribution")):
-        best = _best_physics(found, side)
-        if len(best) < 2:
-            continue
-        floor = floor_of(found, side)
-        over = f" (ground truth measures {floor:.3g})" if floor else ""
-        said.append(f"{words} from {best[0][1]:.3g} to {best[-1][1]:.3g}{over}")
-    return [f"The best velocity error of a budget goes, {', and '.join(said)}, in units/s."] if said else []
+def described(found: Analysis) -> list[Measure]:
+    """The measures of the runs that take part, with what study.json says of them."""
+    about = found.study.about.get("measures")
+    return measures(found.counted, about if isinstance(about, dict) else {})
 
 
-def _best_physics(found: Analysis, side: str) -> list[tuple[float, float]]:
-    """Lowest error of the smallest and of the largest budget, the held-out run counting as a budget."""
-    name = f"velocity_{side}"
-    return sorted(found.best_at("grid", name) + found.best_at("heldout", name))
+def _measured(found: Analysis) -> list[str]:
+    """How the best of each budget goes, for measures of which study.json says what is better."""
+    sentences = []
+    for measure in described(found):
+        said = []
+        for column, side in measure.columns.items():
+            best = best_of(found, measure, column)
+            if len(best) > 1:
+                floor = floor_of(found, column)
+                over = f" (ground truth measures {floor:.3g})" if floor else ""
+                said.append(f"{side + ' ' if side else ''}from {best[0][1]:.3g} to {best[-1][1]:.3g}{over}")
+        if said:
+            unit = f", in {plain(measure.unit)}" if measure.unit else ""
+            sentences.append(f"The best {plain(measure.title)} of a budget{unit}, goes {', and '.join(said)}.")
+    return sentences
+
+
+def best_of(found: Analysis, measure: Measure, column: str) -> list[tuple[float, float]]:
+    """(budget, best value) from small to large, the held-out run counting as a budget; none if better is unknown."""
+    if not measure.better:
+        return []
+    sign = -1 if measure.better == "higher" else 1
+    best: dict[float, float] = {}
+    for run in found.counted:
+        if is_number(run.get(column)):
+            budget = float(run.get("budget") or run["flops"])
+            best[budget] = min(best.get(budget, math.inf), sign * float(run[column]))
+    return [(budget, sign * value) for budget, value in sorted(best.items())]
 
 
 def limits(found: Analysis) -> list[str]:
-    """What the data cannot show, each line computed where it can be (HTML)."""
-    lines = [*_fit_limits(found), *_run_limits(found), *_data_limits(found)]
-    lines.append(
-        "Sizes and budgets of a desktop CPU. Published exponents for image and video diffusion run from 0.36 to 0.57;"
-        " nothing here says that the exponent of these models holds at theirs."
-    )
+    """What the data cannot show: what is computed from the runs, and what study.json says."""
+    lines = [*_fit_limits(found), *_run_limits(found), *_measure_limits(found)]
+    said = found.study.about.get("limits")
+    lines += [plain(line) for line in said] if isinstance(said, list) else []
     if found.study.unreadable:
-        lines.append(
-            "Files that could not be read and are left out: " + escape(", ".join(found.study.unreadable)) + "."
-        )
+        lines.append(f"Files that could not be read and are left out: {', '.join(map(code, found.study.unreadable))}.")
+    if found.counted and (left := _uncounted(found)):
+        lines.append(left)
     return lines
 
 
 def _fit_limits(found: Analysis) -> list[str]:
-    lines = [f"The fit warns: {escape(line)}." for line in found.fit.warnings] if found.fit else []
+    lines = [f"The fit warns: {plain(line)}." for line in found.fit.warnings] if found.fit else []
     for parabola in found.isoflop.parabolas if found.isoflop else ():
         if parabola.edge:
             lines.append(
-                f"At {flops(parabola.budget)} FLOPs: {escape(parabola.edge)}. The minimum is extrapolated and takes"
+                f"At {flops(parabola.budget)} FLOPs: {plain(parabola.edge)}. The minimum is extrapolated and takes"
                 " no part in the power laws."
             )
     best, said = found.best_at("grid", "loss"), found.prediction
@@ -129,92 +164,78 @@ def _fit_limits(found: Analysis) -> list[str]:
             lines.append("No prediction was written before the held-out run: the one shown was computed afterwards.")
     if len(best) > 1:
         lines.append(f"The fitted budgets span {math.log10(best[-1][0] / best[0][0]):.1f} decades of compute.")
-    if found.grid is not None and not found.grid.derived_tokens:
-        ratio = found.grid.flops / (6 * found.grid.params * found.grid.tokens)
-        if np.abs(ratio - 1).max() > 0.01:
-            lines.append(
-                f"Counted FLOPs are {ratio.min():.2f} to {ratio.max():.2f} times 6 N D: attention, caption tokens,"
-                " projections and modulation weigh much in models this small, so the exponents depend on the"
-                " convention (here: FLOPs as counted)."
-            )
+    if found.grid is not None and found.grid.derived_tokens:
+        lines.append("The runs do not say how much data they saw, so D is taken from C = 6 N D.")
     return lines
 
 
 def _run_limits(found: Analysis) -> list[str]:
     runs = found.counted
-    if not runs:
-        return []
-    groups: dict[tuple[Any, ...], int] = {}
+    groups: dict[tuple[Any, ...], list[Any]] = {}
     for run in runs:
         key = tuple(run.get(name) for name in ("kind", "budget", "width", "depth", "params"))
-        groups[key] = groups.get(key, 0) + 1
+        groups.setdefault(key, []).append(run)
     lines = []
-    if max(groups.values()) == 1:
+    if groups and max(map(len, groups.values())) == 1:
         lines.append(
             "One seed for each size and budget: scatter between seeds is not measured, only residuals around the law."
         )
-    lines.append(
-        "One rule for learning rate and batch over all sizes, not tuned run by run; a fixed rule can tilt the"
-        " exponent (Porian et al. 2024)."
-    )
-    repeats = [float(r["epochs"]) for r in runs if isinstance(r.get("epochs"), (int, float))]
+    rates = [
+        {run["learning_rate"] for run in group if is_number(run.get("learning_rate"))} for group in groups.values()
+    ]
+    if any(rates) and max(map(len, rates)) == 1:
+        lines.append(
+            "One learning rate was run for each size and budget; a rate that suits some sizes better than others tilts"
+            " the exponent (Porian et al. 2024)."
+        )
+    repeats = [float(r["epochs"]) for r in runs if is_number(r.get("epochs"))]
     if repeats and max(repeats) > 1:
         lines.append(
             f"The longest run sees its data {count(max(repeats))} times; the law knows no difference between new and"
-            " repeated clips."
+            " repeated data."
         )
     return lines
 
 
-def _data_limits(found: Analysis) -> list[str]:
+def _measure_limits(found: Analysis) -> list[str]:
+    """Measures whose best value compute does not visibly better."""
     lines = []
-    if "film" in found.study.data or any(s.get("group") == "film" for s in found.study.samples):
-        lines.append(
-            "The film's validation shots come from the same film, some from the same sets as training shots: its"
-            " losses and samples are optimistic."
-        )
-    out = _best_physics(found, "out")
-    if len(out) > 1 and out[-1][1] > 0.8 * out[0][1]:
-        lines.append(
-            f"Out of distribution the best physics error goes from {out[0][1]:.3g} to {out[-1][1]:.3g} over"
-            f" {out[-1][0] / out[0][0]:.2g} times the compute: scale alone shows no clear help there."
-        )
+    for measure in described(found):
+        for column, side in measure.columns.items():
+            best = best_of(found, measure, column)
+            if len(best) > 1 and best[0][1] > 0 and best[-1][1] > 0:
+                gain = best[0][1] / best[-1][1]
+                if (1 / gain if measure.better == "higher" else gain) < 1.25:
+                    lines.append(
+                        f"The best {plain(measure.title)}{', ' + side if side else ''}, goes from {best[0][1]:.3g} to"
+                        f" {best[-1][1]:.3g} over {best[-1][0] / best[0][0]:.2g} times the compute: scale alone shows"
+                        " no clear help there."
+                    )
     return lines
 
 
 def tiles(found: Analysis) -> Sequence[tuple[str, str, str]]:
-    """(label, figure, remark) of the headline numbers (HTML)."""
+    """(label, figure, remark) of the headline numbers."""
     shown = []
     said = found.prediction
     if said is not None and said.error is not None and said.baseline_error is not None:
-        shown.append(
-            (
-                "held-out loss predicted within",
-                f"{abs(said.error):.2%}",
-                f"last value carried forward: {abs(said.baseline_error):.2%}",
-            )
-        )
+        carried = f"last value carried forward: {abs(said.baseline_error):.2%}"
+        shown.append(("held-out loss predicted within", f"{abs(said.error):.2%}", carried))
     if found.fit is not None:
         a = float(found.fit.law.exponent(found.fit.cost))
+        interval = found.fit.interval("a")
         shown.append(
-            (
-                "best size grows as",
-                f"<i>C</i><sup>{a:.2f}</sup>",
-                f"{LEVEL:.0%} interval {span(found.fit.interval('a'), 2)}",
-            )
+            ("best size grows as", f"*C*^{{{a:.2f}}}", f"{LEVEL:.0%} interval {span(interval, 2)}" if interval else "")
         )
     best = sorted(found.best_at("grid", "loss") + found.best_at("heldout", "loss"))
     if len(best) > 1:
         ratio = best[-1][0] / best[0][0]
-        shown.append((f"best loss at {ratio:.3g}× compute", f"{best[0][1]:#.3g} → {best[-1][1]:#.3g}", "validation"))
-    physical = _best_physics(found, "in")
-    if physical:
-        floor = floor_of(found, "in")
-        shown.append(
-            (
-                "velocity error, in distribution",
-                f"{physical[-1][1]:.3g}",
-                f"units/s; ground truth {floor:.2g}" if floor else "units/s",
-            )
-        )
+        shown.append((f"best loss at {ratio:.3g}× compute", f"{best[0][1]:#.3g} → {best[-1][1]:#.3g}", ""))
+    for measure in described(found):
+        column, side = next(iter(measure.columns.items()))
+        if values := best_of(found, measure, column):
+            floor = floor_of(found, column)
+            parts = (measure.unit, f"ground truth {floor:.2g}" if floor else "")
+            label = ", ".join(part for part in (measure.title, side) if part)
+            shown.append((label, f"{values[-1][1]:.3g}", "; ".join(part for part in parts if part)))
     return shown[:4]
