@@ -55,7 +55,27 @@ def get_config(length: str = "") -> Experiment:
                 "physics": Packing("{physics}"),
                 "film": Packing("{film}", FILM),
                 "both": Packing("{physics},{film}", FILM),
-            }
+            },
+            measures={
+                "velocity": {
+                    "title": "velocity error",
+                    "heading": "Does it learn the physics?",
+                    "unit": "units/s",
+                    "text": "of the balls in generated clips, against the simulator's truth, over clips.",
+                    "better": "lower",
+                },
+                "lost": {"title": "share of balls lost in generated clips", "better": "lower"},
+            },
+            samples={
+                "compute": {"heading": "The same seed at more compute"},
+                "film": {"heading": "The film", "smooth": True},
+            },
+        ),
+        limits=(
+            "Models that a CPU can train. Published exponents for image and video diffusion run from 0.36 to 0.57;"
+            " nothing here says that the exponent of these models holds at theirs.",
+            "The film's validation shots come from the same film, some from the same sets as training shots: its"
+            " losses and samples are optimistic.",
         ),
         minutes=60 if full else 30,
     )

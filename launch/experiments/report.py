@@ -16,7 +16,7 @@ from vdit.io.files import read_json, write_json
 
 
 def describe(experiment: Experiment, out: Path, command: str) -> None:
-    """Writes study.json: what is planned, by which command, on which machine."""
+    """Writes study.json: what is planned, by which command, on which machine, and what the report is to say of it."""
     from vdit.training.workdir import environment
 
     path = out / "study.json"
@@ -33,7 +33,10 @@ def describe(experiment: Experiment, out: Path, command: str) -> None:
         "budgets": sorted({arm.budget for arm in grid}),
         "held_out": max((arm.budget for arm in held_out), default=None),
         "sizes": _sizes(grid),
+        "limits": list(experiment.limits),
     }
+    if said := experiment.report:
+        values |= {"tokens": said.tokens, "measures": dict(said.measures), "samples": dict(said.samples)}
     write_json(path, values)
 
 
@@ -41,8 +44,7 @@ def write_inputs(runner: Runner) -> None:
     """Writes floor.json and data/NAME.json as far as their data sets are there."""
     experiment, floor = runner.experiment, runner.out / "floor.json"
     if experiment.floors and not floor.exists():
-        found = runner.floors()
-        write_json(floor, {side: found[f"velocity_{side}"] for side in ("in", "out")})
+        write_json(floor, runner.floors())
     for name, packing in (experiment.report.packing if experiment.report else {}).items():
         if runner.data.is_made(packing.path):
             config = run_of(experiment.base, packing.fields).config

@@ -108,11 +108,19 @@ class Report:
     Its runs are named for their arms. Else runs lie in a folder that experiments share, named by their ids, and the
     result is a page of docs/experiments.
 
+    What the report says of it besides figures is written here, as the report knows of no experiment.
+
     Attributes:
       packing: figures of packing, by the name under which they are shown.
+      tokens: what D counts.
+      measures: measure -> words on it: title, unit, heading of its section, text, better ("lower" or "higher").
+      samples: group of samples -> words on it: heading, text; smooth, if its pixels may be blurred when enlarged.
     """
 
     packing: Mapping[str, Packing] = dataclasses.field(default_factory=dict)
+    tokens: str = "patches"
+    measures: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    samples: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
