@@ -24,7 +24,7 @@ def test_every_figure_is_drawn(make_study, tmp_path):
     dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>FAILED" not in dom
     figures = re.findall(r'id="figure-([\w-]+)"', page.read_text())
-    drawn = re.findall(r'class="plot vega-embed drawn" data-figure="figure-([\w-]+)"', dom)
+    drawn = re.findall(r'class="plot[^"]* drawn" data-figure="figure-([\w-]+)"', dom)
     assert len(figures) >= 10 and sorted(drawn) == sorted(figures)
     assert dom.count("<svg") >= len(figures) and 'aria-roledescription="legend"' in dom
     assert "the lowest loss over all sizes" in dom and "most influential runs" in dom

@@ -25,8 +25,7 @@ def outputs() -> list:
 
 def test_figures_are_drawn_and_the_law_is_the_known_one(outputs):
     data = [output.get("data", {}) for output in outputs]
-    assert sum("application/vnd.plotly.v1+json" in each for each in data) == 2
-    assert sum("image/png" in each for each in data) == 2
+    assert sum("vegaEmbed" in each.get("text/html", "") for each in data) == 4
     printed = "".join(output.get("text", "") for output in outputs)
     for words in (
         "240 runs",

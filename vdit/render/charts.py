@@ -204,16 +204,22 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return made
 
 
+def standalone(chart: alt.TopLevelMixin) -> Any:
+    """A chart with its light theme on white and a width of its own, for a notebook or a file."""
+    made = spec(chart) | {"config": {**theme(), "background": "white", "padding": 10}}
+    if made.get("width") == "container":  # of a page
+        made["width"] = FILE_WIDTH
+    return alt.Chart.from_dict(made)
+
+
 def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
-    """Writes PATH.svg and PATH.png in the light theme on white, the same bytes whenever they are drawn; gives both."""
+    """Writes PATH.svg and PATH.png, the same bytes whenever they are drawn; gives both."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     svg, png = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
-    made, config = spec(chart), {**theme(), "background": "white", "padding": 10}
-    if made.get("width") == "container":  # of a page
-        made["width"] = FILE_WIDTH
-    svg.write_text(vl_convert.vegalite_to_svg(made, VEGA_LITE, config), encoding="utf-8")
-    png.write_bytes(vl_convert.vegalite_to_png(made, VEGA_LITE, scale=2, config=config))
+    made = standalone(chart).to_dict()
+    svg.write_text(vl_convert.vegalite_to_svg(made, VEGA_LITE), encoding="utf-8")
+    png.write_bytes(vl_convert.vegalite_to_png(made, VEGA_LITE, scale=2))
     return [svg, png]
 
 
