@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -58,6 +59,64 @@ def test_the_tensor_in_which_a_file_is_cut_is_named(tmp_path):
         path.write_bytes(whole[: len(whole) - 1024 * (2 - tensors) - 1])
         with pytest.raises(UserError, match=rf"\(it ends within tensor {name}\); fetch it again"):
             read_tensors(path, {name: (16, 16) for name in order})
+
+
+def write_raw(path, header: bytes, data: bytes = b"") -> None:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_weights_of_8_bits_are_refused(tmp_path, dtype):
+    path = tmp_path / "weights.safetensors"
+    header = {"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
+    write_raw(path, json.dumps(header).encode(), b"\0\0")
+    with pytest.raises(UserError, match=f"tensor a is {dtype}, which is not read; give weights of 16 or 32 bits"):
+        read_tensors(path, {"a": (2,)})
+    assert read_tensors(path, {}, unused=["a"]) == {}
+
+
+def test_weights_of_bfloat16_are_read(tmp_path):
+    header = {"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    write_raw(tmp_path / "weights.safetensors", json.dumps(header).encode(), b"\x80\x3f\x00\x40")
+    assert read_tensors(tmp_path / "weights.safetensors", {"a": (2,)})["a"].astype(float).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
+    save_file({"a": np.array([1, value, 2, value]).astype(dtype)}, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="2 of the 4 values of tensor a are NaN or infinite; give other weights"):
+        read_tensors(tmp_path / "weights.safetensors", {"a": (4,)})
+
+
+NESTED = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": ' + NESTED + b"}",
+        b'{"__metadata__": {"x": ' + NESTED + b"}}",
+        b"[]",
+        b"\xff\xfe",
+        b'{"a": {"dtype": "F32", "shape": [1099511627776, 1099511627776], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 1e99]}}',
+    ],
+    ids=["deep", "deep metadata", "list", "no UTF-8", "large", "negative", "half bytes", "no offset"],
+)
+def test_odd_headers_are_one_line(tmp_path, header):
+    write_raw(tmp_path / "weights.safetensors", header, b"\0" * 8)
+    with pytest.raises(UserError, match="weights.safetensors is not a readable safetensors file") as error:
+        read_tensors(tmp_path / "weights.safetensors", {"a": (2,)})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_a_deep_index_is_one_line(sharded):
+    (sharded / "m.safetensors.index.json").write_bytes(b'{"weight_map": ' + NESTED + b"}")
+    with pytest.raises(UserError, match="is not an index of weights"):
+        read_tensors(sharded, {"a": (3,)})
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -134,6 +134,10 @@ def test_nothing_that_a_file_says_is_run(tmp_path):
         (_Tensor("a", 9, (4,), (1,), 12), "a tensor reaches past its storage"),
         (_Tensor("a", 0, (4, 4), (4, 1), 12), "a tensor reaches past its storage"),
         (_Tensor("a", -1, (2,), (1,), 12), "a tensor reaches past its storage"),
+        (_Tensor("a", 0, (10**12,), (0,), 12), "a tensor is larger than its storage"),
+        (_Tensor("a", 0, (10**9, 10**9), (0, 0), 12), "a tensor is larger than its storage"),
+        (_Tensor("a", 0, (2,), (2**70,), 12), "a tensor reaches past its storage"),
+        (_Tensor("a", 2**70, (2,), (1,), 12), "a tensor reaches past its storage"),
     ],
 )
 def test_tensors_outside_their_storage(tmp_path, tensor, message):
@@ -156,3 +160,55 @@ def test_files_that_are_something_else(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             read_pth(path)
+
+
+def encrypted(path):
+    """Every member says that it is encrypted."""
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        place = data.find(signature)
+        while place >= 0:
+            data[place + at] |= 1
+            place = data.find(signature, place + 1)
+    path.write_bytes(data)
+    return path
+
+
+def test_archives_that_are_encrypted_or_compressed(tmp_path):
+    tensors, storages = {"t": _Tensor("a", 0, (12,), (1,), 12)}, {"a": VALUES}
+    closed = encrypted(write_zip(tmp_path / "closed.pth", tensors, storages))
+    with (
+        zipfile.ZipFile(write_zip(tmp_path / "x.pth", tensors, storages)) as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    for path, message in ((closed, "it is encrypted"), (tmp_path / "small.pth", "its members are compressed")):
+        with pytest.raises(UserError, match=message):
+            read_pth(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    values = np.where(VALUES == 3, np.nan, VALUES)
+    path = write(tmp_path / "x.pth", {"t": _Tensor("a", 0, (12,), (1,), 12)}, {"a": values})
+    with pytest.raises(UserError, match="x.pth: 1 of the 12 values of tensor t are NaN or infinite"):
+        read_weights(path, {"t": (12,)})
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_file_with_bytes_changed_is_read_or_refused_in_one_line(tmp_path, zipped):
+    """Bytes of the pickles take opcodes, sizes and names at random; of an archive its directory, too."""
+    tensors, storages = {"t": _Tensor("a", 0, (3, 4), (4, 1), 12)}, {"a": VALUES}
+    good = (write_zip if zipped else write)(tmp_path / "good.pth", tensors, storages).read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(400):
+        data = bytearray(good)
+        for place in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        (tmp_path / "x.pth").write_bytes(data)
+        try:
+            read_pth(tmp_path / "x.pth")
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 500
+    assert refused > 100

@@ -24,6 +24,9 @@ class FakeEncoder:
         return [np.array([[len(word)] * 3 for word in text.split()], np.float16).reshape(-1, 3) for text in texts]
 
 
+HANG = 300  # seconds, of which none is waited for
+
+
 def some_inputs(options: Options) -> list[Input]:
     return [Input(f"clip {i}", "train", data=i) for i in range(options.limit or 12)]
 
@@ -67,10 +70,10 @@ def bad_clips(options: Options, source: Input) -> Iterator[Outcome]:
     if kind == "crash":
         os.abort()
     if kind == "hang":
-        time.sleep(60)
+        time.sleep(HANG)
     if kind.endswith("once") and not pathlib.Path(place).exists():
         pathlib.Path(place).touch()
-        os.abort() if kind == "crash-once" else time.sleep(60)
+        os.abort() if kind == "crash-once" else time.sleep(HANG)
     if kind == "fault":
         raise ZeroDivisionError("a fault of the program")
     if kind == "long":

@@ -1,8 +1,12 @@
-"""A build with small shards and jobs, for a process of its own: python -m killable_build OUT WORKERS."""
+"""A build with small shards and jobs, for a process of its own: python -m killable_build OUT WORKERS CHUNKS.
+
+Having taken so many chunks, it says so by a file OUT.waits and waits to be killed; its workers go on.
+"""
 
 import functools
+import pathlib
+import signal
 import sys
-import time
 
 import fake_source
 
@@ -32,9 +36,15 @@ if __name__ == "__main__":
     prepare()
     take = build_module.Assembler.take
 
-    def slow_take(self, chunk) -> None:
-        time.sleep(0.03)
+    left = int(sys.argv[3])
+
+    def take_some(self, chunk) -> None:
+        global left
+        if not left:
+            pathlib.Path(f"{sys.argv[1]}.waits").touch()
+            signal.pause()
+        left -= 1
         take(self, chunk)
 
-    build_module.Assembler.take = slow_take
+    build_module.Assembler.take = take_some
     build_module.build(args(sys.argv[1], int(sys.argv[2])), fake_source.FakeEncoder())

@@ -3,9 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from waiting import wait_until
 
+from vdit.io import prefetch
 from vdit.io.prefetch import Ahead
 
 
@@ -27,14 +30,6 @@ class Counted:
         return self.taken - 1
 
 
-def wait_until(condition) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it does not happen")
-
-
 def test_so_many_are_taken_ahead_and_no_more() -> None:
     items = Counted()
     ahead = Ahead(items, 4)
@@ -42,19 +37,27 @@ def test_so_many_are_taken_ahead_and_no_more() -> None:
     for number in range(20):
         assert next(ahead) == number
         wait_until(lambda number=number: items.taken == number + 5)
-    time.sleep(0.02)
+    time.sleep(0.02)  # in which the thread would take more, if it did
     assert items.taken == 24 and ahead.waited == 0
     ahead.close()
     assert items.taken == 24
 
 
-def test_only_waiting_for_what_is_not_there_is_counted() -> None:
+def test_only_waiting_for_what_is_not_there_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     items = Counted()
     items.gate.clear()
+    readings = []
+
+    def clock() -> float:
+        """Five seconds later at every look; once the wait has begun, the item may come."""
+        items.gate.set()
+        readings.append(5.0 * len(readings))
+        return readings[-1]
+
+    monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=clock))
     ahead = Ahead(items, 2)
-    threading.Timer(0.1, items.gate.set).start()
     assert next(ahead) == 0
-    assert ahead.waited > 0.05
+    assert ahead.waited == 5.0 and readings == [0.0, 5.0]
     ahead.close()
 
 

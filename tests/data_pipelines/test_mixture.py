@@ -125,6 +125,7 @@ def test_large_epochs_lie_on_disk_and_are_planned_once(tmp_path, monkeypatch):
     expected = [plain.row(number) for number in range(460)]
     monkeypatch.setenv("VDIT_CACHE", str(tmp_path))
     monkeypatch.setattr(stage_plan, "LARGE", 100)
+    monkeypatch.setattr(stage_plan.StagePlan, "plan_ahead", stage_plan.StagePlan.epoch)  # now, not in a thread
     mapped = Plan(index, config, PATCH, 3)
     for number, row in enumerate(expected):
         assert all(np.array_equal(getattr(row, name), getattr(mapped.row(number), name)) for name in vars(row))

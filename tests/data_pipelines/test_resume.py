@@ -3,17 +3,15 @@
 import json
 import os
 import pathlib
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from unittest import mock
 
 import killable_build
 import pytest
 from fake_source import FakeEncoder
+from waiting import wait_until
 
 from data_pipelines import build as build_module
 from data_pipelines.build import build
@@ -142,30 +140,18 @@ def test_killed_at_every_step(tmp_path: pathlib.Path, expected: dict[str, bytes]
 
 
 def test_killed_with_signal_9(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
-    """The real thing, at moments spread over the build; workers are not killed and must not do harm."""
-    out, rng = tmp_path / "out", random.Random(5)
+    """The real thing, at places spread over the build; workers are not killed and must not do harm."""
+    out, waits = tmp_path / "out", tmp_path / "out.waits"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "killable_build", str(out)]
-    progress, kills = 0, 0
-    while not out.exists():
-        process = subprocess.Popen([*command, str(rng.randint(1, 3))], env=environment, stdout=subprocess.DEVNULL)
-        goal = progress + rng.randint(2, 4)
-        while process.poll() is None and (progress := done(tmp_path)) < goal:
-            time.sleep(0.005)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+    for workers, chunks in ((2, 0), (3, 4), (1, 9)):
+        command = [sys.executable, "-m", "killable_build", str(out), str(workers), str(chunks)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        wait_until(waits.exists, process)
+        process.kill()
         process.wait()
-    assert kills >= 2
+        waits.unlink()
+    build(killable_build.args(str(out), workers=2), FakeEncoder())
     assert contents(out) == expected
-
-
-def done(tmp_path: pathlib.Path) -> int:
-    """Chunks that have been made; none any more when the build is being completed."""
-    try:
-        return len(list(tmp_path.glob("out.partial/part-*/staged/*.json")))
-    except FileNotFoundError:
-        return 0
 
 
 def test_outcomes_that_were_lost_are_made_again(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:

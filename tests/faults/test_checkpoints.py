@@ -4,7 +4,6 @@ import errno
 import functools
 import resource
 import shutil
-import time
 from unittest import mock
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
+from waiting import wait_until
 
 from vdit.config import MeshConfig
 from vdit.errors import StorageError, UserError
@@ -254,8 +254,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path):
 
     def fill(row) -> None:
         if row["step"] == 3:
-            while not checkpoint_steps(tmp_path / "run"):  # it is written in the background
-                time.sleep(0.01)
+            wait_until(lambda: checkpoint_steps(tmp_path / "run"))  # it is written in the background
             resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
 
     try:

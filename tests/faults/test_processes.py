@@ -1,5 +1,6 @@
 """One of several processes dies, hangs, fails or comes late: the others end in bounded time and name it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ import small_model
 import tiny
 from processes import free_port, start
 from sweeping import sweep
+from waiting import wait_until
 
 from data_pipelines.reading.store import Dataset
 from launch.status import statuses
@@ -32,19 +34,38 @@ from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 
 
+class Clock:
+    """Stands in for the module `time`: it is as late as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
 @pytest.fixture
 def watching(tmp_path, monkeypatch):
-    """Process 0 of 2, whose thread's end is noted; gives (Peers, messages)."""
-    messages = []
+    """Process 0 of 2, which looks for signs of life when the test says so; gives (look after seconds, messages)."""
+    messages, clock = [], Clock()
 
     monkeypatch.setattr(peers, "_end", messages.append)
+    monkeypatch.setattr(peers, "time", clock)
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setenv("VDIT_SILENCE_SECONDS", "0.3")
-    monkeypatch.setenv("VDIT_STALL_SECONDS", "1.0")
+    monkeypatch.setenv("VDIT_SILENCE_SECONDS", "60")
+    monkeypatch.setenv("VDIT_STALL_SECONDS", "3600")
     watcher = peers.Peers(tmp_path)
-    watcher._every = 0.02
-    return watcher, messages
+    watcher._thread = mock.Mock()  # what it does is done by `look`
+
+    def look(seconds: float = 1.0) -> None:
+        clock.now += seconds
+        watcher._check()
+
+    with watcher:
+        yield look, messages
 
 
 def other(folder, beat=1, doing="in a step", step=7) -> None:
@@ -53,61 +74,56 @@ def other(folder, beat=1, doing="in a step", step=7) -> None:
     path.with_suffix(".new").replace(path)
 
 
-def wait(condition, seconds=20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_a_silent_process_is_named(tmp_path, watching):
-    watcher, messages = watching
-    with watcher:
-        for beat in range(30):
-            other(tmp_path, beat)
-            peers.doing("in a step", beat)
-            time.sleep(0.02)
-        assert not messages
-        wait(lambda: messages)
-    assert messages[0].startswith("process 1 (b, pid 9), last in a step after step 7, gave no sign of life for")
+    look, messages = watching
+    for beat in range(30):
+        other(tmp_path, beat)
+        peers.doing("in a step", beat)
+        look(20)
+    look(59)
+    assert not messages
+    look(2)
+    assert messages[0] == "process 1 (b, pid 9), last in a step after step 7, gave no sign of life for 61 s"
 
 
 def test_one_that_never_comes_is_named_too(watching):
-    watcher, messages = watching
-    with watcher:
-        wait(lambda: messages)
-    assert "process 1, last not seen after step 0" in messages[0]
+    look, messages = watching
+    look()
+    look(60)
+    assert not messages
+    look()
+    assert messages == ["process 1, last not seen after step 0, gave no sign of life for 61 s"]
 
 
 def test_one_that_has_failed_is_named_with_its_reason(tmp_path, watching):
-    watcher, messages = watching
-    with watcher:
-        other(tmp_path, 1, "failed: data set x is damaged", 12)
-        wait(lambda: messages)
+    look, messages = watching
+    other(tmp_path, 1, "failed: data set x is damaged", 12)
+    look()
+    assert not messages  # this process may find out by itself
+    look(2)
     assert messages[0].startswith("process 1 (b, pid 9), last failed: data set x is damaged after step 12")
 
 
 @pytest.mark.parametrize(("theirs", "named"), [("waiting for data", "process 1 (b"), ("in a step", "process 0 (")])
 def test_where_all_stand_still_the_one_that_is_waited_for_is_named(tmp_path, watching, theirs, named):
-    watcher, messages = watching
-    with watcher:
-        peers.doing("in a step" if theirs != "in a step" else "waiting for data", 7)
-        beat = 0
-        while not messages:
-            beat += 1
-            other(tmp_path, beat, theirs)
-            time.sleep(0.02)
-    assert messages[0].startswith("nothing moved for 1 s: " + named)
+    look, messages = watching
+    peers.doing("in a step" if theirs != "in a step" else "waiting for data", 7)
+    for beat in range(72):
+        other(tmp_path, beat, theirs)
+        look(50)
+    assert not messages
+    other(tmp_path, 72, theirs)
+    look(50)
+    assert messages[0].startswith("nothing moved for 3650 s: " + named)
 
 
 def test_a_long_evaluation_is_no_standstill(tmp_path, watching):
-    watcher, messages = watching
-    with watcher:
-        other(tmp_path, 3, "finished")  # is not missed
-        peers.doing("evaluating", 7)
-        for _ in range(80):
-            peers.alive()
-            time.sleep(0.02)
+    look, messages = watching
+    other(tmp_path, 3, "finished")  # is not missed
+    peers.doing("evaluating", 7)
+    for _ in range(5):
+        peers.alive()
+        look(3000)
     assert not messages
 
 
@@ -124,44 +140,48 @@ def test_evaluations_say_that_they_go_on(monkeypatch):
     assert len(moves) == 5
 
 
-def test_the_thread_outlives_errors_of_its_storage(tmp_path, watching, monkeypatch, capfd):
+def test_storage_that_fails_ends_nothing(tmp_path, watching, monkeypatch, capfd):
     """A bucket's client raises errors of its own."""
-    watcher, messages = watching
-    write, read, failures = peers.write_json, peers.read_json, []
-
-    def fail_at_first(real):
-        def call(*arguments):
-            if threading.current_thread() is watcher._thread and len(failures) < 6:
-                failures.append(real)
-                raise RuntimeError("503")
-            return real(*arguments)
-
-        return call
-
-    monkeypatch.setattr(peers, "write_json", fail_at_first(write))
-    monkeypatch.setattr(peers, "read_json", fail_at_first(read))
-    with watcher:
-        wait(lambda: messages)
-    assert set(failures) == {write, read} and "no sign of life could be written (503)" in capfd.readouterr().err
+    look, messages = watching
+    other(tmp_path)
+    look()
+    with monkeypatch.context() as patch:
+        for name in ("write_json", "read_json"):
+            patch.setattr(peers, name, mock.Mock(side_effect=RuntimeError("503")))
+        look()
+    assert "no sign of life could be written (503)" in capfd.readouterr().err
+    look(58)
+    assert not messages
+    look(70)
     assert "gave no sign of life" in messages[0]
 
 
-def test_one_that_has_finished_is_not_missed(tmp_path, watching):
-    watcher, messages = watching
+def test_a_thread_looks_by_itself(tmp_path, watching, monkeypatch):
+    watcher, looks = peers.Peers(tmp_path), []
+    watcher._every = 0.001
+    monkeypatch.setattr(watcher, "_check", lambda: looks.append(threading.current_thread()))
     with watcher:
-        other(tmp_path, 3, "finished")
-        for step in range(30):
-            peers.doing("saving", step)
-            time.sleep(0.02)
+        wait_until(lambda: len(looks) > 3)
+    assert set(looks) == {watcher._thread} and not watcher._thread.is_alive()
+
+
+def test_one_that_has_finished_is_not_missed(tmp_path, watching):
+    look, messages = watching
+    other(tmp_path, 3, "finished")
+    for step in range(30):
+        peers.doing("saving", step)
+        look(100)
     assert not messages
-    assert peers._read(tmp_path / "processes" / "0.json")["doing"] == "finished"
 
 
-def test_how_it_ended_is_told(tmp_path, watching):
-    watcher, _ = watching
-    with pytest.raises(UserError), watcher:
-        raise UserError("disk full")
-    assert peers._read(tmp_path / "processes" / "0.json")["doing"] == "failed: disk full"
+@pytest.mark.parametrize(
+    ("error", "doing"), [(None, "finished"), (UserError("disk full"), "failed: disk full")], ids=["well", "badly"]
+)
+def test_how_it_ended_is_told(tmp_path, watching, error, doing):
+    with pytest.raises(UserError) if error else contextlib.nullcontext(), peers.Peers(tmp_path):
+        if error:
+            raise error
+    assert peers._read(tmp_path / "processes" / "0.json")["doing"] == doing
 
 
 def test_status_names_a_silent_process(tmp_path):
@@ -192,7 +212,7 @@ def test_a_real_process_dies_or_stops(tmp_path, victim, number):
     file, workdir = tiny.write_config(tmp_path / "config.py", CONFIG), tmp_path / "run"
     started = start(file, workdir, tmp_path, VDIT_SILENCE_SECONDS="10")
     try:
-        wait(lambda: checkpoint_steps(workdir), 200)
+        wait_until(lambda: checkpoint_steps(workdir), started[0][0], started[0][1].read_text)
         os.kill(started[victim][0].pid, number)
         before = time.monotonic()
         survivor, log = started[1 - victim]

@@ -29,7 +29,8 @@ order = json.load(open(script)) if os.path.exists(script) else [{}]
 todo = order[min(count, len(order) - 1)]
 if "step" in todo:
     json.dump({"step": todo["step"], "time": time.time()}, open(os.path.join(workdir, "heartbeat.json"), "w"))
-time.sleep(todo.get("sleep", 0))
+while "until" in todo and not os.path.exists(todo["until"]):
+    time.sleep(0.01)
 if todo.get("status"):
     print("error: as told", flush=True)
     if todo["status"] < 0:

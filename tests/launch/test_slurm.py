@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import sweeping
+from waiting import wait_until
 
 from launch import status, stop
 from launch.sweeps.expand import name_of
@@ -85,8 +85,11 @@ names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def stopped(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, stopped)
-json.dump({name: os.environ[name] for name in names}, open(sys.argv[1], "w"))
-time.sleep(float(sys.argv[2]))
+with open(sys.argv[1] + ".new", "w") as file:
+    json.dump({name: os.environ[name] for name in names}, file)
+os.replace(sys.argv[1] + ".new", sys.argv[1])
+if sys.argv[2] == "wait":
+    signal.pause()
 """
 
 
@@ -95,8 +98,8 @@ def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
     where.mkdir()
     (tmp_path / "stand_in_trainer.py").write_text(TRAINER)
 
-    def job(seconds: float, signal_it: bool) -> int:
-        arguments = [str(where / "environment"), str(seconds)]
+    def job(signal_it: bool) -> int:
+        arguments = [str(where / "environment"), "wait" if signal_it else "end"]
         told = {"module": "stand_in_trainer", "arguments": arguments, "environment": {}}
         (where / "run.json").write_text(json.dumps(told))
         (where / "environment").unlink(missing_ok=True)
@@ -105,19 +108,16 @@ def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
         command = ["bash", str(slurm.SCRIPT), sys.executable, str(where / "run.json")]
         process = subprocess.Popen(command, env={**os.environ, **more, "PYTHONPATH": path})
         if signal_it:
-            for _ in range(400):
-                if (where / "environment").exists():
-                    break
-                time.sleep(0.05)
+            wait_until((where / "environment").exists, process)
             process.terminate()
-        return process.wait(30)
+        return process.wait()
 
-    assert job(30, True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"
+    assert job(True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"
     told = json.loads((where / "environment").read_text())
     assert told == {"JAX_COORDINATOR_ADDRESS": "node-1:20042", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
-    assert job(0, False) == 0
+    assert job(False) == 0
     (where / "stop").touch()
-    assert job(30, True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"  # launch.stop meant it
+    assert job(True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"  # launch.stop meant it
 
 
 def test_no_slurm_here(tmp_path, monkeypatch):

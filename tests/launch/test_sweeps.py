@@ -1,6 +1,6 @@
+import resource
 import subprocess
 import sys
-import time
 
 import cli
 import pytest
@@ -118,12 +118,18 @@ def test_the_committed_sweeps_are_valid():
 def test_a_thousand_runs_are_listed_quickly(tmp_path):
     """The figure is in benchmarks/launch.py; here only that nothing grows out of hand."""
     path = write(tmp_path, "product(over('seed', *range(40)), over('train.steps', *range(100, 125)))")
-    before = time.monotonic()
+    before = _processor_seconds()
     command = [sys.executable, "-m", "launch.sweep", f"--sweep={path}", "--to=local", f"--out={tmp_path}", "--dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.monotonic() - before < 20
+    assert _processor_seconds() - before < 20
     assert done.stdout.count("-m vdit.train") == 1000 and "1000 runs of a sweep" in done.stdout
     assert not (tmp_path / "a sweep").exists()
+
+
+def _processor_seconds() -> float:
+    """Of the processes that were started here; it does not depend on what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_mistakes_on_the_command_line(run, tmp_path):

@@ -90,22 +90,26 @@ class Peers:
 
     def _watch(self) -> None:
         while not self._over.wait(self._every):
-            try:
-                self._write()
-            except Exception as error:  # clients of buckets raise their own
-                print(f"warning: no sign of life could be written ({error})", file=sys.stderr, flush=True)
-            peers = {i: _read(self._folder / f"{i}.json") for i in range(self._count) if i != self._index}
-            now = time.monotonic()
-            for i, values in peers.items():
-                sign = values.get("pid"), values.get("beat")
-                if self._seen.get(i, (None,))[0] != sign:
-                    self._seen[i] = sign, now
-                elif values.get("doing") != "finished" and now - self._seen[i][1] > self._silence:
-                    _end(f"{_name(i, values)} gave no sign of life for {now - self._seen[i][1]:.0f} s")
-                if str(values.get("doing")).startswith("failed") and now - self._moved > 2 * self._every:
-                    _end(_name(i, values))
-            if now - self._moved > self._stall:
-                _end(f"nothing moved for {now - self._moved:.0f} s: {self._behind(peers)}")
+            self._check()
+
+    def _check(self) -> None:
+        """Gives a sign of life and looks for those of the others; ends the process where one is missed."""
+        try:
+            self._write()
+        except Exception as error:  # clients of buckets raise their own
+            print(f"warning: no sign of life could be written ({error})", file=sys.stderr, flush=True)
+        peers = {i: _read(self._folder / f"{i}.json") for i in range(self._count) if i != self._index}
+        now = time.monotonic()
+        for i, values in peers.items():
+            sign = values.get("pid"), values.get("beat")
+            if self._seen.get(i, (None,))[0] != sign:
+                self._seen[i] = sign, now
+            elif values.get("doing") != "finished" and now - self._seen[i][1] > self._silence:
+                _end(f"{_name(i, values)} gave no sign of life for {now - self._seen[i][1]:.0f} s")
+            if str(values.get("doing")).startswith("failed") and now - self._moved > 2 * self._every:
+                _end(_name(i, values))
+        if now - self._moved > self._stall:
+            _end(f"nothing moved for {now - self._moved:.0f} s: {self._behind(peers)}")
 
     def _behind(self, peers: dict[int, dict[str, Any]]) -> str:
         """Names the processes that the others wait for: those that have taken the fewest steps, or are not in one."""
