@@ -107,7 +107,9 @@ class Machine:
         return tiny.environment(self.devices, REAL_PYTHON=sys.executable, VDIT_PAUSE="0.1", **more)
 
     def boot(self) -> subprocess.Popen:
-        return subprocess.Popen(["bash", str(MACHINE / "startup.sh")], env=self.environment())
+        process = subprocess.Popen(["bash", str(MACHINE / "startup.sh")], env=self.environment())
+        threading.Thread(target=process.wait, daemon=True).start()  # or it would be there for shutdown.sh when it is not
+        return process
 
     def log(self) -> str:
         return (self.root / "log").read_text() if (self.root / "log").exists() else ""

@@ -8,6 +8,7 @@ stand for functions of this module that only note what they are given.
 from __future__ import annotations
 
 import collections
+import math
 import os
 import pickle
 import struct
@@ -19,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.io.safetensors import check_tensors, read_tensors
+from vdit.io.safetensors import check_finite, check_tensors, read_tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C
 ZIP = b"PK\x03\x04"
@@ -65,11 +66,13 @@ class _Reader(pickle.Unpickler):
 def read_weights(
     path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]], unused: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Exactly the tensors that a model has, from a .safetensors or a .pth file; see `safetensors_io.open_tensors`."""
+    """Exactly the tensors that a model has, from a .safetensors or a .pth file; see `safetensors.open_tensors`."""
     if Path(path).suffix == ".safetensors":
         return read_tensors(path, shapes, unused)
     held = read_pth(path)
     check_tensors(path, {name: tensor.shape for name, tensor in held.items()}, shapes, unused)
+    for name in shapes:
+        check_finite(path, name, held[name])
     return {name: held[name] for name in shapes}
 
 
@@ -85,17 +88,19 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 return _read_zip(file)
             file.seek(0)
             return _read(file)
-    except (
-        *(OSError, EOFError, pickle.UnpicklingError, struct.error, ValueError, KeyError, TypeError, AttributeError),
-        zipfile.BadZipFile,
-    ) as error:
-        raise UserError(f"{path} is not a readable .pth state dict ({error})") from error
+    except Exception as error:  # a pickle or archive that is damaged, or made to harm, can raise any
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is not a readable .pth state dict ({reason})") from error
 
 
 def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
+        if any(member.flag_bits & 1 for member in archive.infolist()):
+            raise ValueError("it is encrypted")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its members are compressed, as PyTorch's never are")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("it was written by a big-endian machine")
         with archive.open(pickled) as inner:
@@ -117,17 +122,19 @@ def _read(file: IO[bytes]) -> dict[str, np.ndarray]:
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
         size = count * np.dtype(dtypes[key]).itemsize
-        data = file.read(size)
-        if count < 0 or len(data) < size:
+        if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
             raise ValueError("it ends too early")
+        data = file.read(size)
         storages[key] = np.frombuffer(data, dtypes[key])
     return {name: _strided(storages[view.storage.key], view) for name, view in views.items()}
 
 
 def _strided(storage: np.ndarray, view: _View) -> np.ndarray:
-    """A contiguous copy of a view, which must lie within its storage."""
+    """A contiguous copy of a view, which must lie within its storage and be no larger."""
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
     if min((view.offset, *view.shape, *view.stride), default=0) < 0 or last >= len(storage):
         raise ValueError("a tensor reaches past its storage")
+    if math.prod(view.shape) > len(storage):  # as with a stride of 0
+        raise ValueError("a tensor is larger than its storage")
     strides = [step * storage.itemsize for step in view.stride]
     return np.lib.stride_tricks.as_strided(storage[view.offset :], view.shape, strides).copy()

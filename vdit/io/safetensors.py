@@ -9,12 +9,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 (makes "bfloat16" a name that NumPy, and so safetensors, knows)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vdit.errors import UserError
 
 MEND = "give weights of the model that is configured"
+
+DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+"""Those that are read. Weights of 8 or fewer bits need scales, of which each project has its own."""
 
 
 def weight_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -34,7 +38,7 @@ def weight_files(path: str | os.PathLike[str]) -> list[Path]:
             names = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
             if any(Path(name).name != name for name in names):
                 raise ValueError("a file lies outside the folder")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{indices[0]} is not an index of weights ({error}); fetch it again") from error
         files = sorted(folder / name for name in names)
     if not files:
@@ -59,21 +63,27 @@ def open_tensors(
       name -> array, in the dtype of the file.
 
     Raises:
-      UserError: a file is missing or damaged, or a tensor is missing, unexpected or of another shape.
+      UserError: a file is missing or damaged; a tensor is missing, unexpected, of another shape or of a dtype that is
+        not read; when it is read, one that holds values that are not finite.
     """
     with contextlib.ExitStack() as stack:
-        held: dict[str, tuple[Path, Any, tuple[int, ...]]] = {}
+        held: dict[str, tuple[Path, Any, Any]] = {}
         for file in weight_files(path):
             with _reading(file):
                 reader = stack.enter_context(safe_open(file, "np"))
                 for name in reader.keys():  # noqa: SIM118
-                    held[name] = file, reader, tuple(reader.get_slice(name).get_shape())
-        check_tensors(path, {name: shape for name, (_, _, shape) in held.items()}, shapes, unused)
+                    held[name] = file, reader, reader.get_slice(name)
+        check_tensors(path, {name: tuple(part.get_shape()) for name, (_, _, part) in held.items()}, shapes, unused)
+        for name in shapes:
+            if (dtype := held[name][2].get_dtype()) not in DTYPES:
+                raise UserError(f"{path}: tensor {name} is {dtype}, which is not read; give weights of 16 or 32 bits")
 
         def get(name: str) -> np.ndarray:
             file, reader, _ = held[name]
             with _reading(file):
-                return reader.get_tensor(name)
+                array = reader.get_tensor(name)
+            check_finite(file, name, array)
+            return array
 
         yield get
 
@@ -113,7 +123,7 @@ def _cut_tensor(file: Path) -> str:
             header = json.loads(stream.read(length))
         ends = {name: 8 + length + about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"}
         return min((end, name) for name, end in ends.items() if end > file.stat().st_size)[1]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return ""
 
 
@@ -132,3 +142,12 @@ def check_tensors(
     for name in held:
         if name not in shapes and name not in unused:
             raise UserError(f"{path} holds a tensor {name} {list(held[name])} that the model does not have; {MEND}")
+
+
+def check_finite(path: str | os.PathLike[str], name: str, array: np.ndarray) -> None:
+    """Raises UserError if a tensor holds NaN or infinities, of which nothing useful can be made."""
+    if array.dtype.kind not in "biu" and not (finite := np.isfinite(array)).all():
+        count = int(finite.size - finite.sum())
+        raise UserError(
+            f"{path}: {count:,} of the {finite.size:,} values of tensor {name} are NaN or infinite; give other weights"
+        )
