@@ -108,7 +108,7 @@ class Machine:
 
     def boot(self) -> subprocess.Popen:
         process = subprocess.Popen(["bash", str(MACHINE / "startup.sh")], env=self.environment())
-        threading.Thread(target=process.wait, daemon=True).start()  # or it would be there for shutdown.sh when it is not
+        threading.Thread(target=process.wait, daemon=True).start()  # one that has ended must not stay as a zombie
         return process
 
     def log(self) -> str:
