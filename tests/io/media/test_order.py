@@ -1,4 +1,4 @@
-"""Frames come in the order of showing, whatever the time stamps of a file say, frame for frame as a plain decode gives."""
+"""Frames come in the order of showing, whatever time stamps say, each as a plain decode gives it."""
 
 import pathlib
 

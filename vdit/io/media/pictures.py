@@ -39,9 +39,8 @@ def open_picture(path: str, formats: tuple[str, ...]) -> Media:
         with Image.open(path, formats=formats) as image:
             delays = _delays(image)
             image.seek(0)
-            orientation = _orientation(image)
+            orientation, notes = _orientation(image), _notes(image)
             height, width = (image.width, image.height) if orientation > 4 else (image.height, image.width)
-            notes = _notes(image, orientation)
     except UnidentifiedImageError as error:
         raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded") from error
     except Exception as error:  # damaged files raise what their decoders please
@@ -105,13 +104,18 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
+    """What is left to do to what Pillow gives: of TIFF it turns pictures by itself."""
+    return UPRIGHT if image.format == "TIFF" else _exif(image)
+
+
+def _exif(image: Image.Image) -> int:
     number = image.getexif().get(_ORIENTATION, UPRIGHT)
     return number if number in range(1, 9) else UPRIGHT
 
 
-def _notes(image: Image.Image, orientation: int) -> tuple[str, ...]:
+def _notes(image: Image.Image) -> tuple[str, ...]:
     notes = []
-    if orientation != UPRIGHT:
+    if _exif(image) != UPRIGHT:
         notes.append("turned upright")
     if image.has_transparency_data:
         notes.append("alpha on white")

@@ -107,8 +107,8 @@ def _usual_rate(media: Media, starts: np.ndarray) -> float:
     """Frames per second of a grid on which every frame has a point, despite pauses and dropped frames; 0 = none."""
     intervals = np.diff(starts)
     middle = float(np.median(intervals))
-    usual = np.abs(intervals / middle - 1) < 0.25
-    if usual.mean() < USUAL_SHARE or intervals.min() < 0.75 * middle - ROUNDING:
+    usual = np.abs(intervals / middle - 1) < 0.5
+    if usual.mean() < USUAL_SHARE or intervals.min() < middle / 2 - ROUNDING:
         return 0.0
     rate = 1 / float(intervals[usual].mean())
     if starts[-1] * rate > MOST_GROWN * len(starts):
