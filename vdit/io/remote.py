@@ -24,10 +24,14 @@ ATTEMPTS, FIRST_WAIT = 4, 0.5
 
 
 def _locate(path: Any) -> tuple[Any, str]:
-    text = os.fspath(path)
-    text = _url(text)
+    """File system and place of a path. Not left to fsspec, for which "::" in a name is a chain and "~" a home."""
+    text = _url(os.fspath(path))
+    scheme, mark, _ = text.partition("://")
+    if not mark:
+        return fsspec.filesystem("file"), os.path.abspath(text)
     try:
-        return fsspec.core.url_to_fs(text)
+        kind = fsspec.get_filesystem_class(scheme)
+        return fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(text)), kind._strip_protocol(text)
     except (ImportError, ValueError) as error:
         raise UserError(f"{text} cannot be opened: {error}") from error
 
