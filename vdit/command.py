@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import typing
@@ -10,6 +11,7 @@ from typing import Any
 
 from vdit.errors import UserError
 from vdit.exit_status import PREEMPTED, USER_ERROR
+from vdit.io.names import expand_home
 from vdit.stopping import Stopped, listen
 
 
@@ -33,7 +35,7 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
             sys.stdout.flush()
             sys.exit(0)
         try:
-            return flags.FLAGS(argv)
+            return flags.FLAGS(expand_home(argv))
         except (LookupError, AttributeError) as error:  # of ml_collections
             _fail(f"a --config flag names a field that does not exist: {error}", USER_ERROR)
         except (flags.Error, UserError, TypeError) as error:
@@ -41,6 +43,8 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
 
     def run(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
         main(argv)
         sys.stdout.flush()
 

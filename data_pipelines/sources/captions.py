@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_pipelines.sources.tree import printable
 from vdit.errors import UserError
+from vdit.io.names import printable
 
 TABLES = ("captions.csv", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "video", "image")

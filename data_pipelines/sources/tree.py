@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from vdit.errors import UserError
 from vdit.io import files, remote
 from vdit.io.media.kinds import file_type
+from vdit.io.names import printable
 
 _LITTER = (".ds_store", "thumbs.db", "desktop.ini")  # made by systems, not by users; so are the halves named ._NAME
 HIDDEN = ".*"
@@ -55,11 +56,6 @@ class Tree:
         self.sizes[shown := printable(name)] = size
         if shown != name:
             self._paths[shown] = name
-
-
-def printable(name: str) -> str:
-    """A name as text: bytes that are no UTF-8, and halves of characters, are written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def list_tree(root: str) -> Tree:

@@ -17,6 +17,7 @@ from vdit.errors import UserError
 from vdit.generation.prompts import Ask
 from vdit.generation.request import Settings
 from vdit.io import video
+from vdit.io.names import printable
 
 
 def check_out(path: Path, flag: str = "--out") -> None:
@@ -54,7 +55,7 @@ def run_about(name: str, step: int, config: Config) -> dict[str, Any]:
 
 def tags(values: dict[str, Any]) -> dict[str, str]:
     """The same as metadata of an mp4."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return {name: printable(value) if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def write_video(path: Path, video_TYXC: np.ndarray, fps: float, scale: int, values: dict[str, Any]) -> list[Path]:
