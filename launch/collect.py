@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.status import Status, open_folder, statuses
 from launch.sweeps.state import Folder
+from launch.sweeps.status import Status, statuses
+from launch.targets.registry import open_folder
 from vdit.command import run_main
 from vdit.errors import UserError
 from vdit.scaling.runs import flatten, write_csv

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-from launch.status import open_folder
 from launch.sweeps.state import Folder
 from launch.targets import registry
 from vdit.command import run_main
@@ -25,9 +24,12 @@ def stop(folder: Folder, ids: list[str]) -> str:
     target, settings = registry.settings_of(folder)
     if target != "local":
         return str(registry.of(target).stop(folder, settings, ids or known))
-    if not ids and folder.locked("launcher"):
-        os.kill(int((folder.path / "locks" / "launcher.pid").read_text()), signal.SIGTERM)
-        return f"{folder.path} is asked to stop"
+    if folder.locked("launcher"):
+        launcher = int((folder.path / "locks" / "launcher.pid").read_text())
+        here = [run_id for run_id in ids if (state := folder.state(run_id)) and state.pids == [launcher]]
+        if not ids or here:  # the runs of an experiment are trained by its launcher itself
+            os.kill(launcher, signal.SIGTERM)
+            return f"{folder.path} is asked to stop"
     asked = []
     for run_id in ids or known:
         if folder.locked("launcher"):
@@ -42,7 +44,7 @@ def stop(folder: Folder, ids: list[str]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    print(stop(open_folder(argv, "stop"), argv[2:]))
+    print(stop(registry.open_folder(argv, "stop"), argv[2:]))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Starts a sweep: `python -m launch.sweep --sweep=configs/sweeps/physics.py --to=local [--dry_run] [--plan]`.
 
-Started again, it starts nothing twice: finished runs stay finished and the others go on from their checkpoints.
+Started again, it starts nothing twice: finished runs stay finished and the others resume from their checkpoints.
+`--config.a.b=value` sets a field in every run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from launch.sweeps import compile_check
-from launch.sweeps.expand import Sweep, build_sweep
+from launch.sweeps import compile_check, devices
+from launch.sweeps.expand import Sweep, build_sweep, in_every_run
 from launch.sweeps.grid import IsoFlop
 from launch.sweeps.settings import TARGETS, Settings
 from launch.sweeps.state import Folder
@@ -30,8 +30,9 @@ def main(argv: list[str]) -> None:
     backend = registry.of(values.to)
     sweep = build_sweep(values.sweep, "--sweep")
     folder, settings = Folder(Path(values.out) / sweep.name), sweep.settings[values.to]
+    devices.check(sweep, values.to, settings)
     if isinstance(values.sweep["runs"], IsoFlop):
-        print_account(sweep, values.to, settings, values.speed, values.law)
+        print_account(sweep, settings, values.speed, values.law)
     if values.plan:
         print(compile_check.plan(sweep, values.to, settings), flush=True)
     if values.dry_run:
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
         sys.exit(1)
 
 
-def print_account(sweep: Sweep, target: str, settings: Settings, speed: str, law: str) -> None:
+def print_account(sweep: Sweep, settings: Settings, speed: str, law: str) -> None:
     """Runs, FLOPs, hours and cost of an iso-FLOP grid.
 
     Raises:
@@ -53,8 +54,7 @@ def print_account(sweep: Sweep, target: str, settings: Settings, speed: str, law
     from launch.sweeps import cost  # reads data sets, which other sweeps need not wait for
 
     planned = cost.costs(sweep.runs, cost.known_speeds(speed) if speed else ())
-    price = registry.price_per_hour(target, dataclasses.asdict(settings))
-    print(cost.text(planned, price, getattr(settings, "at_once", 1)), flush=True)
+    print(cost.text(planned, settings.price_of_run, getattr(settings, "at_once", 1)), flush=True)
     if law and (outside := cost.check_minima(planned, law)):
         raise UserError("the grid cannot show a minimum: " + "; ".join(outside))
 
@@ -69,4 +69,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool(
         "plan", False, "Print memory, step time and cost of every run first, and refuse what does not fit."
     )
-    run_main(main)
+    fields = [argument for argument in sys.argv if argument.startswith("--config.")]
+    sys.argv = [argument for argument in sys.argv if argument not in fields]
+    with in_every_run(fields):
+        run_main(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
@@ -298,6 +299,23 @@ class MeshConfig:
     fsdp: int = 1
     context: int = 1
     tensor: int = 1
+
+    def sizes(self, devices: int) -> tuple[int, ...]:
+        """Sizes of the axes, in their order, over that many devices.
+
+        Raises:
+          UserError: if they do not multiply to the number of devices.
+        """
+        sizes = dataclasses.asdict(self)
+        free = [name for name, size in sizes.items() if size == -1]
+        if len(free) > 1 or any(size < 1 for name, size in sizes.items() if name not in free):
+            raise UserError(f"mesh sizes {sizes} must be positive, one of them may be -1")
+        if free:
+            rest = math.prod(size for size in sizes.values() if size != -1)
+            sizes[free[0]] = max(1, devices // rest)
+        if math.prod(sizes.values()) != devices:
+            raise UserError(f"config.mesh {sizes} needs {math.prod(sizes.values())} devices, there are {devices}")
+        return tuple(sizes.values())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from launch.experiments import power
@@ -41,34 +40,28 @@ def conduct(
       dry_run: print the plan, and train nothing.
       stop: when a prediction has been written, so that it can be committed before the held-out runs.
     """
-    from vdit.exit_status import PREEMPTED
-    from vdit.parallel.preemption import Preempted
     from vdit.parallel.runtime import cpu_devices_for, initialise
 
     initialise(cpu_devices_for(build(dict(experiment.base), Config)))
     runner = Runner(experiment, out, text_encoder, docs)
     if experiment.report:
         runner.on_change = lambda: _write_report(runner)
-    try:
-        with runner.folder.launcher():
-            trials = runner.trials.plan(measure=not dry_run)
-            print(runner.trials.text(trials, speed), flush=True)
-            pilot = docs / f"{experiment.name}.csv"
-            needs = power.needs(experiment, power.pilot_of(pilot), f"of {pilot}")
-            print(*needs, sep="\n", end="\n" if needs else "", flush=True)
-            if dry_run:
-                return
-            power.check(needs, experiment)
-            runs = tuple(trial.run for trial in trials)
-            runner.folder.write_plan(Sweep(experiment.name, experiment.name, runs, {}), "local", Local())
-            if experiment.report:
-                describe(experiment, out, command)
-            else:
-                docs.mkdir(parents=True, exist_ok=True)
-            rows = list(runner.rows(trials, stop))
-    except Preempted as stopped:
-        print(stopped, flush=True)
-        sys.exit(PREEMPTED)
+    with runner.folder.launcher():
+        trials = runner.trials.plan(measure=not dry_run)
+        print(runner.trials.text(trials, speed), flush=True)
+        pilot = docs / f"{experiment.name}.csv"
+        needs = power.needs(experiment, power.pilot_of(pilot), f"of {pilot}")
+        print(*needs, sep="\n", end="\n" if needs else "", flush=True)
+        if dry_run:
+            return
+        power.check(needs, experiment)
+        runs = tuple(trial.run for trial in trials)
+        runner.folder.write_plan(Sweep(experiment.name, experiment.name, runs, {}), "local", Local())
+        if experiment.report:
+            describe(experiment, out, command)
+        else:
+            docs.mkdir(parents=True, exist_ok=True)
+        rows = list(runner.rows(trials, stop))
     if experiment.report:
         _write_report(runner)
         print(f"the report is {out / 'report.html'}")

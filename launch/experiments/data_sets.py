@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdit.errors import UserError
+from vdit.stopping import Stopped
 
 
 class DataSets:
@@ -45,7 +46,10 @@ class DataSets:
         record.write_text(wanted)
         arguments = self.command(name)
         print("$ python", *arguments, flush=True)
-        if status := run_command([sys.executable, *arguments]):
+        status = run_command([sys.executable, *arguments])
+        if status == -signal.SIGTERM:
+            raise Stopped(f"stopped while the data set {name} was being made; the same command resumes")
+        if status:
             raise UserError(f"the data set {name} could not be made: {' '.join(arguments)} ended with {status}")
         return where
 

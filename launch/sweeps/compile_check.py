@@ -10,6 +10,7 @@ from typing import Any
 from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Settings, require
 from vdit.errors import UserError
+from vdit.io.formatting import align
 
 DONT_MATTER = ("seed", "train.", "optimizer.")
 """Fields that change neither memory nor the time of a step: runs that differ in these only share a plan."""
@@ -36,7 +37,7 @@ def plan(sweep: Sweep, target: str, settings: Settings) -> str:
         rows.append(_row(run, told, settings))
         if not told["fits"]:
             too_large.append((run, told))
-    text = _table(rows) + f"\n{_total(sweep, found, rows)}"
+    text = align(rows) + f"\n{_total(sweep, found, rows)}"
     if too_large:
         run, told = too_large[0]
         more = f" (and {len(too_large) - 1} more)" if len(too_large) > 1 else ""
@@ -98,8 +99,3 @@ def _total(sweep: Sweep, found: dict[Any, Any], rows: list[tuple[str, ...]]) -> 
     costs = [float(row[6]) for row in rows[1:] if row[6]]
     cost = f", cost {sum(costs):.2f}" if costs else ""
     return f"{len(sweep.runs)} runs, {len(found)} compiled: {hours:.2f} h{cost}"
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)

@@ -13,6 +13,7 @@ import numpy as np
 from launch.sweeps import budget
 from launch.sweeps.expand import Run
 from vdit.errors import UserError
+from vdit.io.formatting import align
 from vdit.scaling.laws.laws import fit_law
 from vdit.scaling.laws.parabolas import group_budgets
 from vdit.scaling.runs import read_csv, table
@@ -105,8 +106,7 @@ def text(planned: Sequence[RunCost], price_per_hour: float, at_once: int = 1) ->
     """The plan as a table with its totals."""
     rows: list[tuple[str, ...]] = [("run", "kind", "N", "D", "epochs", "FLOPs", "own FLOPs", "hours", "cost", "what")]
     rows += [_row(each, price_per_hour) for each in planned]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    lines = [align(rows)]
     total = sum(each.spent for each in planned)
     known = [each.hours for each in planned if each.hours is not None]
     separate = sum(each.flops for each in planned if each.kind != "trunk")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,14 @@ class Run:
         return where.removeprefix(BESIDE) if where.startswith(BESIDE) else ""
 
     @property
+    def varies(self) -> list[str]:
+        """The fields that it sets, as a.b=value."""
+        return [flag.removeprefix("--config.") for flag in self.overrides]
+
+    @property
     def label(self) -> str:
         """What it is or varies, for people."""
-        varied = " ".join(flag.removeprefix("--config.") for flag in self.overrides)
-        return self.title or varied or "as in the config file"
+        return self.title or " ".join(self.varies) or "as in the config file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +124,32 @@ def build_sweep(values: Any, where: str) -> Sweep:
     return Sweep(name, str(fields["config"]), runs, settings)
 
 
+_every_run: list[str] = []
+
+
+@contextlib.contextmanager
+def in_every_run(flags: Sequence[str]) -> Iterator[None]:
+    """Within it, sweeps are expanded with these flags, such as --config.data.rows_per_step=4, in all of their runs."""
+    _every_run.extend(flags)
+    try:
+        yield
+    finally:
+        _every_run.clear()
+
+
+def _shared_fields(base: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that flags set in every run, with values as `--config` reads them."""
+    fields = {}
+    for flag in _every_run:
+        field, _, text = flag.removeprefix("--config.").partition("=")
+        known = _known(base, field)
+        fields[field] = text
+        if not isinstance(known, str):
+            with contextlib.suppress(ValueError, SyntaxError):
+                fields[field] = ast.literal_eval(text.capitalize() if isinstance(known, bool) else text)
+    return fields
+
+
 def expand(experiment: str, points: Points) -> tuple[Run, ...]:
     """The runs of a sweep.
 
@@ -125,9 +157,12 @@ def expand(experiment: str, points: Points) -> tuple[Run, ...]:
       UserError: naming the run that is not valid, or two that are the same.
     """
     base = load(experiment).to_dict()
+    shared = _shared_fields(base)
     runs: dict[str, Run] = {}
     for values in points:
-        run = run_of(base, values)
+        if twice := sorted(shared.keys() & values.keys()):
+            raise UserError(f"--config.{twice[0]} sets what the sweep varies itself; leave it out, or change the sweep")
+        run = run_of(base, {**shared, **values})
         if run.id in runs:
             other = runs[run.id]
             same = " (data sets are told apart by the names of their folders)" if other.config != run.config else ""
@@ -168,9 +203,7 @@ def merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]
 
 def _as_flag(base: Mapping[str, Any], field: str, value: Any) -> str:
     """The value as `--config.field=` takes it: text as it is where the experiment has text, else a Python literal."""
-    known: Any = base
-    for part in field.split("."):
-        known = known.get(part) if isinstance(known, Mapping) else None
+    known = _known(base, field)
     if isinstance(known, int) and not isinstance(known, bool) and isinstance(value, float):
         raise UserError(
             f"{field}={known} of the experiment is a whole number, so it cannot be {value}; write {known}.0"
@@ -178,6 +211,14 @@ def _as_flag(base: Mapping[str, Any], field: str, value: Any) -> str:
     if isinstance(value, str) and (isinstance(known, str) or _plain_text(value)):
         return value
     return repr(tuple(value) if isinstance(value, list) else value)
+
+
+def _known(base: Mapping[str, Any], field: str) -> Any:
+    """The value of a dotted field, None if the experiment leaves it out."""
+    known: Any = base
+    for part in field.split("."):
+        known = known.get(part) if isinstance(known, Mapping) else None
+    return known
 
 
 def _plain_text(value: str) -> bool:

@@ -37,6 +37,16 @@ class Local:
     def __post_init__(self) -> None:
         _at_least("local", self, 1, "at_once", "processes")
 
+    @property
+    def devices(self) -> int:
+        """Devices of one run; 0 if `vdit.train` takes as many as it can use."""
+        return self.gpus or self.cpu_devices * self.processes
+
+    @property
+    def price_of_run(self) -> float:
+        """What one run costs an hour; 0 if no price is set."""
+        return self.price_per_hour / self.at_once
+
 
 @dataclasses.dataclass(frozen=True)
 class QueuedResources:
@@ -91,6 +101,16 @@ class QueuedResources:
         """Chips of one run."""
         return tpu_slices.parse(self.topology).chips * self.slices
 
+    @property
+    def devices(self) -> int:
+        """Devices of one run."""
+        return tpu_slices.parse(self.topology).devices * self.slices
+
+    @property
+    def price_of_run(self) -> float:
+        """What one run costs an hour; 0 if no price is set."""
+        return self.chips * self.price_per_chip_hour
+
 
 @dataclasses.dataclass(frozen=True)
 class Gke:
@@ -105,6 +125,7 @@ class Gke:
       gpu: value of the node label cloud.google.com/gke-accelerator, such as "nvidia-h100-80gb".
       gpus_per_node, nodes: GPUs of a node, nodes of one run.
       slices: TPU slices of one run.
+      workload_policy: that places the hosts of a tpu7x slice; its node pool was made with it.
       bucket, data: as of queued_resources.
       service_account: Kubernetes service account that may use the bucket.
       secret: a Secret whose keys become environment variables, such as tokens; empty = none.
@@ -124,6 +145,7 @@ class Gke:
     gpus_per_node: int = 8
     nodes: int = 1
     slices: int = 1
+    workload_policy: str = ""
     bucket: str = ""
     data: str = ""
     service_account: str = ""
@@ -143,6 +165,16 @@ class Gke:
         if self.topology:
             return tpu_slices.parse(self.topology).chips * self.slices
         return self.gpus_per_node * self.nodes
+
+    @property
+    def devices(self) -> int:
+        """Devices of one run."""
+        return tpu_slices.parse(self.topology).devices * self.slices if self.topology else self.chips
+
+    @property
+    def price_of_run(self) -> float:
+        """What one run costs an hour; 0 if no price is set."""
+        return self.chips * self.price_per_chip_hour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +210,16 @@ class Slurm:
     def chips(self) -> int:
         """GPUs of one run."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def devices(self) -> int:
+        """Devices of one run."""
+        return self.chips
+
+    @property
+    def price_of_run(self) -> float:
+        """What one run costs an hour; 0 if no price is set."""
+        return self.chips * self.price_per_chip_hour
 
 
 TARGETS = {"local": Local, "queued_resources": QueuedResources, "gke": Gke, "slurm": Slurm}

@@ -79,7 +79,7 @@ class Folder:
 
     def write_plan(self, sweep: Sweep, target: str, settings: Settings) -> None:
         """Writes sweep.json; runs of an earlier plan that have been started stay listed."""
-        runs = {run.id: {"id": run.id, "label": run.label, "steps": run.config.train.steps} for run in sweep.runs}
+        runs = {run.id: _entry(run) for run in sweep.runs}
         if (self.path / "sweep.json").exists():
             old = [entry for entry in self.plan()["runs"] if self.run(entry["id"]).exists()]
             runs = {entry["id"]: entry for entry in old} | runs
@@ -187,3 +187,9 @@ class Folder:
             yield
         finally:
             os.close(descriptor)
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    """What sweep.json says of a run."""
+    varies = [] if run.title else run.varies
+    return {"id": run.id, "label": run.label, "varies": varies, "steps": run.config.train.steps}

@@ -20,7 +20,10 @@ class Generation:
       runtime: usual image of the TPU VMs.
       axes: of a topology.
       one_host: chips up to which a slice is one host.
+      machine: GKE's machine type, with the chips of a host in place of {}.
       per_host: chips of a host in larger slices.
+      devices: that JAX sees on a chip.
+      workload_policy: GKE places the hosts of a slice by a workload policy, not by the topology of a node pool.
     """
 
     accelerator: str
@@ -29,15 +32,18 @@ class Generation:
     runtime: str
     axes: int
     one_host: int
+    machine: str
     per_host: int = 4
+    devices: int = 1
+    workload_policy: bool = False
 
 
 GENERATIONS = {
-    "v4": Generation("v4", 2, "tpu-v4-podslice", "tpu-ubuntu2204-base", 3, 4),
-    "v5e": Generation("v5litepod", 1, "tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite", 2, 8),
-    "v5p": Generation("v5p", 2, "tpu-v5p-slice", "v2-alpha-tpuv5", 3, 4),
-    "v6e": Generation("v6e", 1, "tpu-v6e-slice", "v2-alpha-tpuv6e", 2, 8),
-    "tpu7x": Generation("", 1, "tpu7x", "", 3, 4),
+    "v4": Generation("v4", 2, "tpu-v4-podslice", "tpu-ubuntu2204-base", 3, 4, "ct4p-hightpu-{}t"),
+    "v5e": Generation("v5litepod", 1, "tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite", 2, 8, "ct5lp-hightpu-{}t"),
+    "v5p": Generation("v5p", 2, "tpu-v5p-slice", "v2-alpha-tpuv5", 3, 4, "ct5p-hightpu-{}t"),
+    "v6e": Generation("v6e", 1, "tpu-v6e-slice", "v2-alpha-tpuv6e", 2, 8, "ct6e-standard-{}t"),
+    "tpu7x": Generation("", 1, "tpu7x", "", 3, 4, "tpu7x-standard-{}t", devices=2, workload_policy=True),
 }
 
 
@@ -55,6 +61,21 @@ class Slice:
     @property
     def chips(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def devices(self) -> int:
+        """Devices that JAX sees on it."""
+        return self.chips * self.generation.devices
+
+    @property
+    def needs_workload_policy(self) -> bool:
+        """Whether GKE places its hosts by a workload policy."""
+        return self.generation.workload_policy and self.hosts > 1
+
+    @property
+    def machine_type(self) -> str:
+        """As GKE writes it: ct5lp-hightpu-4t."""
+        return self.generation.machine.format(self.per_host)
 
     @property
     def topology(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from launch.sweeps import tpu_slices
 from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import Gke, require
 from launch.sweeps.state import Folder, State
@@ -21,10 +22,11 @@ from vdit.errors import UserError
 
 
 def describe(sweep: Sweep, run: Run, folder: Folder, settings: Gke) -> str:
-    """The manifests of a run, as they are applied."""
+    """The commands that make its nodes, as comments, and the manifests of a run, as they are applied."""
     del folder
     check(settings)
-    return "---\n" + yaml.safe_dump_all(manifests.of_run(sweep, run, settings), sort_keys=False)
+    pool = "".join(f"# {line}\n" for line in node_pool(settings))
+    return pool + "---\n" + yaml.safe_dump_all(manifests.of_run(sweep, run, settings), sort_keys=False)
 
 
 def check(settings: Gke) -> None:
@@ -32,6 +34,28 @@ def check(settings: Gke) -> None:
     require("gke", settings, "image", "bucket")
     if bool(settings.topology) == bool(settings.gpu):
         raise UserError("set one of gke.topology, such as v5e:4x4, and gke.gpu, such as nvidia-h100-80gb")
+    if settings.topology and tpu_slices.parse(settings.topology).needs_workload_policy and not settings.workload_policy:
+        raise UserError(
+            f"gke.workload_policy is not set: GKE places the hosts of {settings.topology} by one; give its name, and "
+            "--dry_run prints the commands that make it and its node pool"
+        )
+
+
+def node_pool(settings: Gke) -> list[str]:
+    """Commands that make the workload policy and the node pool of a TPU slice; CLUSTER, ZONE and REGION are yours."""
+    if not settings.topology:
+        return []
+    shape = tpu_slices.parse(settings.topology)
+    if shape.needs_workload_policy:
+        kind = ["--type=HIGH_THROUGHPUT", f"--accelerator-topology={shape.topology}"]
+        policy = ["gcloud compute resource-policies create workload-policy", settings.workload_policy, *kind]
+        commands, placement = [" ".join([*policy, "--region=REGION"])], f"--placement-policy={settings.workload_policy}"
+    else:
+        commands, placement = [], f"--tpu-topology={shape.topology}"
+    name = f"{shape.name}-{shape.topology}"
+    pool = [f"gcloud container node-pools create {name} --cluster=CLUSTER --zone=ZONE", placement]
+    pool += [f"--machine-type={shape.machine_type}", f"--num-nodes={shape.hosts}", *(["--spot"] * settings.spot)]
+    return [*commands, " ".join(pool)]
 
 
 def start(sweep: Sweep, folder: Folder, settings: Gke) -> int:

@@ -13,7 +13,7 @@ from launch.sweeps.state import Folder, State
 from vdit.errors import UserError
 from vdit.exit_status import PREEMPTED
 from vdit.io.files import read_json, write_json
-from vdit.parallel.preemption import Preempted
+from vdit.stopping import Stopped
 
 
 def result_of(run: Run, folder: Folder) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _begun(run: Run, folder: Folder) -> Iterator[None]:
         state.pids = [os.getpid()]
         folder.write_state(run.id, state)
         yield
-    except Preempted:
+    except Stopped:
         _ended(run, folder, "stopped", PREEMPTED)
         raise
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from launch.sweeps.settings import TARGETS
@@ -28,16 +29,21 @@ def settings_of(folder: Folder) -> tuple[str, Any]:
     return plan["target"], build(plan["settings"], TARGETS[plan["target"]])
 
 
-def price_per_hour(target: str, settings: dict[str, Any]) -> float:
-    """What one run costs an hour; 0 if no price is set."""
-    values = build(settings, TARGETS[target])
-    if target == "local":
-        return values.price_per_hour / values.at_once
-    return values.chips * values.price_per_chip_hour
-
-
 def synchronise(folder: Folder) -> None:
     """Brings the folder up to date with where the runs write."""
     target, settings = settings_of(folder)
     if target != "local":
         of(target).synchronise(folder, settings)
+
+
+def open_folder(argv: list[str], command: str) -> Folder:
+    """The sweep that a command line names, brought up to date with where its runs write.
+
+    Raises:
+      UserError: if it names none.
+    """
+    if len(argv) < 2:
+        raise UserError(f"give the folder of a sweep: python -m launch.{command} sweeps/NAME")
+    folder = Folder(Path(argv[1]))
+    synchronise(folder)
+    return folder

@@ -20,10 +20,10 @@ from sweeping import sweep
 from waiting import wait_until
 
 from data_pipelines.reading.store import Dataset
-from launch.status import statuses
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
+from launch.sweeps.status import statuses
 from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate

@@ -9,7 +9,8 @@ import yaml
 from fake_kubernetes import FakeKubernetes
 from kubeflow_trainer_api import models
 
-from launch import remote, status, stop
+from launch import remote, stop
+from launch.sweeps import status
 from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Gke
@@ -93,6 +94,32 @@ def test_a_multislice_jobset(tmp_path):
     environment = remote.joined({"VDIT_SLICE": "1", "VDIT_HOST": "2", "VDIT_HOSTS_OF_SLICE": "4"})
     assert environment["JAX_PROCESS_ID"] == "6"
     assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": jobset["metadata"]["name"]}
+
+
+def test_a_slice_of_tpu7x_needs_a_workload_policy(tmp_path):
+    values = {**TPU, "topology": "tpu7x:2x2x2"}
+    sweep, settings = made(tmp_path, **values)
+    with pytest.raises(UserError, match="gke.workload_policy is not set: GKE places the hosts of tpu7x:2x2x2 by one"):
+        gke.describe(sweep, sweep.runs[0], Folder(tmp_path), settings)
+    sweep, settings = made(tmp_path, **values, workload_policy="cube")
+    assert settings.chips == 8 and settings.devices == 16
+    policy, pool, *_ = gke.describe(sweep, sweep.runs[0], Folder(tmp_path), settings).splitlines()
+    assert policy.startswith("# gcloud compute resource-policies create workload-policy cube --type=HIGH_THROUGHPUT")
+    assert "--accelerator-topology=2x2x2 --region=REGION" in policy
+    assert "--placement-policy=cube --machine-type=tpu7x-standard-4t --num-nodes=2 --spot" in pool
+    _, jobset = manifests.of_run(sweep, sweep.runs[0], settings)
+    assert_valid(models.JobsetV1alpha2JobSet, jobset)
+    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert spec["parallelism"] == 2 and spec["template"]["spec"]["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu7x",
+        "cloud.google.com/gke-tpu-topology": "2x2x2",
+        "cloud.google.com/placement-policy-name": "cube",
+        "cloud.google.com/gke-spot": "true",
+    }
+    one_host = gke.node_pool(Gke(**{**TPU, "topology": "tpu7x:2x2x1", "spot": False}))
+    assert len(one_host) == 1 and "--tpu-topology=2x2x1 --machine-type=tpu7x-standard-4t --num-nodes=1" in one_host[0]
+    (older,) = gke.node_pool(Gke(**TPU))
+    assert "--tpu-topology=4x4 --machine-type=ct5lp-hightpu-4t --num-nodes=4 --spot" in older
 
 
 def test_processes_of_a_gpu_run_find_each_other(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import sweeping
 import tiny
 from waiting import wait_until
 
-from launch import collect, status, stop
+from launch import collect, stop
+from launch.sweeps import status
 from launch.sweeps.grid import over, point
 from launch.sweeps.state import Folder, State
 from launch.targets import local
@@ -235,6 +237,7 @@ def test_the_table_tells_how_a_real_run_fared(real):
     folder, _ = real
     (row,) = status.statuses(folder)
     assert (row.state, row.step, row.steps, row.attempts) == ("finished", 30, 30, 1)
+    assert row.validation == folder.read(row.id, "result.json")["loss"] and row.loss != row.validation
     assert row.loss and row.hours > 0 and time.time() - row.seen < 3600
     path, _, left = collect.collect(folder)
     assert left == 0 and len(table(read_csv(path))) == 1
@@ -252,6 +255,50 @@ def test_logs_are_printed(real, capfd):
     listed = json.loads(cli.runner(capfd)("launch.status", str(folder.path), "--json").out)
     assert [row["id"] for row in listed] == [run.id for run in made.runs]
     assert Path(folder.run(listed[0]["id"])).is_dir()
+
+
+def test_two_runs_beside_each_other(real, tmp_path, capfd):
+    import cli
+
+    folder, made = real
+    run = made.runs[0]
+    other = tmp_path / "other"
+    shutil.copytree(folder.run(run.id), other, ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((other / "config.json").read_text())
+    config["optimizer"]["learning_rate"] = 0.5
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "result.json").unlink()  # as if it still ran
+    lines = cli.runner(capfd)(
+        "launch.compare", str(folder.run(run.id)), str(other), f"--out={tmp_path}/c"
+    ).out.splitlines()
+    assert lines[0].split() == [run.id, "other"] and lines[1].split() == ["optimizer.learning_rate", "0.003", "0.5"]
+    assert not any("seed" in line for line in lines)
+    loss = folder.read(run.id, "result.json")["loss"]
+    assert ["loss", f"{loss:.6g}"] in [line.split() for line in lines]
+    last = json.loads((other / "metrics.jsonl").read_text().splitlines()[-2])
+    assert ["loss", "at", "step", "30", *[f"{last['loss']:.6g}"] * 2] in [line.split() for line in lines]
+    assert (tmp_path / "c.svg").stat().st_size > 1000
+    assert "has no config.json" in cli.runner(capfd)("launch.compare", str(tmp_path), str(other)).error
+    assert "has no run x; see" in cli.runner(capfd)("launch.compare", str(folder.path), run.id, "x").error
+
+
+def test_watching_and_following_end_with_the_runs(quick, capfd):
+    import cli
+
+    made = sweeping.sweep(over("seed", 1, 2, 3), quick, at_once=2)
+    folder, run_id = Folder(quick / made.name), made.runs[0].id
+    order(folder, run_id, {"sleep": 1})
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(quick)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: tried(folder, run_id) == 1)
+        shown = cli.runner(capfd)("launch.status", str(folder.path), "--watch", "--every=0.2").out.splitlines()
+        followed = cli.runner(capfd)("launch.logs", str(folder.path), run_id, "--follow", "--every=0.2").out
+        assert launcher.wait(30) == 0
+    finally:
+        launcher.kill()
+    totals = [line for line in shown if line.startswith("3 runs: ")]
+    assert len(totals) > 1 and "1 running" in totals[0] and "3 finished" in totals[-1]
+    assert followed.count("hello") == 1
 
 
 @pytest.mark.nightly

@@ -11,7 +11,7 @@ import pytest
 import sweeping
 from fake_tpu import FakeTpu
 
-from launch import status
+from launch.sweeps import status
 from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import QueuedResources

@@ -10,7 +10,8 @@ import pytest
 import sweeping
 from waiting import wait_until
 
-from launch import status, stop
+from launch import stop
+from launch.sweeps import status
 from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Slurm

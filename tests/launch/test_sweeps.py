@@ -8,7 +8,7 @@ import tiny
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch.sweeps import compile_check, expand, tpu_slices
+from launch.sweeps import compile_check, expand, status, tpu_slices
 from launch.sweeps.grid import Points, chain, over, point, product, zipped
 from vdit import config_flag
 from vdit.config import Config
@@ -106,6 +106,59 @@ def test_a_sweep_that_makes_no_sense(tmp_path):
     assert "is a whole number, so it cannot be 0.5" in error("over('train.steps', 0.5)")
 
 
+CLOUD = ("--to=queued_resources", "--dry_run", *(f"--sweep.queued_resources.{field}" for field in
+         ("project=p", "zone=z", "topology=v5e:2x2", "bucket=gs://b")))  # fmt: skip
+
+
+def test_a_run_that_cannot_start_is_refused_with_what_mends_it(run, tmp_path):
+    path = write(tmp_path, "over('optimizer.learning_rate', 1e-3, 2e-3)")
+    error = run("launch.sweep", f"--sweep={path}", *CLOUD, f"--out={tmp_path}").error
+    assert "cannot start on v5e:2x2: 4 devices share the rows of a step" in error
+    assert "data.rows_per_step=2 is not a multiple of 4; add --config.data.rows_per_step=4, or" in error
+    mended = run("launch.sweep", f"--sweep={path}", *CLOUD, "--config.data.rows_per_step=4")
+    assert mended.status == 0 and mended.out.count("--config.data.rows_per_step=4") == 2, mended.err
+    two = (*CLOUD, "--sweep.queued_resources.slices=2", "--config.data.rows_per_step=12")
+    assert "on 2 slices of v5e:2x2: 8 devices share" in run("launch.sweep", f"--sweep={path}", *two).error
+    wide = run("launch.sweep", f"--sweep={path}", *CLOUD, "--config.mesh.fsdp=3").error
+    assert "cannot start on v5e:2x2: config.mesh" in wide and "needs 3 devices, there are 4" in wide
+    local = ("--to=local", "--dry_run", "--sweep.local.gpus=4")
+    assert "on the 4 devices of a run on local" in run("launch.sweep", f"--sweep={path}", *local).error
+    seven = ("--to=gke", "--dry_run", "--sweep.gke.topology=tpu7x:2x2x1", "--sweep.gke.image=i", "--sweep.gke.bucket=b")
+    assert "8 devices share" in run("launch.sweep", f"--sweep={path}", *seven).error  # on 4 chips
+
+
+def test_flags_set_fields_in_every_run(tmp_path):
+    config = tiny.write_config(tmp_path / "experiment.py", tiny.tiny_config())
+    given = [
+        "train.steps=9",
+        "data.split=it's $HOME",
+        "diffusion.size_shift=false",
+        "mesh.fsdp=2",
+        "data.weights=(1.0,)",
+    ]
+    with expand.in_every_run([f"--config.{flag}" for flag in given]):
+        first, second = expand.expand(str(config), over("seed", 1, 2))
+        with pytest.raises(UserError, match="--config.train.steps sets what the sweep varies itself"):
+            expand.expand(str(config), over("train.steps", 1, 2))
+    for made in (first, second):
+        found = made.config
+        assert (found.train.steps, found.data.split, found.mesh.fsdp) == (9, "it's $HOME", 2)
+        assert found.diffusion.size_shift is False and found.data.weights == (1.0,)
+        assert "--config.data.split=it's $HOME" in made.overrides
+    (alone, _) = expand.expand(str(config), over("seed", 1, 2))
+    assert alone.config.train.steps != 9  # no longer
+
+
+def test_status_shows_the_fields_that_differ():
+    runs = [
+        ("seed=1 train.steps=4", ["seed=1", "train.steps=4"]),
+        ("seed=2 train.steps=4", ["seed=2", "train.steps=4"]),
+    ]
+    assert status.differing(runs) == ["seed=1", "seed=2"]
+    assert status.differing(runs[:1]) == ["seed=1 train.steps=4"]
+    assert status.differing([("grid, seed 0", []), *runs]) == ["grid, seed 0", *(label for label, _ in runs)]
+
+
 def test_the_committed_sweeps_are_valid():
     for path in (
         "configs/sweeps/physics.py",
@@ -166,6 +219,14 @@ def test_what_is_no_slice():
             tpu_slices.parse(text)
     with pytest.raises(UserError, match="GKE only"):
         _ = tpu_slices.parse("tpu7x:2x2x1").accelerator_type
+
+
+def test_devices_of_slices():
+    assert [tpu_slices.parse(text).devices for text in ("v5e:2x2", "v5p:2x2x1", "tpu7x:2x2x1")] == [4, 4, 8]
+    assert [tpu_slices.parse(text).needs_workload_policy for text in ("v5p:4x4x4", "tpu7x:2x2x1", "tpu7x:4x4x4")] == [
+        *(False, False),
+        True,
+    ]
 
 
 PLANNER = """

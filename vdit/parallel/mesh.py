@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -36,15 +35,7 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
       UserError: if the axis sizes do not multiply to the number of devices, or replica is no multiple of the slices.
     """
     devices = list(jax.devices()) if devices is None else devices
-    sizes = [config.replica, config.fsdp, config.context, config.tensor]
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"mesh sizes {dict(zip(AXES, sizes, strict=True))} must be positive, one of them may be -1")
-    if -1 in sizes:
-        rest = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = max(1, len(devices) // rest)
-    if math.prod(sizes) != len(devices):
-        axes = dict(zip(AXES, sizes, strict=True))
-        raise UserError(f"config.mesh {axes} needs {math.prod(sizes)} devices, there are {len(devices)}")
+    sizes = list(config.sizes(len(devices)))
     return Mesh(_grid(devices, sizes), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
 
 
