@@ -18,8 +18,9 @@ CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "g
 def test_every_figure_is_drawn(make_study, tmp_path):
     page = tmp_path / "report.html"
     report.write_report(make_study(), page, bootstraps=20)
-    page.write_text(page.read_text().replace("</body>", "<script>addEventListener('error', e => { document.title ="
-                    " 'FAILED ' + e.message })</script></body>"))  # fmt: skip
+    before, _, after = page.read_text().partition("<title>")  # before Vega, so that its failures are seen too
+    watch = "<script>addEventListener('error', e => { document.title = 'FAILED ' + e.message })</script>"
+    page.write_text(f"{before}{watch}<title>{after}")
     command = [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]
     dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>FAILED" not in dom
