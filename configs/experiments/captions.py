@@ -45,6 +45,7 @@ def get_config() -> Experiment:
             for what in ("number", "colours", "directions")
         ],
         limits=(
+            *common.LIMITS,
             "Captions are made from the simulator by rule; none is wrong, and the two kinds differ in what they say.",
         ),
     )

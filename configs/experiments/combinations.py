@@ -48,6 +48,7 @@ def get_config() -> Experiment:
         ],
         floors=(measured,),
         limits=(
+            *common.LIMITS,
             "A template is a pair of colours: what is combined is looks, not kinds of motion.",
             f"In distribution is measured on the pairs of the largest set, {TEMPLATES[-1]}, of which smaller sets have "
             "seen only some.",

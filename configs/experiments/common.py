@@ -10,6 +10,11 @@ from launch.sweeps.grid import size, size_name
 PHYSICS = ("data_pipelines.build", "--source=physics", "--limit=12000")
 """The data set of `make study`: 12,000 clips."""
 SIZES = {"XS": size(16), "S": size(24), "M": size(32), "L": size(48), "XL": size(64)}
+LIMITS = (
+    "Simulated balls: nothing here says that larger models on natural video do the same.",
+    "Settings were not tuned for each arm; one rule for rate and batch holds for all of them.",
+)
+"""Of all of them."""
 UNIT = 1.5e11
 """Training FLOPs that are called 1x."""
 

@@ -47,6 +47,7 @@ def get_config() -> Experiment:
         floors=("physics",),
         notes=("prediction",),
         limits=(
+            *common.LIMITS,
             "KID is measured with features of single photographs, on frames of balls.",
             "The loss at 32x was known before, from `make study`; what is predicted is 64x. The law and the last value "
             "that is carried forward are of the grid alone, which ends at 16x.",

@@ -43,5 +43,8 @@ def get_config() -> Experiment:
         ],
         floors=("physics",),
         notes=("repetition",),
-        limits=("Smaller shares are the same clips for every seed: no interval covers which clips are drawn.",),
+        limits=(
+            *common.LIMITS,
+            "Smaller shares are the same clips for every seed: no interval covers which clips are drawn.",
+        ),
     )

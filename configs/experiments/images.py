@@ -43,5 +43,8 @@ def get_config() -> Experiment:
             for metric in ("loss_videos", "velocity_in", "adherence_colours", "kid")
         ],
         floors=("videos",),
-        limits=("The images are of the same world as the videos, so nothing is learned from them about other looks.",),
+        limits=(
+            *common.LIMITS,
+            "The images are of the same world as the videos, so nothing is learned from them about other looks.",
+        ),
     )

@@ -38,6 +38,9 @@ def get_config() -> Experiment:
             for metric in ("subject_in_frame", "loss_physics", "loss_square", "adherence_number")
         ],
         notes=("boxes",),
-        limits=("A crop changes the scale of clips whose shorter side is not that of the crop, besides cutting them.",),
+        limits=(
+            *common.LIMITS,
+            "A crop changes the scale of clips whose shorter side is not that of the crop, besides cutting them.",
+        ),
         minutes=45,
     )

@@ -39,6 +39,7 @@ def get_config() -> Experiment:
         floors=("physics",),
         notes=("fill",),
         limits=(
+            *common.LIMITS,
             "Padded and bucketed rows have as many slots as packed ones, so they waste a little more than batches of "
             "shapes of their own would (see how full rows are); what padding wastes depends on the spread of the "
             "balls' sizes.",

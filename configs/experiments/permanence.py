@@ -28,5 +28,8 @@ def get_config() -> Experiment:
             Figure("flops", ("in_place_wall_out",), "in place, faster balls", log_y=False),
         ),
         compare=[(metric, "64x", "1x") for metric in (*with_wall, *without_wall, "in_place_wall_out")],
-        limits=("One ball, one kind of wall, straight motion.",),
+        limits=(
+            *common.LIMITS,
+            "One ball, one kind of wall, straight motion.",
+        ),
     )

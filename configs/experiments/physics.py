@@ -34,6 +34,9 @@ def get_config() -> Experiment:
             (f"velocity_{kind}_{side}", "") for kind in ("uniform", "parabola", "collision") for side in ("in", "out")
         ),
         floors=("physics",),
-        limits=("One data set for all kinds; Kang et al. trained a model for each.",),
+        limits=(
+            *common.LIMITS,
+            "One data set for all kinds; Kang et al. trained a model for each.",
+        ),
         minutes=75,
     )

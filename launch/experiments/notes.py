@@ -19,6 +19,7 @@ from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
 from vdit.io.files import read_json
+from vdit.render.pages import Block, Points, Table, Text, code
 from vdit.scaling.laws.repetition import fit_repetition
 from vdit.scaling.laws.seeds import mean
 
@@ -27,49 +28,52 @@ Rows = Sequence[Mapping[str, Any]]
 Data = Mapping[str, Path]
 
 
-def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
     """Predicted and measured loss of the held-out arm, beside the last value carried forward."""
     del data
     said = read_json(docs / f"{name}-prediction.json")
     found = mean([row["loss"] for row in rows if row["kind"] == "heldout"])
     low, high = said["interval"] or (float("nan"), float("nan"))
     covered = "holds" if low <= found.value <= high else "does **not** hold"
+    lines = [
+        [f"{title}", f"{said[key]:.4g}", f"{said[key] / found.value - 1:+.2%}"]
+        for title, key in (
+            (f"law, {said['level']:.0%} interval {low:.4g} to {high:.4g}", "predicted_loss"),
+            ("last value carried forward", "baseline_loss"),
+        )
+    ]
+    span = f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
     return [
-        f"Written at {said['written']}, before the held-out runs (`{name}-prediction.json`), by the law of "
-        f"{said['rows']} runs of the grid:",
-        "",
-        "| | loss | error |",
-        "| --- | --: | --: |",
-        f"| law, {said['level']:.0%} interval {low:.4g} to {high:.4g} | {said['predicted_loss']:.4g} "
-        f"| {said['predicted_loss'] / found.value - 1:+.2%} |",
-        f"| last value carried forward | {said['baseline_loss']:.4g} "
-        f"| {said['baseline_loss'] / found.value - 1:+.2%} |",
-        f"| measured, mean of {found.count} seeds | {found.value:.4g} ({found.low:.4g} to {found.high:.4g}) | |",
-        "",
-        f"The law's interval {covered} the measurement.",
+        Text(
+            f"Written at {said['written']}, before the held-out runs ({code(f'{name}-prediction.json')}), by the law of"
+            f" {said['rows']} runs of the grid:"
+        ),
+        Table(["", "loss", "error"], [*lines, [f"measured, mean of {found.count} seeds", span, ""]]),
+        Text(f"The law's interval {covered} the measurement."),
     ]
 
 
-def repetition(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+def repetition(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
     """What the law of repeated data says (Muennighoff et al. 2023)."""
     del name, data, docs
     columns = ("params", "tokens", "unique_tokens", "loss")
     try:
         fit = fit_repetition(*(np.array([row[column] for row in rows]) for column in columns))
     except UserError as error:
-        return [f"No law of repetition: {error}."]
+        return [Text(f"No law of repetition: {error}.")]
     interval = fit.interval("repeats")
     span = f" (80% interval {interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+    half, tenth = (float(fit.law.epochs_until(worth)) for worth in (0.5, 0.1))
     return [
-        f"R_D* = {fit.law.repeats:.3g}{span} from {len(rows)} runs, {fit.repeated} of which repeat their data. By it a "
-        f"repeated clip is worth half of a new one after {float(fit.law.epochs_until(0.5)):.3g} "
-        f"epochs and a tenth after "
-        f"{float(fit.law.epochs_until(0.1)):.3g}.",
-        *(f"Warning: {line}." for line in fit.warnings),
+        Text(
+            f"R_D* = {fit.law.repeats:.3g}{span} from {len(rows)} runs, {fit.repeated} of which repeat their data. By"
+            f" it a repeated clip is worth half of a new one after {half:.3g} epochs and a tenth after {tenth:.3g}."
+        ),
+        *([Points([f"Warning: {line}." for line in fit.warnings])] if fit.warnings else []),
     ]
 
 
-def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
     """How much of the subjects a square crop keeps: by the film's boxes, and by the balls' exact ones."""
     del name, rows, docs
     with CAPTIONS_FILE.open(newline="", encoding="utf-8") as file:
@@ -83,30 +87,27 @@ def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
         size = tuple(side / float(clip["pixels_per_unit"]) for side in reversed(clip["video"].shape[1:3]))
         kept += ball_boxes_kept(np.asarray(clip["positions"]).reshape(frames, -1, 2), radii, (size[0], size[1]))
     lines = [
-        "| subjects | boxes | kept on average | kept whole | less than half kept |",
-        "| --- | --: | --: | --: | --: |",
+        [title, str(len(v)), f"{v.mean():.1%}", f"{(v > 0.999).mean():.1%}", f"{(v < 0.5).mean():.1%}"]
+        for title, v in (("film, by eye", film_kept), ("balls, exact", np.array(kept)))
     ]
-    for title, values in (("film, by eye", film_kept), ("balls, exact", np.array(kept))):
-        lines.append(
-            f"| {title} | {len(values)} | {values.mean():.1%} | {(values > 0.999).mean():.1%} "
-            f"| {(values < 0.5).mean():.1%} |"
-        )
-    return ["What a square crop out of the middle keeps of the data's subjects:", "", *lines]
+    head = ["subjects", "boxes", "kept on average", "kept whole", "less than half kept"]
+    return [Text("What a square crop out of the middle keeps of the data's subjects:"), Table(head, lines)]
 
 
-def fill(name: str, rows: Rows, data: Data, docs: Path) -> list[str]:
+def fill(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
     """How full the rows of each arm are, and how full batches of each bucket's own shape would be."""
     del rows, docs
     experiment = spec.load(name)
     path = data[next(iter(experiment.data))]
     dataset = Dataset(path)
-    lines = ["| arm | slots of its rows that are filled | in batches of shapes of their own |", "| --- | --: | --: |"]
+    lines = []
     for arm in experiment.arms:
         config = build(merged(dict(experiment.base), {**arm.fields, "data.path": str(path)}), Config).data
         epoch = pipeline.make_plan(dataset, config, dataset.patch, seed=0).epoch(0)
         own = f"{own_shapes(epoch.tokens, config.buckets):.1%}" if config.buckets else ""
-        lines.append(f"| {arm.name} | {epoch.tokens.sum() / (epoch.rows * config.row_tokens):.1%} | {own} |")
-    return ["Counted over the first epoch of seed 0, captions included:", "", *lines]
+        lines.append([arm.name, f"{epoch.tokens.sum() / (epoch.rows * config.row_tokens):.1%}", own])
+    head = ["arm", "slots of its rows that are filled", "in batches of shapes of their own"]
+    return [Text("Counted over the first epoch of seed 0, captions included:"), Table(head, lines)]
 
 
 def own_shapes(tokens_N: np.ndarray, buckets: int) -> float:
@@ -115,7 +116,7 @@ def own_shapes(tokens_N: np.ndarray, buckets: int) -> float:
     return float(tokens_N.sum() / sum(len(bucket) * bucket[-1] for bucket in split))
 
 
-NOTES: dict[str, tuple[str, Callable[[str, Rows, Data, Path], list[str]]]] = {
+NOTES: dict[str, tuple[str, Callable[[str, Rows, Data, Path], list[Block]]]] = {
     "prediction": ("Predicted before it was run", prediction),
     "repetition": ("The law of repeated data", repetition),
     "boxes": ("Subjects under a square crop", boxes),

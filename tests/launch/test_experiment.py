@@ -25,6 +25,7 @@ from launch.sweeps.expand import merged
 from vdit.config import Config
 from vdit.config_dict import build, to_dict
 from vdit.errors import UserError
+from vdit.render.pages import Page, Section, markdown
 from vdit.scaling.laws.laws import Law
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv
@@ -78,6 +79,11 @@ def runner_of(made, out, encoder="none"):
 
 def rows_of(runner):
     return list(runner.rows(runner.trials.plan()))
+
+
+def as_text(blocks):
+    """Parts of a page as they stand on it."""
+    return markdown(Page("", [], [Section("", "", blocks)]))
 
 
 def test_from_data_to_page_once(out, monkeypatch):
@@ -197,7 +203,7 @@ def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
         prediction.write_prediction(path, grid, larger, begun=False)
     assert json.loads(path.read_text()) == said
     rows = [*grid, *({"kind": "heldout", "loss": said["predicted_loss"] * f} for f in (1.01, 1.02, 1.03))]
-    text = "\n".join(notes.prediction("x", rows, {}, tmp_path))
+    text = as_text(notes.prediction("x", rows, {}, tmp_path))
     assert "-1.96%" in text and "before the held-out runs" in text
 
 
@@ -243,8 +249,8 @@ def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
 
 
 def test_how_full_rows_are(out):
-    lines = notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)
-    shares = [[float(part[:-1]) for part in line.replace(" ", "").split("|")[2:4] if part] for line in lines[4:]]
+    lines = as_text(notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)).strip().splitlines()[-3:]
+    shares = [[float(part[:-1]) for part in line.replace(" ", "").split("|")[2:4] if part] for line in lines]
     assert len(shares) == 3 and len(shares[0]) == 1
     assert all(own >= rows for rows, own in shares[1:]) and shares[1][1] >= shares[2][1]
     assert notes.own_shapes(np.array([4, 1, 2, 3]), 1) == 10 / 16
@@ -310,3 +316,21 @@ def test_a_page_needs_no_measure_of_every_arm(tmp_path):
     wanted = dataclasses.replace(small(), laws=[("kid", "")], figures=(Figure("flops", ("kid",), "KID"),))
     page = write_page(wanted, rows, {}, {}, tmp_path, ["c"]).read_text()
     assert "No law of `kid`: kid is known at one budget only" in page
+    assert "balls" not in page and "tuned" not in page
+
+
+def test_a_new_measure_has_a_column_whatever_its_name(tmp_path):
+    common = {"kind": "arm", "params": 10, "tokens": 1.0, "epochs": 1.0, "flops": 1e9, "train_seconds": 1.0}
+    rows = [{**common, "arm": "half", "group": "a", "seed": s, "run": f"r{s}", "gripper_slip": 0.25} for s in (0, 1, 2)]
+    page = write_page(small(), rows, {}, {}, tmp_path, ["c"]).read_text()
+    assert "| gripper_slip |" in page and "| 0.25 ± 0 |" in page
+
+
+def test_figures_are_drawn_again_from_the_tables(tmp_path):
+    shutil.copy("docs/experiments/packing.csv", tmp_path)
+    command = [sys.executable, "-m", "launch.experiments.figures", f"--docs={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "packing.svg" in done.stdout, done.stderr
+    assert (tmp_path / "figures" / "packing.png").read_bytes().startswith(b"\x89PNG")
+    failed = subprocess.run([*command, "nothing"], capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "nothing" in failed.stderr
