@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.media.clip import stable_id
 from data_pipelines.reading.records import RESERVED, Record
 from data_pipelines.reading.store import Dataset

@@ -33,7 +33,7 @@ models/test_minilm models/test_clip_encoding generation/test_generator generatio
 generation/test_notebook data_pipelines/test_latents launch/test_queued_resources scaling/test_fit
 data_pipelines/test_resume data_pipelines/test_build scaling/test_notebook data_pipelines/test_notebook
 evaluation/test_validation evaluation/test_features evaluation/test_permanence evaluation/test_physics
-data_pipelines/test_inspect scaling/test_laws data_pipelines/test_pool test_packages test_evaluate_cli
+data_pipelines/test_inspect scaling/test_laws data_pipelines/test_engine test_packages test_evaluate_cli
 test_export_cli launch/test_experiment launch/test_flags test_train_cli
 """.split()
 """Files that take long or wait for processes, roughly the longest first; `pytest --durations=0` tells."""

@@ -13,7 +13,7 @@ from published_wan import write_published
 from safetensors.numpy import load_file
 from test_sample_cli import Words
 
-from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.records import Record
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config import ModelConfig

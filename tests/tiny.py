@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.records import Record
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

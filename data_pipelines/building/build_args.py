@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.building.encoders import PIXELS
 from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import FILTERS, parse_filters
 from data_pipelines.media.shots import require_detector
@@ -16,7 +17,7 @@ from data_pipelines.sources.registry import SOURCES, Source, find_source
 from vdit.errors import UserError
 from vdit.patches import Patch
 
-PIXELS = "pixels"
+ENGINES = ("local", "ray")
 TIME_LIMIT = 120.0
 
 _ALWAYS = ("limit", "max_tokens", "fps", "patch", "seed")
@@ -36,11 +37,11 @@ class BuildArgs:
         them.
       strides: pixels of one stored element; options.patch is a multiple of them.
       text_encoder: name in `text_encoders.TEXT_ENCODERS`.
-      workers: processes that decode; the result depends on nothing from here on.
+      workers: processes of the local engine; the result depends on nothing from here on.
       time_limit: seconds an input may go without giving a frame.
       reject_timeouts: whether inputs that exceed it every time are rejected rather than tried again the next time.
-      shard: (i, n), this machine's share.
-      merge: only put finished parts together.
+      engine: what runs the build, of `ENGINES`.
+      ray_address: of a Ray cluster; empty = as `ray_engine.RayEngine` has it.
     """
 
     source: str
@@ -52,8 +53,12 @@ class BuildArgs:
     workers: int = 1
     time_limit: float = TIME_LIMIT
     reject_timeouts: bool = False
-    shard: tuple[int, int] = (0, 1)
-    merge: bool = False
+    engine: str = "local"
+    ray_address: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "out"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
 
     @property
     def stored_patch(self) -> Patch:
@@ -93,6 +98,8 @@ class BuildArgs:
         for name, value, least in (("workers", self.workers, 1), ("min_frames", options.min_frames, 1)):
             if value < least:
                 raise UserError(f"--{name}={value} is too small; choose at least {least}")
+        if self.ray_address and self.engine != "ray":
+            raise UserError(f"--ray_address={self.ray_address} means nothing to --engine={self.engine}; leave it out")
         if self.time_limit <= 0:
             raise UserError(f"--time_limit={self.time_limit:g} gives no time; choose seconds above 0")
         if 0 < options.max_frames < options.min_frames:
@@ -117,21 +124,6 @@ def parse_patch(text: str) -> Patch:
     return Patch(time_, height, width)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """Reads "i/n", 0 <= i < n.
-
-    Raises:
-      UserError: if it is something else.
-    """
-    try:
-        shard, shards = (int(part) for part in text.split("/"))
-        if not 0 <= shard < shards:
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--shard={text!r} is not i/n with 0 <= i < n, as 0/8") from None
-    return shard, shards
-
-
 def make_args(values: Callable[[str], Any]) -> BuildArgs:
     """Build arguments from flag values by name; None takes the source's default.
 
@@ -145,7 +137,7 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         value = values(field.name)
         if isinstance(value, int | float) and value < 0:
             raise UserError(f"--{field.name}={value} is negative; leave it out for the default")
-        chosen[field.name] = value
+        chosen[field.name] = os.path.expanduser(value) if field.name in _PLACES else value
     autoencoder = values("autoencoder")
     strides = (1, 1, 1)
     if autoencoder != PIXELS:
@@ -168,8 +160,8 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         workers=values("workers"),
         time_limit=values("time_limit"),
         reject_timeouts=values("reject_timeouts"),
-        shard=parse_shard(values("shard")),
-        merge=values("merge"),
+        engine=values("engine"),
+        ray_address=values("ray_address"),
     )
 
 
@@ -206,7 +198,7 @@ def define_flags() -> None:
     flags.DEFINE_string("video_feature", "", "TFDS feature with the pictures, if it is not found by its type")
     flags.DEFINE_string("text_feature", "", "TFDS feature with the captions, if it is not found by its type")
     flags.DEFINE_integer(
-        "workers", len(os.sched_getaffinity(0)), "processes that decode; the result does not depend on it"
+        "workers", len(os.sched_getaffinity(0)), "processes of --engine=local; the result does not depend on it"
     )
     about = "seconds an input may go without a frame; it is then tried again with twice the time, three times in all"
     flags.DEFINE_float("time_limit", TIME_LIMIT, about)
@@ -214,8 +206,10 @@ def define_flags() -> None:
         "reject inputs that exceed --time_limit every time; without it the build stops and tries them again next time"
     )
     flags.DEFINE_bool("reject_timeouts", False, about)
-    flags.DEFINE_string("shard", "0/1", "i/n: do the share of machine i of n; the last to finish merges the parts")
-    flags.DEFINE_bool("merge", False, "only merge the parts that --shard has built")
+    about = "what runs the build: local (processes of this machine) or ray (a cluster); the result is the same"
+    flags.DEFINE_enum("engine", "local", ENGINES, about)
+    about = "with --engine=ray: the cluster, as HOST:PORT or auto; if left out $RAY_ADDRESS, else a Ray is started here"
+    flags.DEFINE_string("ray_address", "", about)
 
 
 def parse_flags() -> BuildArgs:

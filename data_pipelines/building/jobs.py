@@ -1,104 +1,110 @@
-"""Cutting a source's inputs into jobs, and jobs into the shards of several machines."""
+"""Cutting a source's inputs into jobs: one job makes one shard, whose name is known before any is done.
+
+Which inputs a job has follows from the listing alone, so the data set is the same whatever does the jobs, and in
+whatever order.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
-from data_pipelines.building import staged
-from data_pipelines.building.worker import Job
-from data_pipelines.media.clip import Input, Options
-from data_pipelines.sources.registry import Source
-from vdit.io import remote
-from vdit.io.files import is_remote
+from data_pipelines.media.clip import Input, Options, Outcome
+from vdit.patches import Patch
 
-JOB_INPUTS, JOB_WEIGHT = 64, 64 << 20
-"""A job holds no more inputs, nor more bytes, unless it is one input."""
+Clips = Callable[[Options, Input], Iterator[Outcome]]
+
+JOB_INPUTS, JOB_BYTES = 128, 64 << 20
+"""A job holds no more inputs, nor more bytes, unless it is one input, or there would be too many jobs."""
+
+MAX_JOBS = 100_000
+"""About so many jobs there are at most; their shards' names are listed in one file."""
 
 
-def group(inputs: Iterable[Input]) -> list[tuple[Input, ...]]:
-    """Puts small inputs together, in order, those of one split in one job.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What all jobs of a build have in common.
 
-    A job's arrays stay on disk until all of them are in closed shards, which takes long for a small split.
+    Attributes:
+      clips: function of the source; processes import it by name.
+      options: what the user asks of it.
+      patch: extent of a patch in what is stored.
+      time_stride: frames of pixels in one stored frame.
+      latents: whether latents are stored, and no pixels.
+      shards: folder or URL of the shards.
+      results: folder or URL of the jobs' results.
     """
-    groups: list[tuple[Input, ...]] = []
-    open_groups: dict[str, list[Input]] = {}
-    for each in inputs:
-        members = open_groups.setdefault(each.split, [])
-        full = len(members) == JOB_INPUTS or sum(m.weight for m in members) + each.weight > JOB_WEIGHT
-        if members and full:
-            groups.append(tuple(members))
-            members = open_groups[each.split] = []
-        members.append(each)
-    return groups + [tuple(members) for members in open_groups.values()]
+
+    clips: Clips
+    options: Options
+    patch: Patch
+    time_stride: int
+    latents: bool
+    shards: str
+    results: str
 
 
-def share(groups: Sequence[tuple[Input, ...]], shard: int, shards: int) -> range:
-    """Numbers of the jobs that machine `shard` of `shards` does: a run of them, of about its share of all bytes."""
-    weights = [1 + sum(each.weight for each in members) for members in groups]
-    total, before = sum(weights), 0
-    owners = []
-    for weight in weights:
-        owners.append(before * shards // total)
-        before += weight
-    mine = [number for number, owner in enumerate(owners) if owner == shard]
-    return range(mine[0], mine[-1] + 1) if mine else range(0)
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Inputs of one split whose clips make one shard.
+
+    Attributes:
+      number: of the job.
+      split: of its inputs and their clips.
+      file: name of the shard.
+      inputs: what is read.
+      places: place of each input in the listing.
+      verdicts: by position in `inputs`, why an input is not tried any more.
+    """
+
+    number: int
+    split: str
+    file: str
+    inputs: tuple[Input, ...]
+    places: tuple[int, ...]
+    verdicts: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def result(self) -> str:
+        """Name of the file with its result."""
+        return f"{self.number:06d}.npz"
 
 
-def make_jobs(
-    source: Source, options: Options, groups: Sequence[tuple[Input, ...]], numbers: range, folder: Path
-) -> Iterator[Job]:
-    """The jobs of those numbers; their outcomes go to `folder`."""
-    for number in numbers:
-        yield Job(number, groups[number], source.clips, options, folder)
-
-
-def fetch_inputs(job: Job) -> Job:
-    """Copies the job's remote files to this machine."""
-    inputs = []
-    for each in job.inputs:
-        if is_remote(each.path):
-            local = job.folder / f"fetched-{job.number:08d}" / remote.local_name(each.path)
-            each = dataclasses.replace(each, path=str(remote.fetch(each.path, local)))
-        inputs.append(each)
-    return dataclasses.replace(job, inputs=tuple(inputs))
-
-
-def forget_inputs(folder: Path, number: int) -> None:
-    """Removes what `fetch_inputs` has copied for a job."""
-    remote.remove(folder / f"fetched-{number:08d}")
-
-
-class Finished:
-    """Which jobs need not be done again.
-
-    A job is finished if all its chunks are there, with the arrays of all clips that do not lie in closed shards. A
-    chunk whose arrays are lost is removed, with those after it, so that they are made again. Asked for one job after
-    another, in order.
+def plan_jobs(inputs: Sequence[Input], name: str) -> list[Job]:
+    """Puts inputs together, in order, those of one split in one job.
 
     Args:
-      written: number of examples in closed shards, by split; 0 for others.
+      inputs: all that is to be read.
+      name: TFDS name of the data set.
     """
+    groups = _group(inputs)
+    splits = [inputs[places[0]].split for places in groups]
+    totals, seen = Counter(splits), Counter[str]()
+    jobs = []
+    for number, (split, places) in enumerate(zip(splits, groups, strict=True)):
+        file = shard_name(name, split, seen[split], totals[split])
+        seen[split] += 1
+        jobs.append(Job(number, split, file, tuple(inputs[place] for place in places), places))
+    return jobs
 
-    def __init__(self, written: dict[str, int]) -> None:
-        self._written, self._seen = written, dict.fromkeys(written, 0)
 
-    def __call__(self, job: Job) -> bool:
-        chunks = staged.finished_chunks(job.folder, job.number)
-        needed = [self._needed(chunk) for chunk in chunks]  # counts, so that none may be left out
-        for i, chunk in enumerate(chunks):
-            if needed[i] and not chunk.has_arrays():
-                for lost in reversed(chunks[i:]):
-                    lost.json.unlink()
-                return False
-        return bool(chunks) and chunks[-1].is_last()
+def shard_name(name: str, split: str, shard: int, shards: int) -> str:
+    """File name of a shard, as TFDS has it."""
+    return f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}"
 
-    def _needed(self, chunk: staged.Chunk) -> bool:
-        needed = False
-        for entry in chunk.read():
-            if entry.is_clip:
-                split = entry.entry["split"]
-                self._seen[split] = self._seen.get(split, 0) + 1
-                needed |= self._seen[split] > self._written.get(split, 0)
-        return needed
+
+def _group(inputs: Sequence[Input]) -> list[tuple[int, ...]]:
+    """Places of the inputs of each job, the jobs in the order of their first inputs."""
+    most_inputs = max(JOB_INPUTS, len(inputs) // MAX_JOBS)
+    most_bytes = max(JOB_BYTES, sum(each.weight for each in inputs) // MAX_JOBS)
+    groups: list[list[int]] = []
+    current: dict[str, tuple[list[int], int]] = {}  # by split: the group that is being filled, and its bytes
+    for place, each in enumerate(inputs):
+        members, weight = current.get(each.split, ([], 0))
+        if not members or len(members) == most_inputs or weight + each.weight > most_bytes:
+            members, weight = [], 0
+            groups.append(members)
+        members.append(place)
+        current[each.split] = members, weight + each.weight
+    return [tuple(members) for members in groups]

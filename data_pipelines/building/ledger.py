@@ -5,14 +5,10 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
-import io
 from typing import IO
-
-from vdit.errors import UserError
 
 STATUSES = ("accepted", "scaled", "split", "rejected")
 Shape = tuple[int, ...]
-_WHEN = ("before", "after")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,25 +75,6 @@ class Ledger:
             least, most = self._areas.get(entry.split, (height * width, height * width))
             self._areas[entry.split] = (min(least, height * width), max(most, height * width))
             self._frames[entry.split] += frames
-
-    def take_over(self, name: str, data: bytes) -> None:
-        """Takes over the entries of another ledger.
-
-        Raises:
-          UserError: if its CSV is damaged.
-        """
-        try:
-            for row in csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""), strict=True):
-                self._add_written(row)
-        except (csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{name} is not a ledger ({' '.join(str(error).split())[:160]}); build again") from error
-
-    def _add_written(self, row: dict[str, str]) -> None:
-        before, after = (
-            tuple(map(int, row[f"shape_{when}"].split("x"))) if row[f"shape_{when}"] else None for when in _WHEN
-        )
-        rates = [float(row[f"fps_{when}"] or 0) for when in _WHEN]
-        self.add(Entry(row["item"], row["split"], row["status"], row["reason"], before, after, *rates))
 
     def table(self) -> str:
         """Counts by split and status, and what was stored, as aligned text."""

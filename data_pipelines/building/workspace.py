@@ -3,144 +3,102 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import shutil
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.building.publish import PART_FILE
+from data_pipelines.building.do_job import scratch_folder
 from data_pipelines.packing.index import META_FILE
 from vdit.errors import UserError
-from vdit.io import remote
-from vdit.io.files import cache_dir, is_remote
+from vdit.io import lock, remote
+from vdit.io.files import is_remote
 
-LOCK_FILE, PLAN_FILE = ".build-lock", "plan.json"
+PLAN_FILE = "plan.json"
 
 
 class Workspace:
-    """OUT.partial, which holds a folder for each part.
+    """OUT.partial, which holds the plan and the results of jobs.
 
-    On this machine it becomes OUT by being renamed. In a bucket, where nothing can be renamed as a whole, OUT counts as
-    a data set as soon as its `vdit.json` is written, which is last; parts grow on this machine and are copied to the
-    bucket when they are finished.
+    On this machine the shards are in it too, in a folder that becomes OUT by being renamed. In a bucket, where nothing
+    can be renamed as a whole, shards go to OUT right away, which counts as a data set as soon as its `vdit.json` is
+    written, and that is last.
 
     Args:
       out: the data set's directory or URL.
-      shard, shards: which part of how many this machine builds.
 
     Attributes:
-      part: folder of this machine in which its part grows.
-      parts: paths or URLs of all finished parts.
-      target: path or URL where the finished files go.
+      target: path or URL of the shards.
+      results: path or URL of the jobs' results.
     """
 
-    def __init__(self, out: str, shard: int, shards: int) -> None:
+    def __init__(self, out: str) -> None:
         self._out = out.rstrip("/")
         self._remote = is_remote(out)
-        partial = f"{self._out}.partial"
-        self._root = Path(partial)
-        if self._remote:
-            self._root = cache_dir() / "builds" / hashlib.sha256(self._out.encode()).hexdigest()[:16]
-        names = [f"part-{i:05d}-of-{shards:05d}" for i in range(shards)]
-        self.part = self._root / names[shard]
-        self.parts = [f"{partial}/{name}" for name in names]
-        self.target = self._out if self._remote else partial
-        self._partial, self._url, self._suffix = partial, self.parts[shard], f"-of-{shards:05d}"
+        self._partial = f"{self._out}.partial"
+        self.target = self._out if self._remote else f"{self._partial}/data"
+        self.results = f"{self._partial}/jobs"
+
+    def begun(self) -> bool:
+        """Whether an unfinished build is there, or what a finished one has left."""
+        return remote.exists(f"{self._partial}/{PLAN_FILE}")
 
     def published(self) -> bool:
         """Whether all that is left to do is `finish`."""
-        return not self._remote and (self._root / META_FILE).exists()
-
-    def built(self) -> bool:
-        """Whether this machine's part is finished."""
-        return (self.part / PART_FILE).exists() or remote.exists(f"{self._url}/{PART_FILE}")
-
-    def missing_parts(self) -> list[int]:
-        """Numbers of the parts that are not finished."""
-        return [i for i, part in enumerate(self.parts) if not remote.exists(f"{part}/{PART_FILE}")]
+        return not self._remote and remote.exists(f"{self.target}/{META_FILE}")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds this part for this process.
+        """Holds the build for this process.
 
         Raises:
           UserError: if another build is at work on it, something else lies there, or it cannot be written.
         """
-        if self._root.exists() and any(self._root.iterdir()) and not (self._root / LOCK_FILE).exists():
+        if remote.is_file(self._partial) or set(remote.list_names(self._partial)) - {lock.NAME} and not self.begun():
             raise UserError(
-                f"{self._root} is in the way and not from an unfinished build; move it or choose another --out"
+                f"{self._partial} is in the way and not from an unfinished build; move it or choose another --out"
             )
-        if others := [path for path in self._root.glob("part-*") if not path.name.endswith(self._suffix)]:
-            raise UserError(
-                f"{others[0]} is from a build with another --shard; go on with that, or remove {self._root}"
-            )
-        with self._reporting():
-            self._root.mkdir(parents=True, exist_ok=True)
-            (self._root / LOCK_FILE).touch()
-            self.part.mkdir(exist_ok=True)
-            with (self.part / LOCK_FILE).open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise UserError(
-                        f"another build is writing {self._root}; wait for it or choose another --out"
-                    ) from error
-                yield
-
-    @contextlib.contextmanager
-    def merging(self) -> Iterator[None]:
-        """Keeps other processes of this file system from merging. In a bucket several may, to the same effect."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileNotFoundError):  # another machine has finished
-                lock = stack.enter_context((self._root / LOCK_FILE).open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            with self._reporting():
-                yield
+        with lock.one_writer(self._partial):
+            yield
 
     def check_plan(self, identity: dict[str, Any]) -> None:
-        """Raises UserError if what lies there is of a build with other arguments."""
-        path = self.part / PLAN_FILE
-        if not path.exists():
-            remote.write_bytes(path, json.dumps(identity).encode())
-        elif differing := differences(json.loads(path.read_text(encoding="utf-8")), identity):
+        """Makes the folders, or raises UserError if what lies there is of a build with other arguments."""
+        if not self.begun():
+            remote.write_bytes(f"{self._partial}/{PLAN_FILE}", json.dumps(identity).encode())
+        elif differing := differences(json.loads(remote.read_bytes(f"{self._partial}/{PLAN_FILE}")), identity):
             raise UserError(
-                f"{self._root} is an unfinished build with {differing}; finish it with the same arguments, or remove it"
+                f"{self._partial} is an unfinished build with {differing}; finish it with the same arguments, or "
+                "remove it"
             )
-
-    def upload(self) -> None:
-        """Copies the finished part to the bucket, what says so last."""
-        if not self._remote or not (self.part / PART_FILE).exists() or remote.exists(f"{self._url}/{PART_FILE}"):
-            return
-        files = [path for path in sorted(self.part.iterdir()) if path.name not in (PART_FILE, LOCK_FILE)]
-        for path in [*files, self.part / PART_FILE]:
-            remote.send(path, f"{self._url}/{path.name}")
+        if not self._remote:
+            Path(self.results).mkdir(exist_ok=True)
+            Path(self.target).mkdir(exist_ok=True)
 
     def finish(self) -> None:
-        """Removes what is not part of the data set, and gives it its name."""
-        if self._remote:
-            self.remove()
-            return
-        for part in self.parts:
-            shutil.rmtree(part, ignore_errors=True)
-        (self._root / LOCK_FILE).unlink(missing_ok=True)
-        self._root.rename(self._out)  # which may be there, empty
+        """Gives the data set its name."""
+        if not self._remote:
+            for path in Path(self.target).glob(".*.partial"):  # of processes that were killed
+                path.unlink()
+            os.rename(self.target, self._out)  # which may be there, empty
 
-    def remove(self) -> None:
-        """Removes all of an unfinished build."""
-        remote.remove(self._partial)
-        shutil.rmtree(self._root, ignore_errors=True)
+    def tidy(self) -> None:
+        """Removes what a finished build has left, the plan last. Nothing else may hold it."""
+        if self.begun():
+            remote.remove(self.results)
+            remote.remove(f"{self._partial}/{PLAN_FILE}")
+        remote.remove(scratch_folder(self._out))
+        if not self._remote:
+            with contextlib.suppress(OSError):  # it is gone, or holds something else
+                os.rmdir(self._partial)
 
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:  # that is no full disk, but somebody who tidies up
-            raise
-        except OSError as error:
-            raise UserError(f"cannot write {self._out} ({error}); make room or choose another --out") from error
+    def abandon(self, shards: Iterable[str]) -> None:
+        """Removes all of an unfinished build whose shards are these."""
+        for shard in shards:
+            remote.remove(f"{self.target}/{shard}")
+        if not self._remote:
+            remote.remove(self.target)
+        self.tidy()
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -70,6 +70,7 @@ class Input:
       captions: text by caption kind.
       data: whatever else the source needs to know.
       notes: what the ledger is to say of its clips beside what was changed.
+      signature: of the content, which tells whether it is still the same; empty = the builder signs the file.
     """
 
     item: str
@@ -79,6 +80,7 @@ class Input:
     captions: dict[str, str] = dataclasses.field(default_factory=dict)
     data: Any = None
     notes: tuple[str, ...] = ()
+    signature: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,7 @@ Outcome = Clip | Rejection | Cut
 def stable_id(*parts: object) -> int:
     """A 64-bit id that depends on nothing but its parts: the first 8 bytes of their SHA-256."""
     text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 class _HasSplit(Protocol):
@@ -165,10 +167,10 @@ def limited(items: Sequence[_Item], limit: int) -> list[_Item]:
 
 
 def digest(inputs: Sequence[Input]) -> str:
-    """Fingerprint of a listing: names, sizes, splits and captions."""
+    """Fingerprint of a listing: names, sizes, signatures, splits and captions."""
     sha = hashlib.sha256()
     for each in inputs:
-        sha.update(repr((each.item, each.split, each.weight, sorted(each.captions.items()))).encode())
+        sha.update(repr((each.item, each.split, each.weight, each.signature, sorted(each.captions.items()))).encode())
     return sha.hexdigest()[:16]
 
 

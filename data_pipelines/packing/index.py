@@ -10,6 +10,7 @@ import dataclasses
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,20 @@ class Index:
             [1 + (self.frames - 1) // patch.time, self.height // patch.height, self.width // patch.width], axis=-1
         ).astype(np.int32)
 
+    def arrays(self) -> dict[str, Any]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in _DTYPES}
+
     def save(self, path: epath.PathLike) -> None:
         """Writes the arrays as an uncompressed npz whose bytes depend on nothing but the arrays."""
         with epath.Path(path).open("wb") as file:
-            np.savez(file, **{name: getattr(self, name) for name in _DTYPES})
+            np.savez(file, **self.arrays())
+
+
+def join_indexes(indexes: Sequence[Index]) -> Index:
+    """One index of the examples of several, in order."""
+    parts = [index.arrays() for index in indexes]
+    return Index(**{name: np.concatenate([part[name] for part in parts]) for name in _DTYPES})
 
 
 def load_meta(directory: epath.PathLike) -> dict[str, Any]:

@@ -27,6 +27,8 @@ MAX_TOKENS = 45
 FPS = 12.0
 RUN = 8
 """Shots that are decoded in one go."""
+_WEIGHT = 16 << 20
+"""Of such a run: a job has four."""
 
 PACKAGE = "moviepy==2.2.1"
 MEMBER = (
@@ -117,16 +119,27 @@ def inputs(options: Options) -> list[Input]:
     info = probe(path)
     _step(info.fps, options.fps)
     _size(info, options)
-    count = len(limited(load_shots(), options.limit))
-    runs = [(start, min(start + RUN, count)) for start in range(0, count, RUN)]
-    weight = path.stat().st_size // len(runs)
-    return [Input(f"shots {a}..{b - 1}", "train", str(path), weight, data=(a, b)) for a, b in runs]
+    shots = limited(load_shots(), options.limit)
+    runs = _runs(shots)
+    return [
+        Input(
+            f"shots {', '.join(str(shots[i].number) for i in run)}", shots[run[0]].split, str(path), _WEIGHT, data=run
+        )
+        for run in runs
+    ]
+
+
+def _runs(shots: Sequence[Shot]) -> list[tuple[int, ...]]:
+    """Positions of shots that are decoded in one go: all of one split, those of validation, which lie apart, alone."""
+    training = [i for i, shot in enumerate(shots) if shot.split == "train"]
+    runs = [tuple(training[start : start + RUN]) for start in range(0, len(training), RUN)]
+    return sorted(runs + [(i,) for i, shot in enumerate(shots) if shot.split != "train"])
 
 
 def clips(options: Options, source: Input) -> Iterator[Clip | Rejection]:
     """Decodes a run of shots; see `shot_clips`."""
-    start, end = source.data
-    return shot_clips(pathlib.Path(source.path), limited(load_shots(), options.limit)[start:end], options)
+    shots = limited(load_shots(), options.limit)
+    return shot_clips(pathlib.Path(source.path), [shots[i] for i in source.data], options)
 
 
 def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> Iterator[Clip | Rejection]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.building import staged
 from data_pipelines.media.clip import Clip, Cut, Input, Options, Outcome, Rejection, stable_id
 
 
@@ -28,7 +27,8 @@ HANG = 300  # seconds, of which none is waited for
 
 
 def some_inputs(options: Options) -> list[Input]:
-    return [Input(f"clip {i}", "train", data=i) for i in range(options.limit or 12)]
+    splits = ("train", "val", "train", "train")
+    return [Input(f"clip {i}", splits[i % 4], data=i) for i in range(options.limit or 12)]
 
 
 def some_clips(options: Options, source: Input) -> Iterator[Outcome]:
@@ -40,8 +40,9 @@ def some_clips(options: Options, source: Input) -> Iterator[Outcome]:
     shape = (11, 32, 48) if i % 4 == 2 else None
     notes = ("halved",) if shape else ()
     captions = {"short": f"number {i % 2}"}
-    split = "val" if i % 4 == 1 else "train"
-    yield Clip(f"clip {i}", stable_id("some", i), split, video, 8.0, captions, {"n": np.int32(i)}, shape, 16.0, notes)
+    yield Clip(
+        f"clip {i}", stable_id("some", i), source.split, video, 8.0, captions, {"n": np.int32(i)}, shape, 16.0, notes
+    )
 
 
 def no_inputs(options: Options) -> list[Input]:
@@ -52,16 +53,19 @@ def no_clips(options: Options, source: Input) -> Iterator[Outcome]:
     yield Rejection("clip 0", "train", "too dark")
 
 
+def noisy_inputs(options: Options) -> list[Input]:
+    return [Input(f"clip {i}", "train" if i % 5 else "val", data=i) for i in range(options.limit or 12)]
+
+
 def noisy_clips(options: Options, source: Input) -> Iterator[Outcome]:
     """Clips that do not compress, of several per input, to two splits."""
     for n in range(2):
         rng = np.random.default_rng((source.data, n))
         frames = 1 + 4 * int(rng.integers(4))
         video = rng.integers(0, 256, (frames, 32, 48, 3), np.uint8)
-        split = "val" if source.data % 5 == 0 else "train"
         identity = stable_id("noisy", source.data, n)
-        yield Clip(f"{source.item} [{n}]", identity, split, video, 8.0, {"short": f"noise {source.data}"})
-    yield Cut(source.item, "train", "cut into 2 pieces, 2 of them stored")
+        yield Clip(f"{source.item} [{n}]", identity, source.split, video, 8.0, {"short": f"noise {source.data}"})
+    yield Cut(source.item, source.split, "cut into 2 pieces, 2 of them stored")
 
 
 def bad_clips(options: Options, source: Input) -> Iterator[Outcome]:
@@ -76,29 +80,18 @@ def bad_clips(options: Options, source: Input) -> Iterator[Outcome]:
         os.abort() if kind == "crash-once" else time.sleep(HANG)
     if kind == "fault":
         raise ZeroDivisionError("a fault of the program")
-    if kind == "long":
-        yield from long_clips(source, crash=place == "crash")
-        return
+    split = "val" if kind == "stray" else "train"
+    caption = "\udc80" if kind == "surrogate" else "fine"
     video = np.full((5, 8, 8, 3), len(source.item), np.uint8)
-    yield Clip(source.item, stable_id("bad", source.item), "train", video, 8.0, {"short": "fine"})
-
-
-LONG = 24
-
-
-def long_clips(source: Input, crash: bool) -> Iterator[Outcome]:
-    """So many clips that they make a chunk each three; the decoder may crash at clip 13."""
-    staged.CHUNK_BYTES = 3 * 5 * 8 * 8 * 3  # in the worker's process
-    for i in range(LONG):
-        if crash and i == 13:
-            os.abort()
-        video = np.full((5, 8, 8, 3), i, np.uint8)
-        yield Clip(f"{source.item} [{i}]", stable_id(source.item, i), "train", video, 8.0, {"short": "fine"})
+    yield Clip(source.item, stable_id("bad", source.item), split, video, 8.0, {"short": caption})
+    if kind == "many":
+        yield Clip(f"{source.item} [1]", stable_id("bad", source.item, 1), split, video, 8.0, {"short": caption})
+        os.abort()
 
 
 def sources():
     """The fake sources by name."""
     from data_pipelines.sources.registry import Source
 
-    clips = {"some": (some_inputs, some_clips), "none": (no_inputs, no_clips), "noisy": (some_inputs, noisy_clips)}
+    clips = {"some": (some_inputs, some_clips), "none": (no_inputs, no_clips), "noisy": (noisy_inputs, noisy_clips)}
     return {name: Source(name, "free", 1, ("limit",), *both, listed=False) for name, both in clips.items()}

@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.records import Record
 from vdit.patches import Patch
 

@@ -2,19 +2,25 @@
 
 import csv
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
 
 import fake_source
 import numpy as np
+import PIL.Image
 import pytest
+import tensorflow_datasets as tfds
 from fake_source import FakeEncoder
+from inline_engine import inline
 
 from data_pipelines.build import build
-from data_pipelines.building import assemble, jobs
-from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch, parse_shard
-from data_pipelines.media.clip import Options, stable_id
+from data_pipelines.building import do_job
+from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch
+from data_pipelines.building.jobs import plan_jobs
+from data_pipelines.building.signatures import sign
+from data_pipelines.media.clip import Input, Options, stable_id
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics import clips
 from data_pipelines.sources.physics.physics_source import physics_counts
@@ -71,14 +77,88 @@ def test_the_data_set(tmp_path: pathlib.Path) -> None:
     assert dataset.meta["licence"] == "free" and dataset.meta["captions"] == ["short"]
 
 
-def test_small_chunks_give_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(BuildArgs("some", str(tmp_path / "a")), FakeEncoder())
-    monkeypatch.setattr(assemble, "CHUNK_CLIPS", 2)
-    monkeypatch.setattr(jobs, "JOB_INPUTS", 3)
+def test_small_batches_give_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FakeEncoder()
-    build(BuildArgs("some", str(tmp_path / "b")), encoder)
+    with inline():
+        build(BuildArgs("some", str(tmp_path / "a")), FakeEncoder())
+        monkeypatch.setattr(do_job, "BATCH_CLIPS", 2)
+        build(BuildArgs("some", str(tmp_path / "b")), encoder)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert encoder.seen == ["number 0", "number 1"]
+    assert sorted(encoder.seen) == ["number 0", "number 1"]
+
+
+def test_one_job_makes_one_shard_whose_name_is_known_before() -> None:
+    weights = [60 << 20, 1, 5 << 20, 1, 70 << 20, 1]
+    inputs = [Input(f"{i}", "val" if i == 3 else "train", weight=weight) for i, weight in enumerate(weights)]
+    jobs = plan_jobs(inputs, "clips")
+    assert [job.places for job in jobs] == [(0, 1), (2,), (3,), (4,), (5,)]
+    names = [f"clips-train.array_record-{i:05d}-of-00004" for i in range(4)]
+    assert [job.file for job in jobs] == [*names[:2], "clips-val.array_record-00000-of-00001", *names[2:]]
+    assert [job.inputs[0].item for job in jobs] == ["0", "2", "3", "4", "5"]
+    many = plan_jobs([Input(f"{i}", "train") for i in range(1000)], "clips")
+    assert [len(job.inputs) for job in many] == [128] * 7 + [104]
+
+
+def test_jobs_grow_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_pipelines.building.jobs.MAX_JOBS", 10)
+    jobs = plan_jobs([Input(f"{i}", "train", weight=40 << 20) for i in range(100)], "clips")
+    assert [len(job.inputs) for job in jobs] == [10] * 10
+
+
+def test_another_file_of_equal_size_is_another_data_set(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "a.png"
+    PIL.Image.new("RGB", (16, 16), "red").save(file)
+    args = BuildArgs(str(tmp_path / "in"), str(tmp_path / "out"))
+    with inline():
+        build(args)
+        file.write_bytes(file.read_bytes())  # the same again, at another time
+        assert build(args) is None
+        size = file.stat().st_size
+        PIL.Image.new("RGB", (16, 16), "lime").save(file)
+        assert file.stat().st_size == size
+        with pytest.raises(UserError, match="is a data set with inputs"):
+            build(args)
+
+
+def test_signatures_look_at_the_whole_file(tmp_path: pathlib.Path) -> None:
+    data = bytearray(1 << 20)
+    path = tmp_path / "file"
+
+    def signature() -> str:
+        path.write_bytes(data)
+        return sign([Input("file", "train", str(path))])[0].signature
+
+    found = {signature()}
+    for place in (0, len(data) // 2, len(data) - 1):
+        data[place] += 1
+        found.add(signature())
+    assert len(found) == 4 and all(found)
+    os.mkfifo(tmp_path / "pipe")
+    assert sign([Input("pipe", "train", str(tmp_path / "pipe"))])[0].signature == "no regular file"
+    assert sign([Input("gone", "train", str(tmp_path / "gone"))])[0].signature == "FileNotFoundError"
+    assert sign([Input("made", "train")])[0].signature == ""
+
+
+def test_home_is_understood(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = make_args({**FLAGS, "source": "physics", "out": "~/ds", "limit": 2}.get)
+    with inline():
+        assert build(args) is not None
+    assert Dataset(tmp_path / "ds").size("train") == 2 and [path.name for path in tmp_path.iterdir()] == ["ds"]
+    assert make_args({**FLAGS, "film": "~/film.mp4"}.get).options.film == str(tmp_path / "film.mp4")
+
+
+def test_a_data_set_opens_with_tfds_even_where_shards_are_empty(tmp_path: pathlib.Path, monkeypatch) -> None:
+    monkeypatch.setattr("data_pipelines.building.jobs.JOB_INPUTS", 1)
+    with inline():
+        build(BuildArgs("some", str(tmp_path / "out")))
+    data = tfds.builder_from_directory(str(tmp_path / "out")).as_data_source(split="train")
+    assert [int(data[i]["n"]) for i in range(len(data))] == [0, 2, 4, 6, 8, 10]
+    dataset = Dataset(tmp_path / "out")
+    shards = [shard["examples"] for shard in dataset.meta["splits"]["train"]["shards"]]
+    assert shards == [1, 1, 0] * 3
+    assert [dataset.example("train", i)["n"] for i in range(6)] == [0, 2, 4, 6, 8, 10]
 
 
 def test_a_second_build_changes_nothing(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,8 +240,8 @@ FLAGS = dict.fromkeys(("max_tokens", "fps")) | {
     "workers": 1,
     "time_limit": 9.0,
     "reject_timeouts": False,
-    "shard": "0/1",
-    "merge": False,
+    "engine": "local",
+    "ray_address": "",
 }
 
 
@@ -179,8 +259,6 @@ def test_flags_take_the_defaults_of_the_source() -> None:
         ({"limit": -1}, "--limit=-1 is negative"),
         ({"patch": "8,8"}, "--patch='8,8' is not three"),
         ({"patch": "4,0,8"}, "--patch='4,0,8' is not three"),
-        ({"shard": "2/2"}, "--shard='2/2' is not i/n"),
-        ({"shard": "one"}, "--shard='one' is not i/n"),
         ({"reject": ["grey"]}, "--reject='grey' is unknown; choose from black, frozen"),
     ],
 )
@@ -190,11 +268,13 @@ def test_bad_flags(flags: dict[str, object], message: str) -> None:
 
 
 def test_patch_and_unknown_autoencoder(tmp_path: pathlib.Path) -> None:
-    assert parse_patch("1,16,8") == Patch(1, 16, 8) and parse_shard("3/8") == (3, 8)
+    assert parse_patch("1,16,8") == Patch(1, 16, 8)
     with pytest.raises(UserError, match="no autoencoder is called 'vae'; choose one of causal_vae:WEIGHTS"):
         build(BuildArgs("some", str(tmp_path / "out"), autoencoder="vae"), FakeEncoder())
     with pytest.raises(UserError, match="--out is missing"):
         build(BuildArgs("some", ""), FakeEncoder())
+    with pytest.raises(UserError, match="--ray_address=head:6379 means nothing to --engine=local"):
+        build(BuildArgs("some", str(tmp_path / "out"), ray_address="head:6379"), FakeEncoder())
 
 
 @pytest.mark.parametrize(

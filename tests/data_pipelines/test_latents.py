@@ -97,8 +97,8 @@ def test_patch_is_counted_in_latents(vae):
         "workers": 1,
         "time_limit": 9.0,
         "reject_timeouts": False,
-        "shard": "0/1",
-        "merge": False,
+        "engine": "local",
+        "ray_address": "",
         "reject": [],
     }
     args = make_args(flags.get)

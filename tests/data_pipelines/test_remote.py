@@ -1,5 +1,6 @@
 """Inputs and outputs behind URLs, on file systems that live in this process's memory."""
 
+import dataclasses
 import pathlib
 import sys
 from unittest import mock
@@ -8,10 +9,12 @@ import fsspec
 import numpy as np
 import pytest
 from fake_source import FakeEncoder
+from inline_engine import InlineEngine, inline
 from make_files import quadrants, write_video
 from PIL import Image
 
 from data_pipelines.build import build
+from data_pipelines.building import jobs
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
@@ -27,7 +30,8 @@ def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     system = fsspec.filesystem("memory")
     system.store.clear()
     system.pseudo_dirs[:] = [""]
-    yield system
+    with inline():  # other processes have a memory of their own
+        yield system
     system.store.clear()
 
 
@@ -58,6 +62,16 @@ def test_from_a_bucket_to_a_bucket(bucket, tree: pathlib.Path, tmp_path: pathlib
     assert not list((tmp_path / "cache" / "builds").iterdir())
 
 
+def test_other_processes_read_and_write_urls(tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch) -> None:
+    monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
+    args = BuildArgs(str(tree), str(tmp_path / "local"))
+    build(args, FakeEncoder())
+    build(dataclasses.replace(args, source=f"file://{tree}", out=f"file://{tmp_path}/bucket/set"), FakeEncoder())
+    assert contents(tmp_path / "bucket" / "set") == contents(tmp_path / "local")
+    assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["set"]
+    assert not list((tmp_path / "cache" / "builds").iterdir())
+
+
 def test_reading_stages_shards_on_this_machine(bucket, tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
     build(BuildArgs(str(tree), str(tmp_path / "local")), FakeEncoder())
     build(BuildArgs(str(tree), "memory://data"), FakeEncoder())
@@ -70,25 +84,36 @@ def test_reading_stages_shards_on_this_machine(bucket, tree: pathlib.Path, tmp_p
     assert there.read_clip("train", 0).video_TYXC.shape == (5, 24, 32, 3)
 
 
-def test_machines_meet_in_a_bucket(bucket, tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch) -> None:
-    build(BuildArgs(str(tree), str(tmp_path / "local")), FakeEncoder())
-    for i in (1, 0):
-        monkeypatch.setenv("VDIT_CACHE", str(tmp_path / f"cache-{i}"))  # another machine
-        ledger = build(BuildArgs(str(tree), "memory://data", shard=(i, 2)), FakeEncoder())
-        assert (ledger is None) == (i == 1)
-    assert bucket.cat("/data/index-train.npz") == (tmp_path / "local" / "index-train.npz").read_bytes()
-    assert not bucket.exists("/data.partial")
-    assert build(BuildArgs(str(tree), "memory://data"), FakeEncoder()) is None  # it is there
-
-
-def test_a_part_that_was_copied_is_not_built_again(
+def test_a_build_into_a_bucket_resumes_on_another_machine(
     bucket, tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
 ) -> None:
-    args = BuildArgs(str(tree), "memory://data", shard=(0, 2))
-    build(args, FakeEncoder())
+    monkeypatch.setattr(jobs, "JOB_INPUTS", 2)
+    args = BuildArgs(str(tree), "memory://data")
+    build(dataclasses.replace(args, out=str(tmp_path / "local")), FakeEncoder())
+    with mock.patch("data_pipelines.build.publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        build(args, FakeEncoder())
+    assert bucket.exists("/data.partial") and not bucket.exists("/data/vdit.json")
+    with pytest.raises(UserError, match="is an unfinished build with limit 0"):
+        build(dataclasses.replace(args, options=Options(limit=3)), FakeEncoder())
     monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "a new machine"))
-    with mock.patch("data_pipelines.build.Pool", side_effect=AssertionError):
-        assert build(args, FakeEncoder()) is None
+    bucket.rm("/data/" + next(name for name in remote.list_names("memory://data") if "00001-of" in name))
+    with mock.patch.object(InlineEngine, "run", autospec=True, side_effect=InlineEngine.run) as run:
+        assert build(args, FakeEncoder()) is not None
+    (_, _, todo), _ = run.call_args
+    assert [job.number for job in todo] == [1]  # the one whose shard was lost
+    found = {name.rsplit("/", 1)[-1]: bucket.cat(name) for name in bucket.find("/data")}
+    assert found == contents(tmp_path / "local")
+    assert not bucket.exists("/data.partial")
+    assert build(args, FakeEncoder()) is None  # it is there
+
+
+def test_nothing_accepted_leaves_other_files_of_the_bucket(bucket, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.png").write_bytes(b"no picture")
+    bucket.pipe("/data.txt", b"precious")
+    with pytest.raises(UserError, match="no clip was accepted"):
+        build(BuildArgs(str(tmp_path / "tree"), "memory://data"), FakeEncoder())
+    assert bucket.find("/") == ["/data.txt"]
 
 
 def test_transfers_are_tried_again(bucket, tree: pathlib.Path) -> None:

@@ -1,22 +1,23 @@
-"""Killed at any moment and started again, on any number of workers and machines: the same bytes."""
+"""Killed at any moment and started again, on any number of workers: the same bytes."""
 
-import json
 import os
 import pathlib
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from unittest import mock
 
 import killable_build
 import pytest
 from fake_source import FakeEncoder
-from waiting import wait_until
+from inline_engine import inline
 
 from data_pipelines import build as build_module
 from data_pipelines.build import build
-from data_pipelines.building import assemble, jobs, staged, worker
-from data_pipelines.reading.store import Dataset
+from data_pipelines.building import jobs
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError
 
@@ -25,30 +26,10 @@ class Killed(BaseException):
     """As if the process had been killed: nothing catches it."""
 
 
-class InlinePool:
-    """Does jobs in this process, so that many builds take little time."""
-
-    def __init__(self, *_) -> None: ...
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None: ...
-
-    def run(self, todo, finished):
-        for job in todo:
-            if not finished(job):
-                worker.do(job, lambda _: None, lambda _: None)
-            yield from staged.finished_chunks(job.folder, job.number)
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small shards, jobs and chunks."""
-    monkeypatch.setattr(build_module, "PartWriter", build_module.PartWriter)
+    """Small jobs."""
     monkeypatch.setattr(jobs, "JOB_INPUTS", jobs.JOB_INPUTS)
-    monkeypatch.setattr(staged, "CHUNK_BYTES", staged.CHUNK_BYTES)
-    monkeypatch.setattr(assemble, "CHUNK_CLIPS", 10)
     with mock.patch.dict(SOURCES):
         killable_build.prepare()
         yield
@@ -62,11 +43,9 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Files of an undisturbed build."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with mock.patch.dict(SOURCES), mock.patch.object(build_module, "PartWriter", build_module.PartWriter):
-        before = jobs.JOB_INPUTS, staged.CHUNK_BYTES
+    with mock.patch.dict(SOURCES), mock.patch.object(jobs, "JOB_INPUTS", killable_build.JOB_INPUTS):
         killable_build.prepare()
         build(killable_build.args(str(out), workers=2), FakeEncoder())
-        jobs.JOB_INPUTS, staged.CHUNK_BYTES = before
     assert sum("noisy-train" in path.name for path in out.iterdir()) > 5
     assert sum("noisy-val" in path.name for path in out.iterdir()) > 1
     return contents(out)
@@ -104,7 +83,7 @@ def build_until(out: pathlib.Path, step: int) -> bool:
 
         return call
 
-    with mock.patch.object(build_module, "Pool", InlinePool):
+    with inline():
         patches = [
             mock.patch.object(owner, name, killing(getattr(owner, name), step % 2 == 0)) for owner, name in STEPS
         ]
@@ -129,38 +108,53 @@ def test_killed_at_every_step(tmp_path: pathlib.Path, expected: dict[str, bytes]
         assert out.exists() != killed or not (tmp_path / f"out-{step}.partial").exists()
         if killed:
             build_until(out, step + 7)  # a second time, somewhere else
-            with mock.patch.object(build_module, "Pool", InlinePool):
+            with inline():
                 build(killable_build.args(str(out)), FakeEncoder())
         assert contents(out) == expected, step
         shutil.rmtree(out)
         assert list(tmp_path.iterdir()) == []
         if not killed:
             break
-    assert step > 60
+    assert step > 40
 
 
 def test_killed_with_signal_9(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
-    """The real thing, at places spread over the build; workers are not killed and must not do harm."""
-    out, waits = tmp_path / "out", tmp_path / "out.waits"
+    """The real thing, at moments spread over the build; workers are not killed and must not do harm."""
+    out, rng = tmp_path / "out", random.Random(5)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for workers, chunks in ((2, 0), (3, 4), (1, 9)):
-        command = [sys.executable, "-m", "killable_build", str(out), str(workers), str(chunks)]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        wait_until(waits.exists, process)
-        process.kill()
+    command = [sys.executable, "-m", "killable_build", str(out)]
+    progress, kills = 0, 0
+    while not out.exists():
+        process = subprocess.Popen([*command, str(rng.randint(1, 3))], env=environment, stdout=subprocess.DEVNULL)
+        goal = progress + rng.randint(2, 4)
+        while process.poll() is None and (progress := done(tmp_path)) < goal:
+            time.sleep(0.005)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
         process.wait()
-        waits.unlink()
-    build(killable_build.args(str(out), workers=2), FakeEncoder())
+    assert kills >= 2
     assert contents(out) == expected
 
 
-def test_outcomes_that_were_lost_are_made_again(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
-    """Half-written or missing arrays, as after a power cut."""
+def done(tmp_path: pathlib.Path) -> int:
+    """Jobs that are done; none any more when the build is being completed."""
+    try:
+        return len(list(tmp_path.glob("out.partial/jobs/*.npz")))
+    except FileNotFoundError:
+        return 0
+
+
+def test_what_was_lost_is_made_again(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
+    """Half-written or missing files, as after a power cut."""
     out = tmp_path / "out"
-    assert build_until(out, 12)
-    arrays = sorted(tmp_path.glob("out.partial/part-*/staged/*.bin"))
-    arrays[-1].write_bytes(arrays[-1].read_bytes()[:-5])
-    arrays[-2].unlink()
+    assert build_until(out, 19)
+    shards = sorted(tmp_path.glob("out.partial/noisy-*"))
+    results = sorted(tmp_path.glob("out.partial/jobs/*.npz"))
+    assert len(shards) > 3 and len(results) > 3
+    shards[0].write_bytes(shards[0].read_bytes()[:-5])
+    shards[1].unlink()
+    results[2].write_bytes(results[2].read_bytes()[:-5])
     build(killable_build.args(str(out)), FakeEncoder())
     assert contents(out) == expected
 
@@ -170,8 +164,6 @@ def test_other_arguments_do_not_go_on(tmp_path: pathlib.Path) -> None:
     assert build_until(out, 24)
     with pytest.raises(UserError, match="unfinished build with limit 30; finish it with the same"):
         build(build_module.BuildArgs("noisy", str(out)), FakeEncoder())
-    with pytest.raises(UserError, match="from a build with another --shard"):
-        build(killable_build.args(str(out), shard=(0, 2)), FakeEncoder())
     shutil.rmtree(tmp_path / "out.partial")
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "precious").touch()
@@ -180,57 +172,17 @@ def test_other_arguments_do_not_go_on(tmp_path: pathlib.Path) -> None:
 
 
 def test_two_builds_at_once(tmp_path: pathlib.Path) -> None:
-    out = tmp_path / "out"
+    out, refused = tmp_path / "out", []
 
-    def second(*_) -> None:
-        with pytest.raises(UserError, match="another build is writing"):
-            build(killable_build.args(str(out)), FakeEncoder())
+    class Second(FakeEncoder):
+        """While the first build is at work, a second is started."""
 
-    with (
-        mock.patch.object(build_module, "Pool", InlinePool),
-        mock.patch.object(build_module.jobs, "forget_inputs", second),
-    ):
-        build(killable_build.args(str(out)), FakeEncoder())
+        def encode(self, texts):
+            with pytest.raises(UserError, match="another build is writing"):
+                build(killable_build.args(str(out)), FakeEncoder())
+            refused.append(True)
+            return super().encode(texts)
 
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_machines_share_the_work(tmp_path: pathlib.Path, expected: dict[str, bytes], order: tuple[int, ...]) -> None:
-    """The same examples in the same order, whatever the number of machines; only the shards' borders differ."""
-    out = tmp_path / "out"
-    with mock.patch.object(build_module, "Pool", InlinePool):
-        for i in order[:2]:
-            assert build(killable_build.args(str(out), shard=(i, 3)), FakeEncoder()) is None
-            assert not out.exists()
-        assert build(killable_build.args(str(out), shard=(order[0], 3)), FakeEncoder()) is None  # again: nothing to do
-        assert build(killable_build.args(str(out), shard=(order[2], 3)), FakeEncoder()) is not None
-    found = contents(out)
-    for name in ("index-train.npz", "index-val.npz", "ledger.csv", "features.json"):
-        assert found[name] == expected[name], name
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    for name, data in expected.items():
-        (whole / name).write_bytes(data)
-    one, many = Dataset(whole), Dataset(out)
-    for split in one.splits:
-        for i in range(one.size(split)):
-            assert one.read_clip(split, i).video_TYXC.tobytes() == many.read_clip(split, i).video_TYXC.tobytes()
-    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
-
-
-def test_merging_can_be_done_apart(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    with mock.patch.object(build_module, "Pool", InlinePool):
-        build(killable_build.args(str(out), shard=(0, 2)), FakeEncoder())
-        assert build(killable_build.args(str(out), shard=(0, 2), merge=True), FakeEncoder()) is None
-        assert "still missing: 1" in capsys.readouterr().out
-        with mock.patch.object(build_module, "_merge", side_effect=Killed), pytest.raises(Killed):
-            build(killable_build.args(str(out), shard=(1, 2)), FakeEncoder())
-        assert build(killable_build.args(str(out), shard=(0, 2), merge=True), FakeEncoder()) is not None
-    assert json.loads((out / "vdit.json").read_text())["splits"]["train"]["examples"] == Dataset(out).size("train")
-
-
-def test_share_covers_every_job_once() -> None:
-    groups = [tuple(jobs.Input(f"{i}", "train", weight=(i * 7919) % 100) for _ in range(1 + i % 3)) for i in range(50)]
-    for shards in (1, 2, 3, 8, 64):
-        ranges = [jobs.share(groups, i, shards) for i in range(shards)]
-        assert [number for each in ranges for number in each] == list(range(50))
+    with inline():
+        build(killable_build.args(str(out)), Second())
+    assert refused and out.exists()

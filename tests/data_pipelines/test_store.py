@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines.building.writer import DatasetWriter
+from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.records import Record, serialise
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError

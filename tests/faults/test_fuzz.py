@@ -1,6 +1,5 @@
 """Readers of files from elsewhere: whatever the bytes, they give a value or a one-line UserError, nothing else."""
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,9 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.building.ledger import Entry, Ledger
+from data_pipelines.building.ledger import Entry
+from data_pipelines.building.result import Result, load_result
+from data_pipelines.building.shard import RecordKind, Shard, make_index
 from data_pipelines.packing.index import load_index, load_meta
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import captions
@@ -153,16 +154,17 @@ def test_captions(name, edits):
     assert text is None or "\n" not in text
 
 
-@MANY
+@FEWER
 @given(EDITS)
-def test_a_ledger(edits):
-    file = io.StringIO()
-    ledger = Ledger(file)
-    for status in ("accepted", "rejected"):
-        ledger.add(Entry("a,b.mp4", "train", status, 'said "no"', (9, 64, 64), (9, 32, 32), 24.0, 12.0))
-    again = Ledger(io.StringIO())
-    value_or_one_line(lambda: again.take_over("ledger.csv", edited(file.getvalue().encode(), edits)))
-    again.table()
+def test_a_job_s_result(tmp_path, edits):
+    entries = [Entry("a,b.mp4", "train", status, 'said "no"', (9, 64, 64)) for status in ("accepted", "rejected")]
+    path = tmp_path / "000000.npz"
+    index = make_index([(7, (5, 8, 8), 8.0, [3])])
+    Result(Shard("shard", 100, RecordKind("{}", "uint8", 3, ("short",)), index), (0, 1), tuple(entries)).save(str(path))
+    data = path.read_bytes()
+    assert load_result(str(path)).entries == tuple(entries)
+    path.write_bytes(edited(data, edits))
+    value_or_one_line(lambda: load_result(str(path)))
 
 
 PROMPTS = (

@@ -38,6 +38,8 @@ def _locate(path: Any) -> tuple[Any, str]:
 
 def _url(text: str) -> str:
     """Undoes what pathlib does to the two slashes of a URL."""
+    if "://" in text:
+        return text
     scheme, mark, rest = text.partition(":/")
     return f"{scheme}://{rest.lstrip('/')}" if mark and len(scheme) > 1 and "/" not in scheme else text
 
@@ -101,20 +103,12 @@ def walk(path: Any) -> Iterator[tuple[str, int]]:
         yield name[len(root) :], int(info["size"] or 0)
 
 
-def move(source: Any, target: Any) -> None:
-    """Moves a file; if it is at its target already, that is where it stays."""
-    system, origin = _locate(source)
-    _, place = _locate(target)
-    if not system.exists(origin) and system.exists(place):
-        return
-    system.mv(origin, place)
-
-
 def remove(path: Any) -> None:
-    """Removes a tree, if it is there."""
+    """Removes a file or a tree, if it is there."""
     if not files.is_remote(path):
-        shutil.rmtree(path, ignore_errors=True)
-        return
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            return os.unlink(path)
+        return shutil.rmtree(path, ignore_errors=True)
     system, place = _locate(path)
     with contextlib.suppress(FileNotFoundError):
         system.rm(place, recursive=True)

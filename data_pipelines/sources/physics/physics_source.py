@@ -11,8 +11,8 @@ from data_pipelines.sources.physics.world import parse_world
 from vdit.errors import UserError
 
 PHYSICS_COUNTS = {"train": 12_000, "val": 256, "ood": 256}
-_WEIGHT = 1 << 20
-"""Of one clip: 64 are made in one go."""
+_WEIGHT = 1 << 19
+"""Of one clip: a job makes 128."""
 
 
 def physics_counts(limit: int) -> dict[str, int]:

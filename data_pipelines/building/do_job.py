@@ -1,0 +1,162 @@
+"""The work of a build: from a job's inputs to its finished shard and what became of each of them.
+
+Everything else only sees to it that this is done once for every job: in which process, on which machine, and again if
+it went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.ledger import Entry
+from data_pipelines.building.result import Result
+from data_pipelines.building.shard import Shard, ShardWriter
+from data_pipelines.media.clip import Clip, Cut, Outcome, Rejection
+from data_pipelines.reading.records import Record
+from vdit.errors import UserError
+from vdit.io import remote
+from vdit.io.files import cache_dir, is_remote, whole_file
+
+BATCH_CLIPS, BATCH_BYTES = 256, 64 << 20
+"""Clips whose captions and pixels are encoded together: no more, nor of more bytes, unless it is one."""
+
+Encode = Callable[[list[str], list[np.ndarray]], tuple[list[np.ndarray], list[np.ndarray]]]
+"""From captions and videos to their features and latents; each depends on nothing else that is encoded with it."""
+
+_Found = tuple[int, Outcome]  # with the position of its input
+
+
+def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], None]) -> None:
+    """Makes the job's shard, then its result.
+
+    Args:
+      recipe, job: what to do.
+      encode: turns captions into features and, where latents are stored, videos into latents.
+      report: told the position of the input at work, as often as something happens.
+
+    Raises:
+      UserError: if the source finds the options impossible, or nothing can be written.
+      RuntimeError: if the source breaks its word: a fault of the program.
+    """
+    places: list[int] = []
+    entries: list[Entry] = []
+    with _shard_file(recipe.shards, job.file) as path:
+        writer = ShardWriter(path, recipe.patch)
+        for batch in _batches(_outcomes(recipe, job, report)):
+            for record in _records(recipe, job, batch, encode):
+                writer.add(record)
+            places += [job.places[position] for position, _ in batch]
+            entries += [_entry(outcome) for _, outcome in batch]
+            report(batch[-1][0])
+        shard: Shard = writer.close(job.file)
+    Result(shard, tuple(places), tuple(entries)).save(f"{recipe.results}/{job.result}")
+
+
+def scratch_folder(out: str) -> Path:
+    """Folder of this machine for what is on its way to or from URLs in a build of `out`."""
+    return cache_dir() / "builds" / remote.local_name(out)
+
+
+@contextlib.contextmanager
+def _shard_file(folder: str, name: str) -> Iterator[Path]:
+    """A file to write to, which is at its place at the end, whole or not at all."""
+    if not is_remote(folder):
+        with whole_file(Path(folder) / name) as path:
+            yield path
+        return
+    scratch = scratch_folder(folder)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+        yield (path := Path(temporary) / name)
+        remote.send(path, f"{folder}/{name}")
+
+
+def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterator[_Found]:
+    for position, source in enumerate(job.inputs):
+        if position in job.verdicts:
+            yield position, Rejection(source.item, source.split, job.verdicts[position])
+            continue
+        report(position)
+        try:
+            for outcome in recipe.clips(recipe.options, source):
+                yield position, _checked(outcome)
+                report(position)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # whatever a file can bring about costs that file alone
+            if not source.path:
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            yield position, Rejection(source.item, source.split, reason)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """The outcome, or its rejection if its captions cannot be stored."""
+    if not isinstance(outcome, Clip):
+        return outcome
+    for caption in outcome.captions.values():
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            reason = f"its caption {caption[:40]!a} is not valid Unicode; write it as UTF-8"
+            return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before)
+    return outcome
+
+
+def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
+    batch: list[_Found] = []
+    size = 0
+    for position, outcome in outcomes:
+        batch.append((position, outcome))
+        size += outcome.video_TYXC.nbytes if isinstance(outcome, Clip) else 0
+        if len(batch) >= BATCH_CLIPS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[Record]:
+    """The records of a batch's clips."""
+    clips = [outcome for _, outcome in batch if isinstance(outcome, Clip)]
+    if strays := [clip for clip in clips if clip.split != job.split]:
+        raise RuntimeError(f"{strays[0].item} is of the split {strays[0].split}, its input of {job.split}")
+    captions = list(dict.fromkeys(caption for clip in clips for caption in clip.captions.values()))
+    if not clips:
+        return
+    features, latents = encode(captions, [clip.video_TYXC for clip in clips] if recipe.latents else [])
+    text = dict(zip(captions, features, strict=True))
+    stored = latents if recipe.latents else [clip.video_TYXC for clip in clips]
+    for clip, video_TYXC in zip(clips, stored, strict=True):
+        texts = {kind: text[caption] for kind, caption in clip.captions.items()}
+        yield Record(clip.id, video_TYXC, clip.fps / recipe.time_stride, clip.captions, texts, clip.extra)
+
+
+def _entry(outcome: Outcome) -> Entry:
+    """What the ledger says of an outcome."""
+    before = outcome.shape_before and _whole(outcome.shape_before)
+    if isinstance(outcome, Rejection | Cut):
+        status = "rejected" if isinstance(outcome, Rejection) else "split"
+        return Entry(outcome.item, outcome.split, status, outcome.reason, before, None, float(outcome.fps_before))
+    after = _whole(outcome.video_TYXC.shape[:3])
+    before = before or after
+    return Entry(
+        outcome.item,
+        outcome.split,
+        "scaled" if before[1:] != after[1:] else "accepted",
+        "; ".join(outcome.notes),
+        before,
+        after,
+        float(outcome.fps_before or outcome.fps),
+        float(outcome.fps),
+    )
+
+
+def _whole(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(length) for length in shape)
