@@ -88,9 +88,11 @@ class Workspace:
             remote.remove(self.results)
             remote.remove(f"{self._partial}/{PLAN_FILE}")
         remote.remove(scratch_folder(self._out))
-        if not self._remote:
-            with contextlib.suppress(OSError):  # it is gone, or holds something else
-                os.rmdir(self._partial)
+        if self._remote:
+            remote.remove(self._partial)
+            return
+        with contextlib.suppress(OSError):  # it is gone, or holds something else
+            os.rmdir(self._partial)
 
     def abandon(self, shards: Iterable[str]) -> None:
         """Removes all of an unfinished build whose shards are these."""

@@ -19,7 +19,7 @@ from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
-from vdit.io import remote
+from vdit.io import lock, remote
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def bucket(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """An empty memory:// file system; the cache is a folder of the test."""
     monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(lock, "SETTLE", 0.01)
     system = fsspec.filesystem("memory")
     system.store.clear()
     system.pseudo_dirs[:] = [""]
@@ -64,6 +65,7 @@ def test_from_a_bucket_to_a_bucket(bucket, tree: pathlib.Path, tmp_path: pathlib
 
 def test_other_processes_read_and_write_urls(tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch) -> None:
     monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lock, "SETTLE", 0.01)
     args = BuildArgs(str(tree), str(tmp_path / "local"))
     build(args, FakeEncoder())
     build(dataclasses.replace(args, source=f"file://{tree}", out=f"file://{tmp_path}/bucket/set"), FakeEncoder())

@@ -143,6 +143,7 @@ def send(path: Path, url: str) -> None:
     system, place = _locate(url)
     for attempt in range(ATTEMPTS):
         try:
+            system.makedirs(os.path.dirname(place), exist_ok=True)
             system.put_file(str(path), place)
             return
         except OSError as error:
