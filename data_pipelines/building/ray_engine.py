@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ AHEAD = 4
 
 OBJECT_STORE = 256 << 20
 """Bytes of shared memory of a Ray that is started here: jobs write files and pass little around."""
+
+ANSWER = 10.0
+"""Seconds in which a cluster must accept a connection."""
 
 _ACCELERATORS: dict[str, dict[str, Any]] = {"GPU": {"num_gpus": 1}, "TPU": {"resources": {"TPU": 1}}}
 
@@ -74,12 +78,20 @@ class RayEngine:
         if address == "local":
             here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
+            _check_answers(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"--ray_address={address}: no cluster that this Ray {ray.__version__} can join answers there ({reason})"
             ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError if nothing answers there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), ANSWER).close()
 
 
 @ray.remote(num_cpus=1, max_retries=-1)

@@ -1,0 +1,100 @@
+"""The same data set from a Ray cluster, also if one of its machines dies."""
+
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import fake_source
+import pytest
+import ray
+from fake_source import FakeEncoder
+from inline_engine import inline
+from killable_build import SlowEncoder
+from ray.cluster_utils import Cluster
+
+from data_pipelines.build import build
+from data_pipelines.building import fetching, jobs
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.jobs import Recipe, plan_jobs
+from data_pipelines.media.clip import Input, Options
+from data_pipelines.sources.registry import SOURCES
+from vdit.errors import UserError
+from vdit.patches import Patch
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources for tests, which Ray's processes find too, and jobs of three inputs."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(jobs, "JOB_INPUTS", 3)
+    for name, source in fake_source.sources().items():
+        monkeypatch.setitem(SOURCES, name, source)
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def expected(tmp_path: pathlib.Path, options: Options) -> dict[str, bytes]:
+    with inline():
+        build(BuildArgs("noisy", str(tmp_path / "expected"), options))
+    return contents(tmp_path / "expected")
+
+
+def test_a_ray_of_this_machine_gives_the_same_bytes(tmp_path: pathlib.Path, monkeypatch) -> None:
+    """Captions are encoded by an actor; what the user did wrong comes back as one line."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options = Options(limit=8)
+    build(BuildArgs("noisy", str(tmp_path / "out"), options, engine="ray"), FakeEncoder())
+    assert not ray.is_initialized()
+    assert contents(tmp_path / "out") == expected(tmp_path, options)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_cluster_that_does_not_answer(tmp_path: pathlib.Path, address: str) -> None:
+    args = BuildArgs("noisy", str(tmp_path / "out"), Options(limit=8), engine="ray", ray_address=address)
+    with pytest.raises(
+        UserError, match=f"--ray_address={address}: no cluster that this Ray {ray.__version__} can join"
+    ):
+        build(args, FakeEncoder())
+
+
+def test_machines_must_see_the_files(tmp_path: pathlib.Path) -> None:
+    (job,) = plan_jobs([Input("a", "train", str(tmp_path / "a.mp4"))], "clips")
+    recipe = Recipe(fake_source.some_clips, Options(), Patch(), 1, False, str(tmp_path), str(tmp_path))
+    with pytest.raises(UserError, match=f"does not have {tmp_path}/a.mp4; on a cluster --source and --out are URLs"):
+        fetching.check_shared(recipe, job)
+    (tmp_path / "a.mp4").touch()
+    fetching.check_shared(recipe, job)
+
+
+@pytest.mark.nightly
+def test_a_machine_that_is_killed_costs_nothing(tmp_path: pathlib.Path) -> None:
+    """Two nodes beside the head; one of them gets SIGKILL, with all its processes, in the middle."""
+    options = Options(limit=90)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        victim, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
+        done = tmp_path / "out.partial" / "jobs"
+        killed = threading.Event()
+
+        def kill() -> None:
+            while not done.exists() or len(list(done.iterdir())) < 4:
+                time.sleep(0.01)
+            os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            cluster.remove_node(victim, allow_graceful=False)
+            killed.set()
+
+        thread = threading.Thread(target=kill, daemon=True)
+        thread.start()
+        args = BuildArgs("noisy", str(tmp_path / "out"), options, engine="ray", ray_address=cluster.address)
+        build(args, SlowEncoder())
+        thread.join(30)
+        assert killed.is_set()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert contents(tmp_path / "out") == expected(tmp_path, options)
