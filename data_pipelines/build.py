@@ -28,9 +28,9 @@ from data_pipelines.building.jobs import Recipe, plan_jobs
 from data_pipelines.building.ledger import Ledger
 from data_pipelines.building.publish import publish
 from data_pipelines.building.result import finished_jobs, load_result, write_ledger
-from data_pipelines.building.signatures import sign
 from data_pipelines.building.workspace import Workspace, differences
 from data_pipelines.media.clip import Input, digest
+from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
 from vdit.command import no_arguments, run_main

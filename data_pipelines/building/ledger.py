@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
-from typing import IO
+from collections.abc import Sequence
+from typing import IO, Any
 
 STATUSES = ("accepted", "scaled", "split", "rejected")
 Shape = tuple[int, ...]
@@ -33,6 +34,11 @@ class Entry:
     shape_after: Shape | None = None
     fps_before: float = 0.0
     fps_after: float = 0.0
+
+
+def make_entry(values: Sequence[Any]) -> Entry:
+    """An entry of its values as JSON gives them back."""
+    return Entry(*(tuple(value) if isinstance(value, list) else value for value in values))
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Entry))

@@ -13,6 +13,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from data_pipelines.media.clip import Input, Options, Outcome, Rejection, limited
 from data_pipelines.media.cutting import media_clips
+from data_pipelines.media.signatures import joint_signature
 from data_pipelines.sources.captions import KIND, caption_kind
 from vdit.errors import UserError
 from vdit.io.media.media import array_media
@@ -32,6 +33,7 @@ def inputs(name: str, options: Options) -> list[Input]:
     info = _info(directory)
     video, texts = find_features(info.features, options)
     _rate(info.features, video, options)
+    signatures = {split: joint_signature(map(str, about.filepaths)) for split, about in info.splits.items()}
     return limited(
         [
             Input(
@@ -39,6 +41,7 @@ def inputs(name: str, options: Options) -> list[Input]:
                 SPLITS.get(split, split),
                 weight=_WEIGHT,
                 data=(directory, split, i, video, texts),
+                signature=signatures[split],
             )
             for split, described in info.splits.items()
             for i in range(described.num_examples)

@@ -1,7 +1,11 @@
-"""A build of small jobs, for a process of its own: python -m killable_build OUT WORKERS."""
+"""A build of small jobs, for a process of its own: python -m killable_build OUT WORKERS JOBS.
 
+Having done about so many jobs, it says so by a file OUT.waits and waits to be killed.
+"""
+
+import pathlib
 import sys
-import time
+import threading
 
 import fake_source
 
@@ -24,14 +28,22 @@ def args(out: str, workers: int = 1, **more) -> BuildArgs:
     return BuildArgs("noisy", out, Options(limit=INPUTS), workers=workers, **more)
 
 
-class SlowEncoder(fake_source.FakeEncoder):
-    """Leaves time for a kill."""
+class StoppingEncoder(fake_source.FakeEncoder):
+    """Encodes the captions of so many jobs, and no more."""
+
+    def __init__(self, out: str, jobs: int) -> None:
+        super().__init__()
+        self.waits, self.left = pathlib.Path(f"{out}.waits"), jobs
 
     def encode(self, texts):
-        time.sleep(0.03)
+        if not self.left:
+            self.waits.touch()
+            threading.Event().wait()
+        self.left -= 1
         return super().encode(texts)
 
 
 if __name__ == "__main__":
     prepare()
-    build_module.build(args(sys.argv[1], int(sys.argv[2])), SlowEncoder())
+    out, workers, left = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    build_module.build(args(out, workers), StoppingEncoder(out, left))

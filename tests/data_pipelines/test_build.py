@@ -19,8 +19,8 @@ from data_pipelines.build import build
 from data_pipelines.building import do_job
 from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch
 from data_pipelines.building.jobs import plan_jobs
-from data_pipelines.building.signatures import sign
 from data_pipelines.media.clip import Input, Options, stable_id
+from data_pipelines.media.signatures import sign
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics import clips
 from data_pipelines.sources.physics.physics_source import physics_counts

@@ -1,7 +1,6 @@
 """Processes that crash and hang: each costs one input, never the build."""
 
 import pathlib
-import time
 
 import numpy as np
 import pytest
@@ -64,11 +63,9 @@ def test_a_hang_is_tried_again(tmp_path: pathlib.Path) -> None:
 
 def test_a_hang_is_never_final_by_itself(tmp_path: pathlib.Path) -> None:
     """What else can be done is done before the build stops; it is rejected only where the user wants that."""
-    started = time.monotonic()
     groups = [["hang"], ["a"], ["b"]]
     with pytest.raises(UserError, match=r"no frame within 0.8 s from hang, tried 3 times; .*--reject_timeouts"):
         do(tmp_path, groups, limits=Limits(0.2))
-    assert time.monotonic() - started < 20
     assert finished_jobs(recipe(tmp_path), make_jobs(groups)) == {1, 2}
     found = do(tmp_path, [["hang", "b"]], limits=Limits(0.2, reject=True))
     assert found == ["no frame within 0.8 s, tried 3 times", "ok"]

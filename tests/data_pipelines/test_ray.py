@@ -12,8 +12,8 @@ import pytest
 import ray
 from fake_source import FakeEncoder
 from inline_engine import inline
-from killable_build import SlowEncoder
 from ray.cluster_utils import Cluster
+from waiting import wait_until
 
 from data_pipelines.build import build
 from data_pipelines.building import fetching, jobs
@@ -71,6 +71,20 @@ def test_machines_must_see_the_files(tmp_path: pathlib.Path) -> None:
     fetching.check_shared(recipe, job)
 
 
+class WaitingEncoder(FakeEncoder):
+    """Encodes the captions of some jobs; the others only after the file is there."""
+
+    def __init__(self, file: pathlib.Path, jobs: int) -> None:
+        super().__init__()
+        self.file, self.left = file, jobs
+
+    def encode(self, texts):
+        self.left -= 1
+        while self.left < 0 and not self.file.exists():
+            time.sleep(0.01)
+        return super().encode(texts)
+
+
 @pytest.mark.nightly
 def test_a_machine_that_is_killed_costs_nothing(tmp_path: pathlib.Path) -> None:
     """Two nodes beside the head; one of them gets SIGKILL, with all its processes, in the middle."""
@@ -78,22 +92,19 @@ def test_a_machine_that_is_killed_costs_nothing(tmp_path: pathlib.Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         victim, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
-        done = tmp_path / "out.partial" / "jobs"
-        killed = threading.Event()
+        jobs, killed = tmp_path / "out.partial" / "jobs", tmp_path / "killed"
 
         def kill() -> None:
-            while not done.exists() or len(list(done.iterdir())) < 4:
-                time.sleep(0.01)
+            wait_until(lambda: len(list(jobs.glob("*.npz"))) >= 4)
             os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
             cluster.remove_node(victim, allow_graceful=False)
-            killed.set()
+            killed.touch()
 
         thread = threading.Thread(target=kill, daemon=True)
         thread.start()
         args = BuildArgs("noisy", str(tmp_path / "out"), options, engine="ray", ray_address=cluster.address)
-        build(args, SlowEncoder())
-        thread.join(30)
-        assert killed.is_set()
+        build(args, WaitingEncoder(killed, 5))
+        assert killed.exists()
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -2,18 +2,16 @@
 
 import os
 import pathlib
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from unittest import mock
 
 import killable_build
 import pytest
 from fake_source import FakeEncoder
 from inline_engine import inline
+from waiting import wait_until
 
 from data_pipelines import build as build_module
 from data_pipelines.build import build
@@ -117,30 +115,19 @@ def test_killed_at_every_step(tmp_path: pathlib.Path, expected: dict[str, bytes]
 
 
 def test_killed_with_signal_9(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
-    """The real thing, at moments spread over the build; workers are not killed and must not do harm."""
-    out, rng = tmp_path / "out", random.Random(5)
+    """The real thing, at places spread over the build; workers are not killed and must not do harm."""
+    out, waits = tmp_path / "out", tmp_path / "out.waits"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "killable_build", str(out)]
-    progress, kills = 0, 0
-    while not out.exists():
-        process = subprocess.Popen([*command, str(rng.randint(1, 3))], env=environment, stdout=subprocess.DEVNULL)
-        goal = progress + rng.randint(2, 4)
-        while process.poll() is None and (progress := done(tmp_path)) < goal:
-            time.sleep(0.005)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+    for workers, count in ((2, 0), (3, 4), (1, 3)):
+        command = [sys.executable, "-m", "killable_build", str(out), str(workers), str(count)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        wait_until(waits.exists, process)
+        process.kill()
         process.wait()
-    assert kills >= 2
+        waits.unlink()
+    assert list(tmp_path.glob("out.partial/jobs/*.npz")) and not out.exists()
+    build(killable_build.args(str(out), workers=2), FakeEncoder())
     assert contents(out) == expected
-
-
-def done(tmp_path: pathlib.Path) -> int:
-    """Jobs that are done; none any more when the build is being completed."""
-    try:
-        return len(list(tmp_path.glob("out.partial/jobs/*.npz")))
-    except FileNotFoundError:
-        return 0
 
 
 def test_what_was_lost_is_made_again(tmp_path: pathlib.Path, expected: dict[str, bytes]) -> None:
@@ -172,7 +159,7 @@ def test_other_arguments_do_not_go_on(tmp_path: pathlib.Path) -> None:
 def test_two_builds_at_once(tmp_path: pathlib.Path) -> None:
     out, refused = tmp_path / "out", []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "killable_build", str(out), "1"]
+    command = [sys.executable, "-m", "killable_build", str(out), "1", "0"]
 
     class Second(FakeEncoder):
         """While the first build is at work, a second is started."""

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 
 from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
-from data_pipelines.media.clip import Options
+from data_pipelines.media.clip import Options, digest
 from data_pipelines.reading.store import Dataset
+from data_pipelines.sources import tfds_source
 from vdit.errors import UserError
 
 features = tfds.features
@@ -167,3 +169,16 @@ def test_a_damaged_example_costs_itself(data_dir: pathlib.Path, tmp_path: pathli
     dataset = make(tmp_path / "tfds", tmp_path, "broken")
     assert dataset.size("train") == 4
     assert "the example cannot be read" in (tmp_path / "broken" / "ledger.csv").read_text()
+
+
+def test_a_data_set_prepared_anew_is_another_one(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Though it has as many examples, of as many bytes."""
+    shutil.copytree(data_dir / "labelled", tmp_path / "labelled")
+    options = Options(data_dir=str(tmp_path))
+    before = digest(tfds_source.inputs("labelled", options))
+    assert before == digest(tfds_source.inputs("labelled", Options(data_dir=str(data_dir))))
+    (shard,) = (tmp_path / "labelled").rglob("*train.array_record*")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert digest(tfds_source.inputs("labelled", options)) != before

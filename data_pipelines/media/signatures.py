@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from data_pipelines.media.clip import Input
@@ -26,11 +26,11 @@ def sign(inputs: Sequence[Input]) -> list[Input]:
     """
     paths = dict.fromkeys(each.path for each in inputs if each.path and not each.signature)
     with ThreadPoolExecutor(THREADS) as threads:
-        signatures = dict(zip(paths, threads.map(_signature, paths), strict=True))
+        signatures = dict(zip(paths, threads.map(file_signature, paths), strict=True))
     return [dataclasses.replace(each, signature=each.signature or signatures.get(each.path, "")) for each in inputs]
 
 
-def _signature(path: str) -> str:
+def file_signature(path: str) -> str:
     """Of one file; that of one that cannot be read is its error's name: its job will tell what is wrong with it."""
     sha = hashlib.sha256()
     try:
@@ -45,3 +45,8 @@ def _signature(path: str) -> str:
     except OSError as error:
         return type(error).__name__
     return sha.hexdigest()[:16]
+
+
+def joint_signature(paths: Iterable[str]) -> str:
+    """Of several files, in order."""
+    return hashlib.sha256(" ".join(map(file_signature, paths)).encode()).hexdigest()[:16]
