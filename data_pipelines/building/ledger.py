@@ -38,7 +38,8 @@ class Entry:
 
 def make_entry(values: Sequence[Any]) -> Entry:
     """An entry of its values as JSON gives them back."""
-    return Entry(*(tuple(value) if isinstance(value, list) else value for value in values))
+    read: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
+    return Entry(*read)
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Entry))

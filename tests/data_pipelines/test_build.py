@@ -219,7 +219,7 @@ def test_physics_counts() -> None:
         (Options(Patch(4, 16, 16)), "--patch=4,16,16 does not divide"),
         (Options(Patch(3, 8, 8)), "--patch=3,8,8 does not divide"),
         (Options(max_tokens=20), "--max_tokens=20: physics clips have up to 36"),
-        (Options(fps=12), "--fps=12: physics clips have 10"),
+        (Options(fps=12), "--fps=12: this world has 10 frames/s"),
     ],
 )
 def test_options_that_would_falsify_physics(tmp_path: pathlib.Path, options: Options, message: str) -> None:
