@@ -8,11 +8,13 @@ from fractions import Fraction
 
 import av
 import cli
+import jax
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
+from vdit.generation import restore
 from vdit.io import video as video_io
 from vdit.io.media.clips import read_clip
 from vdit.models.text.text_encoders import TEXT_ENCODERS
@@ -253,13 +255,73 @@ def test_a_disk_that_fills_up_leaves_no_partial_file(run, tmp_path, name):
         ('{"image": "a.png", "head": "b.mp4"}', "line 1 of --prompts={file}: --image and --head say different things"),
         ('{"out": "a.mp4"}\n{"out": "a.mp4"}', "names an out file twice"),
         ('{"out": "a.avi"}', "a.avi should be a file ending in one of"),
+        (
+            '{"out": "a.mp4"}\n{"out": "a.gif"}',
+            "a.mp4 and {here}/a.gif, which share files; give each a name of its own",
+        ),
+        ('{"out": "a.mp4"}\n{"out": "./a.gif"}', "a.gif, which share files"),
+        ('{"seed": -1}', "line 1 of --prompts={file}: --seed=-1 is not from 0 to 9223372036854775807"),
+        (
+            '{"seed": 1' + "0" * 400 + "}",
+            "line 1 of --prompts={file}: --seed=1000000000000000000000000 is not from 0",
+        ),
+        ('{"seed": 1' + "0" * 5000 + "}", "line 1 of --prompts={file}: Exceeds the limit"),
+        (
+            '{"frames": -1' + "0" * 400 + "}",
+            "line 1 of --prompts={file}: --frames=-100000000000000000000000 is not",
+        ),
+        ('{"fps": 1}', "line 1 of --prompts={file}: unknown config field fps"),
+        ('{"stagger": Infinity}', "line 1 of --prompts={file}: --stagger=inf is not from 0 to 1"),
+        ('{"stagger": -1}', "line 1 of --prompts={file}: --stagger=-1 is not from 0 to 1"),
+        ('{"stagger": 1' + "0" * 400 + "}", "config field stagger is a number of 401 digits, too large"),
+        ('{"edit": "a.mp4", "strength": NaN}', "line 1 of --prompts={file}: --strength=nan is not in (0, 1]"),
+        ('{"prompt": "a\\u0000b"}', "line 1 of --prompts={file}: --prompt holds a NUL character; leave it out"),
+        ('{"prompt": "a\\ud800"}', "line 1 of --prompts={file}: --prompt holds half of a surrogate pair"),
+        ('{"out": "a\\u0000.mp4"}', "line 1 of --prompts={file}: --out holds a NUL character; leave it out"),
+        ('{"image": "a\\u0000.png"}', "line 1 of --prompts={file}: --image holds a NUL character; leave it out"),
+        ('{"out": "' + "é" * 120 + '.mp4"}', "... is a name of more than 200 bytes; give a shorter one"),
+        ("[" * 100_000, "line 1 of --prompts={file}: maximum recursion depth exceeded"),
     ],
 )
 def test_files_of_prompts_that_cannot_be_used(run, tmp_path, content, message):
     file = tmp_path / "p.jsonl"
     file.write_text(content)
-    assert message.format(file=file) in run(f"--prompts={file}", f"--out={tmp_path}").error
+    assert message.format(file=file, here=tmp_path) in run(f"--prompts={file}", f"--out={tmp_path}").error
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_folder_of_many_videos_is_made(run, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"out": "deep/a.png"}\n{"out": "b.png"}')
+    done = run(f"--prompts={tmp_path / 'p.jsonl'}", "--frames=1", "--size=16x16", f"--out={tmp_path / 'a/new'}")
+    assert done.status == 0, done.err
+    assert (tmp_path / "a/new/deep/a.png").exists() and (tmp_path / "a/new/b.json").exists()
+
+
+def test_weights_that_are_not_finite_make_no_video(run, tmp_path, monkeypatch):
+    def spoilt(*arguments):
+        opened = open_run(*arguments)
+        leaves, tree = jax.tree.flatten(opened.state.ema)
+        values = np.array(leaves[1])
+        values.flat[3] = np.nan
+        leaves[1] = jax.device_put(values, leaves[1].sharding)
+        return dataclasses.replace(
+            opened, state=dataclasses.replace(opened.state, ema=jax.tree.unflatten(tree, leaves))
+        )
+
+    open_run = restore.open_run
+    monkeypatch.setattr(restore, "open_run", spoilt)
+    found = run("--size=16x16", "--frames=5", f"--out={tmp_path / 'x.mp4'}").error
+    assert re.fullmatch(
+        r"the weights of \S+/long at step 60 hold values that are NaN or infinite \(\S+\); take .*", found
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_makes_no_numbers_makes_no_video(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Words, "encode", lambda self, texts: [np.full((1, self.width), np.inf) for _ in texts])
+    found = run("--prompt=a", "--size=16x16", "--frames=5", f"--out={tmp_path / 'x.mp4'}").error
+    assert found.startswith("the model made values that are NaN or infinite; lower --guidance")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -295,7 +357,22 @@ def test_files_of_prompts_that_cannot_be_used(run, tmp_path, content, message):
         (["--guidance_interval=0.9,0.1"], "--guidance_interval=0.9,0.1 is not two times 0 <= low < high <= 1"),
         (["--guidance_rescale=2"], "--guidance_rescale=2 is not from 0 to 1"),
         (["--prompts=missing.jsonl", "--out={here}"], "--prompts=missing.jsonl cannot be read"),
-        (["--prompts=missing.jsonl"], "should be a folder that exists, for the videos of --prompts"),
+        (["--prompts=missing.jsonl", "--out={here}/text.png"], "is a file; give a folder for the videos of --prompts"),
+        (["--stagger=inf"], "--stagger=inf is not from 0 to 1"),
+        (["--stagger=-1"], "--stagger=-1 is not from 0 to 1"),
+        (["--stagger=nan"], "--stagger=nan is not from 0 to 1"),
+        (["--edit={here}/a.npz", "--strength=nan"], "--strength=nan is not in (0, 1]"),
+        (["--guidance=nan"], "--guidance=nan is not a finite number"),
+        (["--fps=inf"], "--fps=inf is not a finite number"),
+        (["--fps=nan"], "--fps=nan is not a finite number"),
+        (["--seed=-1"], "--seed=-1"),
+        (["--seed=9223372036854775808"], "--seed=9223372036854775808 is not from 0 to 9223372036854775807"),
+        (["--frames=4000001"], "--frames=4000001 is not from 1 to 1000000"),
+        (["--size=99999999x99999999"], "sampled at once; ask for fewer frames or a smaller size"),
+        (["--size=" + "9" * 5000 + "x8"], "is not of the form WIDTHxHEIGHT"),
+        (["--out={here}/" + "n" * 201 + ".mp4"], "... is a name of more than 200 bytes; give a shorter one"),
+        (["--out={here}" + "/nn" * 1500 + "/x.mp4"], "... is a path of more than 4000 bytes; give a shorter one"),
+        (["--image={here}/" + "n" * 300 + ".png"], "cannot be read as an image"),
         (["--step=44"], "no checkpoint of step 44 in"),
         (["--steps=0"], "--steps=0"),
         (["--fps=0"], "--fps=0"),

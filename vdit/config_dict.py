@@ -52,7 +52,10 @@ def _convert(path: str, value: Any, kind: Any) -> Any:
             raise UserError(f"config field {path}={value!r} should be a list of {typing.get_args(kind)[0].__name__}")
         return tuple(_convert(path, item, typing.get_args(kind)[0]) for item in items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(f"config field {path} is a number of {len(str(value))} digits, too large") from error
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"config field {path}={value!r} should be of type {kind.__name__}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,9 @@ from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 OUT = flags.DEFINE_string(
-    "out", None, "File to write: .mp4, .gif, .png (a strip) or .npz; with --prompts the folder to write to."
+    "out",
+    None,
+    "File to write: .mp4, .gif, .png (a strip) or .npz; with --prompts the folder to write to, which is made.",
 )
 PROMPTS = flags.DEFINE_string(
     "prompts", None, "File with one JSON object a line, whose fields are the flags up to --seed."
@@ -77,11 +80,13 @@ def main(argv: list[str]) -> None:
     from vdit.generation.outputs import check_out
     from vdit.generation.request import Settings
 
-    if PROMPTS.value is not None and not Path(OUT.value).is_dir():
-        raise UserError(f"--out={OUT.value} should be a folder that exists, for the videos of --prompts")
+    if PROMPTS.value is not None and Path(OUT.value).exists() and not Path(OUT.value).is_dir():
+        raise UserError(f"--out={OUT.value} is a file; give a folder for the videos of --prompts")
+    if FPS.value is not None and not math.isfinite(FPS.value):
+        raise UserError(f"--fps={FPS.value} is not a finite number")
     asks = asks_of_flags()
     for ask in asks:
-        check_out(Path(ask.out))
+        check_out(Path(ask.out), made=PROMPTS.value is not None)
     try:
         interval = tuple(map(float, INTERVAL.value))
         low, high = interval

@@ -137,6 +137,10 @@ class Generator:
                 continue
             laid = jobs[i].canvas
             patches_LP = rows_LP[row][slots][: laid.example.grid.tokens]
+            if not np.isfinite(patches_LP).all():
+                raise UserError(
+                    "the model made values that are NaN or infinite; lower --guidance, or use a better step"
+                )
             scaled = unpatchify(patches_LP, laid.example.grid, self.patch)
             back = corruption.from_model_scale if self._latents else corruption.to_pixels
             videos[i] = laid.composite(back(scaled, self.config.diffusion.mean))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,43 @@ from vdit.generation.request import Settings
 from vdit.io import video
 from vdit.io.names import printable
 
+LONGEST_NAME = 200
+"""Bytes of a name, of the 255 that most file systems allow: files have longer names while they are written."""
 
-def check_out(path: Path, flag: str = "--out") -> None:
-    """Raises UserError unless a video can be written to the path."""
-    if path.suffix not in video.FORMATS or not path.parent.is_dir():
-        formats = ", ".join(video.FORMATS)
+LONGEST_PATH = 4000
+"""The same of a whole path, which may have 4,096."""
+
+
+def check_out(path: Path, flag: str = "--out", made: bool = False) -> None:
+    """Raises UserError unless a video can be written to the path, in a folder that is there, or `made` before."""
+    formats = ", ".join(video.FORMATS)
+    if path.suffix not in video.FORMATS:
         raise UserError(f"{flag}={path} should be a file ending in one of {formats}, in a folder that exists")
+    for part in path.parts:
+        if len(os.fsencode(part)) > LONGEST_NAME:
+            raise UserError(f"{flag}={part[:40]}... is a name of more than {LONGEST_NAME} bytes; give a shorter one")
+    if len(os.fsencode(path.absolute())) > LONGEST_PATH:
+        raise UserError(f"{flag}={str(path)[:40]}... is a path of more than {LONGEST_PATH} bytes; give a shorter one")
+    folder = path.parent
+    while made and not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{flag}={path} should be a file ending in one of {formats}, in a folder that exists")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{flag}={path} cannot be written: no permission to write to {folder}")
+
+
+def made(path: Path) -> Path:
+    """The path, once its folder is there.
+
+    Raises:
+      UserError: if the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    return path
 
 
 def about(ask: Ask, given_size: tuple[int, int, int], fps: float, settings: Settings, run: dict[str, Any]) -> dict:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ import numpy as np
 
 from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.generation.request import MAX_PATCHES, check_denoising
 from vdit.io.media.clips import GivenClip, open_clip, open_image
 from vdit.patches import Patch
 
 FILE_FIELDS = ("image", "last", "head", "tail", "connect", "edit", "mask", "reference")
 """Fields of an ask that name files."""
 
-_BOX = re.compile(r"(\d+),(\d+),(\d+),(\d+)")
+_BOX = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
+
+MAX_SEED = 2**63 - 1
+MAX_FRAMES = 10**6
 
 CONTEXT = 3
 """Clips that are connected give at most one in so many groups each, so that the rest is left to generate."""
@@ -37,7 +42,7 @@ class Ask:
       prompt, negative: captions to follow and to keep away from.
       size: "WxH" in pixels; default: that of what is given, else 32x32.
       frames: length, 1 + k p_t.
-      seed: of the noise.
+      seed: of the noise, from 0 to `MAX_SEED`.
       image, last: files of the first and the last frame.
       head, tail: clips that the video starts and ends with.
       loop: whether the last frame leads back to the first; without `image` one is made first.
@@ -47,6 +52,9 @@ class Ask:
       reference: images of what to show, separated by commas.
       stagger: see `Request.stagger`.
       out: name of the file; of --prompts only.
+
+    Raises:
+      UserError: for a value out of range, text that is not valid Unicode, or fields that contradict each other.
     """
 
     prompt: str = ""
@@ -68,6 +76,7 @@ class Ask:
     out: str = ""
 
     def __post_init__(self) -> None:
+        self._check_values()
         for name, others in {
             "image": ("head", "connect", "edit"),
             "last": ("tail", "loop", "connect", "edit"),
@@ -84,6 +93,21 @@ class Ask:
             raise UserError("--strength says how much of a clip to change; name the clip with --edit")
         if self.frames == 1 and (self.loop or self.last or self.tail or self.connect):
             raise UserError("--frames=1 is an image, which has one frame only; ask for more frames")
+
+    def _check_values(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"--seed={str(self.seed)[:25]} is not from 0 to {MAX_SEED}")
+        if abs(self.frames) > MAX_FRAMES:
+            raise UserError(f"--frames={str(self.frames)[:25]} is not from 1 to {MAX_FRAMES}")
+        check_denoising(self.strength, self.stagger)
+        for name in ("prompt", "negative", "out", *FILE_FIELDS):
+            text = getattr(self, name)
+            try:  # names of files may hold bytes that are no UTF-8
+                text.encode() if name in ("prompt", "negative") else os.fsencode(text)
+            except UnicodeEncodeError as error:
+                raise UserError(f"--{name} holds half of a surrogate pair, which is no character ({error})") from error
+            if "\0" in text:
+                raise UserError(f"--{name} holds a NUL character; leave it out")
 
     @property
     def mode(self) -> str:
@@ -134,14 +158,26 @@ def read_asks(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "
             ask = build({**defaults, **_located(own, path.parent, Path(files) if files else path.parent)}, Ask)
             if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
                 raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
-        except (UserError, json.JSONDecodeError) as error:
+        except (UserError, ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, or nested deeply
             raise UserError(f"line {number} of --prompts={path}: {error}") from error
         asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
     if not asks:
         raise UserError(f'--prompts={path} is empty; write one JSON object a line, such as {{"prompt": "..."}}')
-    if len(asks) > len({ask.out for ask in asks}):
-        raise UserError(f"--prompts={path} names an out file twice")
+    _check_outs(asks, path)
     return asks
+
+
+def _check_outs(asks: Sequence[Ask], path: Path) -> None:
+    """Raises UserError if two videos, or the picture and the note beside them, would be one file."""
+    before: dict[Path, str] = {}
+    for ask in asks:
+        stem = Path(ask.out).with_suffix("")
+        if stem in before:
+            both = (
+                "an out file twice" if before[stem] == ask.out else f"{before[stem]} and {ask.out}, which share files"
+            )
+            raise UserError(f"--prompts={path} names {both}; give each a name of its own")
+        before[stem] = ask.out
 
 
 def _located(own: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
@@ -210,10 +246,15 @@ def parse_size(text: str, patch: Patch) -> tuple[int, int]:
     Raises:
       UserError: if it is malformed or not on the patch grid; the message names the nearest size that is.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if not match:
         raise UserError(f"--size={text} is not of the form WIDTHxHEIGHT, such as 40x32")
     height, width = int(match[2]), int(match[1])
+    if height * width > MAX_PATCHES * patch.height * patch.width:
+        raise UserError(
+            f"--size={text} has more than the {MAX_PATCHES:,} patches that are sampled at once; "
+            "ask for fewer frames or a smaller size"
+        )
     if (height, width) != (near := _nearest(height, width, patch)):
         raise UserError(
             f"--size={text} is not a multiple of the {patch.width}x{patch.height} patch; take {near[1]}x{near[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 
 import numpy as np
@@ -14,7 +15,8 @@ from vdit.diffusion.schedules import SCHEDULES
 from vdit.errors import UserError
 from vdit.patches import REFERENCE_RATE, Grid, Patch, patch_positions, patchify
 
-MOST_PATCHES = 1 << 17
+MAX_PATCHES = 1 << 17
+"""Of a video that is denoised at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Settings:
             (self.steps < 1, f"--steps={self.steps} must be at least 1"),
             (self.sampler not in SAMPLERS, f"--sampler={self.sampler} is not one of {', '.join(SAMPLERS)}"),
             (self.schedule not in SCHEDULES, f"--schedule={self.schedule} is not one of {', '.join(SCHEDULES)}"),
+            (not math.isfinite(self.guidance), f"--guidance={self.guidance:g} is not a finite number"),
             (not 0 <= low < high <= 1, f"--guidance_interval={low:g},{high:g} is not two times 0 <= low < high <= 1"),
             (not 0 <= self.guidance_rescale <= 1, f"--guidance_rescale={self.guidance_rescale:g} is not from 0 to 1"),
         ):
@@ -66,8 +69,8 @@ class Request:
       negative_ME: features of a caption to keep away from; None keeps away from the missing caption.
       edited_TYXC: uint8 video to start from instead of noise (SDEdit, Meng et al. 2022); None starts from noise.
       strength: how much noise it gets, in (0, 1]: 1 keeps nothing of it.
-      stagger: how much later each group is denoised than the one before, in parts of the whole (diffusion forcing);
-        for models trained with `diffusion.forcing`.
+      stagger: how much later each group is denoised than the one before, in parts of the whole, from 0 to 1 (diffusion
+        forcing); for models trained with `diffusion.forcing`.
     """
 
     text_ME: np.ndarray
@@ -105,6 +108,14 @@ class Canvas:
         return np.where(self.mask_TYX[..., None], self.video_TYXC, video_TYXC)
 
 
+def check_denoising(strength: float, stagger: float) -> None:
+    """Raises UserError if `Request.strength` or `Request.stagger` is out of range."""
+    if not 0 < strength <= 1:
+        raise UserError(f"--strength={strength:g} is not in (0, 1]: 1 keeps nothing of the clip that is edited")
+    if not 0 <= stagger <= 1:
+        raise UserError(f"--stagger={stagger:g} is not from 0 to 1: with 1 a group starts when the one before is done")
+
+
 def check_size(request: Request, patch: Patch) -> Grid:
     """The patch grid of a request.
 
@@ -130,13 +141,12 @@ def canvas(request: Request, patch: Patch, channels: int, latents: bool = False)
       UserError: if its size is not of the patch grid or too large, or what is given does not go with it.
     """
     grid = check_size(request, patch)
-    if grid.tokens > MOST_PATCHES:
+    if grid.tokens > MAX_PATCHES:
         raise UserError(
             f"a video of {request.width}x{request.height}, {request.frames} frames has {grid.tokens:,} patches, over "
-            f"the {MOST_PATCHES:,} that are sampled at once; ask for fewer frames or a smaller size"
+            f"the {MAX_PATCHES:,} that are sampled at once; ask for fewer frames or a smaller size"
         )
-    if not 0 < request.strength <= 1:
-        raise UserError(f"--strength={request.strength:g} is not in (0, 1]: 1 keeps nothing of the clip that is edited")
+    check_denoising(request.strength, request.stagger)
     video_TYXC, mask_TYX = _given(request, patch, channels, latents)
     if request.edited_TYXC is not None:
         _check_shape("the clip that is edited", request.edited_TYXC, video_TYXC.shape)

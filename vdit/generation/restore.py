@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from etils import epath
 
 from vdit.errors import UserError
@@ -12,6 +15,7 @@ from vdit.io.files import read_json
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.initial import named
 from vdit.training.loop import Run, open_run
 from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
 from vdit.training.weights_folder import open_weights
@@ -52,8 +56,10 @@ def generator_of(run: Run) -> Generator | LatentGenerator:
     """A generator with the run's averaged parameters; of latents, with the autoencoder of its data.
 
     Raises:
-      UserError: if the autoencoder cannot be had, or its weights are others than those that made the data.
+      UserError: if parameters are not finite, the autoencoder cannot be had, or its weights are others than those that
+        made the data.
     """
+    check_finite(run)
     patch, about = Patch(*run.meta["patch"]), run.meta["autoencoder"]
     latents = about["name"] != "pixels"
     generator = Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents)
@@ -63,3 +69,17 @@ def generator_of(run: Run) -> Generator | LatentGenerator:
     if autoencoder.hash != about["hash"]:
         raise UserError(f"{about['name']} holds other weights than those that made the data of {run.workdir}")
     return LatentGenerator(generator, autoencoder)
+
+
+def check_finite(run: Run) -> None:
+    """Raises UserError if averaged parameters hold NaN or infinities: whatever they would make is black."""
+    bad = [name for name, good in named(jax.jit(_finite)(run.state.ema)).items() if not good]
+    if bad:
+        raise UserError(
+            f"the weights of {run.workdir} at step {run.position.step} hold values that are NaN or infinite "
+            f"({', '.join(bad[:3])}{' ...' * (len(bad) > 3)}); take an earlier --step, or train it again"
+        )
+
+
+def _finite(params: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)

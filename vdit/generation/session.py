@@ -97,7 +97,7 @@ class Session:
             for i, video_TYXC in zip(whole, videos, strict=True):
                 if asks[i].loop:
                     video_TYXC = close_loop(video_TYXC[: -patch.time], FADE_GROUPS * patch.time)
-                path = Path(asks[i].out)
+                path = outputs.made(Path(asks[i].out))
                 values = self._about(asks[i], video_TYXC.shape)
                 files = outputs.write_video(path, video_TYXC, self.fps, self._scale, values)
                 path.with_suffix(".preview.png").unlink(missing_ok=True)
@@ -155,7 +155,7 @@ class Session:
 
     def _write_long(self, ask: Ask, request: Request, window: int, progress: Progress) -> str:
         """Makes a video window by window; an mp4 is written as it grows, its strip shows frames of all of it."""
-        path = Path(ask.out)
+        path = outputs.made(Path(ask.out))
         if request.mask_TYX is not None:
             assert request.given_TYXC is not None
             head = int(request.mask_TYX.all((1, 2)).sum())
@@ -192,7 +192,7 @@ class Session:
             if done % every == 0:
                 for i, video_TYXC in videos.items():
                     strip = video.strip(video_TYXC, STRIP, self._scale)
-                    video.write_png(Path(asks[i].out).with_suffix(".preview.png"), strip)
+                    video.write_png(outputs.made(Path(asks[i].out)).with_suffix(".preview.png"), strip)
 
         return write
 
