@@ -7,6 +7,7 @@ Started again, it starts nothing twice: finished runs stay finished and the othe
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -31,21 +32,27 @@ def main(argv: list[str]) -> None:
     sweep = build_sweep(values.sweep, "--sweep")
     folder, settings = Folder(Path(values.out) / sweep.name), sweep.settings[values.to]
     devices.check(sweep, values.to, settings)
+    shown = as_comment if values.dry_run else str
     if isinstance(values.sweep["runs"], IsoFlop):
-        print_account(sweep, settings, values.speed, values.law)
+        print_account(sweep, settings, values.speed, values.law, shown)
     if values.plan:
-        print(compile_check.plan(sweep, values.to, settings), flush=True)
+        print(shown(compile_check.plan(sweep, values.to, settings)), flush=True)
     if values.dry_run:
         for run in sweep.runs:
-            print(f"# {run.id}: {run.label}{' (finished)' if folder.finished(run) else ''}")
+            print(as_comment(f"{run.id}: {run.label}{' (finished)' if folder.finished(run) else ''}"))
             print(backend.describe(sweep, run, folder, settings))
-        print(f"# {len(sweep.runs)} runs of {sweep.name}, in {folder.path}; nothing was started")
+        print(as_comment(f"{len(sweep.runs)} runs of {sweep.name}, in {folder.path}; nothing was started"))
         return
     if backend.start(sweep, folder, settings):
         sys.exit(1)
 
 
-def print_account(sweep: Sweep, settings: Settings, speed: str, law: str) -> None:
+def as_comment(text: str) -> str:
+    """Text of which a shell that is given a dry run's output executes nothing, whatever names of runs hold."""
+    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())
+
+
+def print_account(sweep: Sweep, settings: Settings, speed: str, law: str, shown: Callable[[str], str] = str) -> None:
     """Runs, FLOPs, hours and cost of an iso-FLOP grid.
 
     Raises:
@@ -54,7 +61,7 @@ def print_account(sweep: Sweep, settings: Settings, speed: str, law: str) -> Non
     from launch.sweeps import cost  # reads data sets, which other sweeps need not wait for
 
     planned = cost.costs(sweep.runs, cost.known_speeds(speed) if speed else ())
-    print(cost.text(planned, settings.price_of_run, getattr(settings, "at_once", 1)), flush=True)
+    print(shown(cost.text(planned, settings.price_of_run, getattr(settings, "at_once", 1))), flush=True)
     if law and (outside := cost.check_minima(planned, law)):
         raise UserError("the grid cannot show a minimum: " + "; ".join(outside))
 

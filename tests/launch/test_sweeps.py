@@ -179,6 +179,16 @@ def test_a_thousand_runs_are_listed_quickly(tmp_path):
     assert not (tmp_path / "a sweep").exists()
 
 
+def test_a_dry_run_that_a_shell_reads_executes_its_commands_only(run, tmp_path):
+    """Names and values with line breaks stay comments, or arguments of the command."""
+    path = write(tmp_path, "over('data.path', 'a\\ntouch pwned', '$(touch pwned)')")
+    shown = run("launch.sweep", f"--sweep={path}", "--to=local", "--dry_run").out
+    assert shown.count("-m vdit.train") == 2 and "touch pwned" in shown
+    commands = shown.replace(sys.executable, "true")
+    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True)
+    assert not (tmp_path / "pwned").exists() and not done.returncode, done.stderr
+
+
 def _processor_seconds() -> float:
     """Of the processes that were started here; it does not depend on what else the machine does."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
