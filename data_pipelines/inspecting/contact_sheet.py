@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from data_pipelines.inspecting.fonts import Text
+from data_pipelines.inspecting.ledger_names import names_of
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 
 FRAMES, FRAME_HEIGHT, MAX_WIDTH = 5, 96, 176  # pictures of a clip, and the size they are drawn at
-CAPTION_CHARACTERS, LINE, GAP, BORDER = 88, 15, 8, 2
+TEXT_WIDTH, TEXT_SIZE, LINE, GAP, BORDER = 616, 12, 17, 8, 2
 
 
 def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image.Image:
-    """Draws about `count` clips: evenly spaced frames, the size, and every kind of caption.
+    """Draws about `count` clips: evenly spaced frames, the file, the size, and every kind of caption.
 
     They are spread evenly over the split, with at least two of each data set of a mixture.
     """
-    strips = []
+    strips, text = [], Text(TEXT_SIZE)
     for dataset in data.datasets:
         size = dataset.size(split) if split in dataset.splits else 0
         share = max(2, round(count * size / data.size(split)))
-        for i in np.unique(np.linspace(0, size - 1, min(share, size)).astype(int)):
-            strips.append(_strip(dataset, split, int(i)))
+        numbers = np.unique(np.linspace(0, size - 1, min(share, size)).astype(int)).tolist()
+        names = names_of(dataset.path, split, numbers, size)
+        strips += [_strip(dataset, split, i, names.get(i, ""), text) for i in numbers]
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
     top = 0
     for strip in strips:
@@ -33,7 +34,7 @@ def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image
     return sheet
 
 
-def _strip(dataset: Dataset, split: str, i: int) -> Image.Image:
+def _strip(dataset: Dataset, split: str, i: int, name: str, text: Text) -> Image.Image:
     """One clip: frames on the left, text on the right."""
     example = dataset.example(split, i)
     video_TYXC = dataset.read_clip(split, i).video_TYXC
@@ -43,18 +44,18 @@ def _strip(dataset: Dataset, split: str, i: int) -> Image.Image:
     chosen = np.unique(np.linspace(0, frames - 1, min(FRAMES, frames)).astype(int))
     length = "image" if frames == 1 else f"{frames} frames, {frames / example['fps']:.3g} s"
     lines = [f"{dataset.path.name} {split} {i}: {width}x{height}, {length}"]
-    for kind in dataset.meta["captions"]:
-        lines += textwrap.wrap(f"{kind}: {example[f'caption_{kind}']}", CAPTION_CHARACTERS)
+    for line in (name, *(f"{kind}: {example[f'caption_{kind}']}" for kind in dataset.meta["captions"])):
+        lines += text.wrap(line, TEXT_WIDTH) if line else []
     left = FRAMES * (MAX_WIDTH + BORDER) + GAP
-    strip = Image.new("RGB", (left + CAPTION_CHARACTERS * 7, max(FRAME_HEIGHT, LINE * len(lines))), "white")
+    strip = Image.new("RGB", (left + TEXT_WIDTH, max(FRAME_HEIGHT, LINE * len(lines))), "white")
     step = drawn[0] + BORDER
     strip.paste("lightgray", (0, 0, len(chosen) * step - BORDER, drawn[1]))
     for n, frame in enumerate(chosen):
         picture = Image.fromarray(_as_rgb(video_TYXC[frame])).resize(drawn, Image.Resampling.NEAREST)
         strip.paste(picture, (n * step, 0))
-    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(strip)
     for n, line in enumerate(lines):
-        draw.text((left, n * LINE), line, fill="black", font=font)
+        text.draw(draw, left, n * LINE, line)
     return strip
 
 
