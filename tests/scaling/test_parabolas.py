@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.law import Law
 from vdit.scaling.laws.parabolas import fit_isoflop, fit_parabola, group_budgets, power_law
 
 LAW = Law(A=3.0, B=55.0, E=0.09, alpha=0.4, beta=0.4)  # a = 0.5, and parabolas are symmetric
@@ -35,6 +35,33 @@ def test_minima_at_the_edge_are_flagged_and_left_out():
     assert "smallest" in found.parabolas[1].edge
     assert found.params.exponent == pytest.approx(0.5, abs=0.02)
     assert "largest" in fit_isoflop(*runs(shift=(-2.2, 0, 0))).parabolas[0].edge
+
+
+def test_three_sizes_a_budget_have_no_interval():
+    """Three runs a parabola leave nothing to estimate the noise by; resampled, they gave intervals of width 0."""
+    found = fit_isoflop(*runs(sizes=3), bootstraps=50)
+    assert found.params.interval is None and "too few to know the noise" in found.without
+
+
+def test_bias_of_wide_grids_is_said_and_corrected():
+    """alpha = .465, beta = .155, sizes within a factor 8 that drift to a third of the best (arXiv 2603.22339)."""
+    law = Law(406.4, 410.7, 1.69, 0.465, 0.155)
+    budget = np.geomspace(1e17, 1e21, 5)
+    c, drift = np.repeat(budget, 15), np.repeat(np.geomspace(1, 1 / 3, 5), 15)
+    n = law.optimal_params(c) * drift * np.tile(np.geomspace(1 / 8, 8, 15), 5)
+    d = c / (6 * n)
+    loss = law.loss(n, d) * np.exp(np.random.default_rng(0).normal(0, 0.002, len(n)))
+    found = fit_isoflop(c, n, d, loss, bootstraps=100)
+    assert found.params.exponent < 0.25 - 0.004 and found.params.bias == pytest.approx(
+        found.params.exponent - 0.25, abs=0.006
+    )
+    low, high = found.params.interval
+    assert low < 0.25 < high
+
+
+def test_akima_goes_through_all_sizes():
+    found = fit_isoflop(*runs(noise=0.001, sizes=9), bootstraps=100)
+    assert found.akima.exponent == pytest.approx(0.5, abs=0.02)
 
 
 def test_an_upside_down_parabola_has_no_minimum():

@@ -148,7 +148,7 @@ def _repetition(loaded: Loaded, bootstraps: int, seed: int) -> dict[str, Any] | 
     fitted, unique_R = loaded.fitted, np.array(unique, np.float64)
     if (fitted.tokens > REPEATED * unique_R).sum() < 2 or len(fitted) < 8:
         return None
-    fit = fit_repetition(fitted.params, fitted.tokens, unique_R, fitted.loss, bootstraps=bootstraps, seed=seed)
+    fit = fit_repetition(fitted.params, fitted.tokens, unique_R, fitted.loss, profiles=bootstraps > 0)
     return {
         **{name: float(getattr(fit.law.law, name)) for name in _NAMES},
         "R_D": fit.law.repeats,

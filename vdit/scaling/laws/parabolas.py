@@ -1,20 +1,35 @@
-"""Iso-FLOP minima: a parabola in log N through the runs of each budget (Chinchilla's approach 2, arXiv 2203.15556)."""
+"""Iso-FLOP minima (Chinchilla's approach 2, arXiv 2203.15556): parabolas near the best run, and Akima interpolation.
+
+A parabola in log N is the second-order expansion of the law around its minimum. Where alpha and beta differ, the terms
+it leaves out move its minimum, the more the wider the sizes tried, and even without noise (arXiv 2603.22339). So it is
+fitted in a window around the best run, and what it would be off by, were the fitted law true, is said beside it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.interpolate import Akima1DInterpolator
 
-from vdit.scaling.laws.laws import Interval, central
+from vdit.errors import UserError
+from vdit.scaling.laws.law import Interval, central
+from vdit.scaling.laws.laws import Fit, fit_law
 
 SPREAD = 1.5  # runs whose FLOPs differ by more than this factor are not of one budget
 MIN_SIZES = 3
+WINDOW = 4.0  # sizes within this factor of the best run's make the parabola,
+NEAREST = 5  # and this many of the nearest in any case
+MOST_BIAS = 0.05  # of an exponent that still has an interval
+_UNRESOLVED = 0.2  # share of noisy draws whose minimum lies beyond the sizes, from which on a budget has none
+_DENSITY = 25  # points of an interpolation for each size tried (Porian et al.)
+_LEAST_SPREAD = 0.33  # standard deviation of an interpolated minimum, at least, in steps from size to size (likewise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parabola:
-    """The runs of one budget and the parabola through them.
+    """The runs of one budget and the parabola through those near the best.
 
     Attributes:
       budget: FLOPs (geometric mean of the runs, or the nominal budget).
@@ -24,6 +39,7 @@ class Parabola:
       tokens: D at the minimum.
       loss: loss at the minimum.
       edge: "" if the minimum lies inside the sizes tried, else what is wrong with it in a few words.
+      window: indices of the runs that the parabola was fitted to.
     """
 
     budget: float
@@ -33,6 +49,7 @@ class Parabola:
     tokens: float = float("nan")
     loss: float = float("nan")
     edge: str = ""
+    window: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
 
     def __call__(self, params: np.ndarray) -> np.ndarray:
         """The parabola's loss at N."""
@@ -41,11 +58,18 @@ class Parabola:
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-    """y = factor x^exponent, with a bootstrap interval of the exponent (None where none could be made)."""
+    """y = factor x^exponent.
+
+    Attributes:
+      factor, exponent: of the fitted line.
+      interval: of the true exponent, corrected for the bias where it is known; None where none could be made.
+      bias: by how much this way of finding the exponent would miss that of the fitted law, without any noise.
+    """
 
     factor: float
     exponent: float
     interval: Interval | None = None
+    bias: float | None = None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.factor * np.asarray(x, np.float64) ** self.exponent
@@ -59,6 +83,8 @@ class IsoFlop:
       parabolas: by rising budget.
       params, tokens, loss: N_opt, D_opt and L_opt against C; None with fewer than two good minima.
       unused: runs that belong to no budget.
+      akima: N_opt by interpolation through all sizes instead of parabolas (Porian et al. 2024, arXiv 2406.19146).
+      without: why there is no interval, "" where there is one.
     """
 
     parabolas: tuple[Parabola, ...]
@@ -66,6 +92,8 @@ class IsoFlop:
     tokens: PowerLaw | None
     loss: PowerLaw | None
     unused: int
+    akima: PowerLaw | None = None
+    without: str = ""
 
 
 def group_budgets(flops: np.ndarray, budgets: np.ndarray | None = None) -> list[tuple[float, np.ndarray]]:
@@ -93,70 +121,145 @@ def group_budgets(flops: np.ndarray, budgets: np.ndarray | None = None) -> list[
     return sorted(groups, key=lambda found: found[0])
 
 
-def _coefficients(x_R: np.ndarray, y_R: np.ndarray, weights_KR: np.ndarray, degree: int) -> np.ndarray:
-    """Weighted least-squares polynomials, lowest power first, for each of K weightings: (K, degree + 1).
+def _window(x_R: np.ndarray, loss_KR: np.ndarray) -> np.ndarray:
+    """Which runs are near the best of each of K draws of the losses, (K, R) of 0 and 1."""
+    sizes, place = np.unique(x_R, return_inverse=True)
+    means_KS = (loss_KR @ np.eye(len(sizes))[place]) / np.bincount(place)
+    far_KS = np.abs(sizes - sizes[means_KS.argmin(-1)][:, None])
+    limit_K1 = np.maximum(np.sort(far_KS, -1)[:, :NEAREST][:, -1:], np.log(WINDOW)) * (1 + 1e-9)
+    return (far_KS <= limit_K1)[:, place].astype(np.float64)
 
-    A weighting that leaves too few different x to determine one gives nan.
-    """
+
+def _coefficients(x_R: np.ndarray, y_KR: np.ndarray, weights_KR: np.ndarray, degree: int) -> np.ndarray:
+    """Weighted least-squares polynomials, lowest power first, for each of K problems: (K, degree + 1)."""
     powers_RP = x_R[:, None] ** np.arange(degree + 1)
     moments_KPP = np.einsum("kr,rp,rq->kpq", weights_KR, powers_RP, powers_RP)
-    right_KP = np.einsum("kr,rp,r->kp", weights_KR, powers_RP, y_R)
-    values, place = np.unique(x_R, return_inverse=True)
-    kept_KV = np.einsum("kr,rv->kv", weights_KR, np.eye(len(values))[place]) > 0
-    whole = kept_KV.sum(-1) > degree
-    result_KP = np.full(right_KP.shape, np.nan)
-    result_KP[whole] = np.linalg.solve(moments_KPP[whole], right_KP[whole][..., None])[..., 0]
-    return result_KP
+    right_KP = np.einsum("kr,kr,rp->kp", weights_KR, np.broadcast_to(y_KR, weights_KR.shape), powers_RP)
+    return np.linalg.solve(moments_KPP, right_KP[..., None])[..., 0]
 
 
-def _minima(n: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights_KR: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Minimum of the parabola under each weighting: log N, log D, loss (each K; nan where it has no minimum)."""
-    x_R = np.log(n)
+def _minima(
+    x_R: np.ndarray, log_tokens_R: np.ndarray, loss_KR: np.ndarray, weights_KR: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Minimum of the parabola through each weighting: log N, log D, loss (each K; nan where it has no minimum)."""
     centre, reach = x_R.mean(), np.log(10) / 2
-    level, slope, curve = _coefficients(x_R - centre, loss, weights_KR, 2).T
+    level, slope, curve = _coefficients(x_R - centre, loss_KR, weights_KR, 2).T
     with np.errstate(all="ignore"):
         top = np.where(curve > 0, -slope / (2 * curve), np.nan)
     top = np.clip(top, x_R.min() - centre - reach, x_R.max() - centre + reach)
-    first, second = _coefficients(x_R - centre, np.log(tokens), weights_KR, 1).T  # D falls with N along a budget
+    first, second = _coefficients(x_R - centre, log_tokens_R, weights_KR, 1).T  # D falls with N along a budget
     return top + centre, first + second * top, level + slope * top + curve * top**2
 
 
 def fit_parabola(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, budget: float, rows: np.ndarray) -> Parabola:
-    """The parabola through the runs `rows`, and whether its minimum can be trusted."""
+    """The parabola through the best of the runs `rows` and its neighbours, and whether its minimum can be trusted."""
     n, d, y = params[rows], tokens[rows], loss[rows]
     if len(np.unique(n)) < MIN_SIZES:
         return Parabola(budget, rows, np.zeros(0), edge=f"fewer than {MIN_SIZES} sizes")
     x = np.log(n)
-    coefficients = np.polyfit(x, y, 2)
-    top, log_tokens, least = (float(v[0]) for v in _minima(n, d, y, np.ones((1, len(rows)))))
+    near = _window(x, y[None])
+    inside = near[0] > 0
+    window = rows[inside]
+    coefficients = np.polyfit(x[inside], y[inside], 2)
+    top, log_tokens, least = (float(v[0]) for v in _minima(x, np.log(d), y[None], near))
     if not np.isfinite(top):
         end = "smallest" if y[x.argmin()] < y[x.argmax()] else "largest"
-        return Parabola(budget, rows, coefficients, edge=f"no minimum: loss still falls towards the {end} size")
+        edge = f"no minimum: loss still falls towards the {end} size"
+        return Parabola(budget, rows, coefficients, edge=edge, window=window)
     edge = ""
     if not x.min() < top < x.max():
         edge = f"minimum beyond the {'smallest' if top <= x.min() else 'largest'} size"
-    return Parabola(budget, rows, coefficients, float(np.exp(top)), float(np.exp(log_tokens)), least, edge)
+    return Parabola(budget, rows, coefficients, float(np.exp(top)), float(np.exp(log_tokens)), least, edge, window)
 
 
-def _resample(
-    params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Logs of N, D and loss at the minimum of `count` resamples of one budget's runs, (count, 3).
-
-    Fewer where not even one in ten resamples has a minimum inside the sizes tried.
-    """
-    x = np.log(params[rows])
-    picked_KR = rng.integers(len(rows), size=(10 * count, len(rows)))
-    weights_KR = np.eye(len(rows))[picked_KR].sum(1)
-    log_n, log_d, least = _minima(params[rows], tokens[rows], loss[rows], weights_KR)
-    inside = (log_n > x.min()) & (log_n < x.max()) & (least > 0)
-    return np.stack([log_n[inside], log_d[inside], np.log(least[inside])], -1)[:count]
-
-
-def power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
+def power_law(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> PowerLaw:
     """Least squares in logs."""
-    exponent, log_factor = np.polyfit(np.log(x), np.log(y), 1)
+    exponent, log_factor = np.polyfit(np.log(x), np.log(y), 1, w=None if weights is None else np.sqrt(weights))
     return PowerLaw(float(np.exp(log_factor)), float(exponent))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+    """Draws of the losses of single runs: relative noise that the parabolas' residuals show, pooled over budgets.
+
+    Attributes:
+      scale: standard deviation of the logs.
+      freedom: residuals less coefficients that were fitted to them; 0 where nothing is left to see noise by.
+    """
+
+    scale: float
+    freedom: int
+
+    def draw(self, loss_R: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Losses_KR around loss_R; the scale is itself drawn, as it was estimated from few residuals."""
+        scale_K1 = self.scale * np.sqrt(self.freedom / rng.chisquare(self.freedom, (count, 1)))
+        return loss_R * np.exp(scale_K1 * rng.normal(size=(count, len(loss_R))))
+
+
+def _noise(parabolas: Sequence[Parabola], params: np.ndarray, loss: np.ndarray) -> _Noise:
+    residuals = [np.log(loss[p.window] / p(params[p.window])) for p in parabolas]
+    freedom = sum(len(r) - 3 for r in residuals)
+    if freedom < 1:
+        return _Noise(0.0, 0)
+    return _Noise(float(np.sqrt(sum((r**2).sum() for r in residuals) / freedom)), freedom)
+
+
+def _draws(
+    found: Parabola,
+    params: np.ndarray,
+    tokens: np.ndarray,
+    loss: np.ndarray,
+    noise: _Noise,
+    count: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Logs of N, D and loss at those minima of `count` draws of one budget that lie inside its sizes, (K, 3)."""
+    x_R = np.log(params[found.rows])
+    mean_R = np.where(np.isin(found.rows, found.window), found(params[found.rows]), loss[found.rows])
+    drawn_KR = noise.draw(mean_R, count, rng)
+    log_n, log_d, least = _minima(x_R, np.log(tokens[found.rows]), drawn_KR, _window(x_R, drawn_KR))
+    inside = (log_n > x_R.min()) & (log_n < x_R.max()) & (least > 0)
+    return np.stack([log_n[inside], log_d[inside], np.log(least[inside])], -1)
+
+
+def _akima(x_R: np.ndarray, loss_KR: np.ndarray) -> np.ndarray:
+    """Log N of the lowest point of an Akima interpolation through the sizes, (K,); nan at an edge."""
+    sizes, place = np.unique(x_R, return_inverse=True)
+    means_SK = ((np.log(loss_KR) @ np.eye(len(sizes))[place]) / np.bincount(place)).T
+    fine = np.linspace(sizes[0], sizes[-1], _DENSITY * (len(sizes) - 1))
+    best_K = Akima1DInterpolator(sizes, means_SK)(fine).argmin(0)
+    return np.where((best_K > 0) & (best_K < len(fine) - 1), fine[best_K], np.nan)
+
+
+def fit_akima(
+    parabolas: Sequence[Parabola], params: np.ndarray, loss: np.ndarray, count: int, rng: np.random.Generator
+) -> PowerLaw | None:
+    """N_opt(C) as Porian et al. 2024 have it: the median minimum of interpolations through noisy losses, weighted.
+
+    Args:
+      parabolas: of the budgets; their residuals say the noise.
+      params, loss: of all runs.
+      count: noisy draws.
+      rng: of the draws.
+
+    Returns:
+      None where fewer than two budgets have a minimum inside their sizes in more than half of the draws.
+    """
+    noise = _noise([p for p in parabolas if not p.edge], params, loss)
+    points = []
+    for found in parabolas:
+        x_R = np.log(params[found.rows])
+        once = loss[found.rows][None]
+        tops = _akima(x_R, noise.draw(once[0], count, rng) if noise.freedom and count else once)
+        inside = tops[np.isfinite(tops)]
+        if len(inside) > len(tops) / 2:
+            step = (x_R.max() - x_R.min()) / (len(np.unique(x_R)) - 1)
+            spread = max(float(inside.std()), _LEAST_SPREAD * step) * len(tops) / len(inside)
+            points.append((found.budget, float(np.exp(np.median(inside))), spread))
+    if len(points) < 2:
+        return None
+    budget, size, spread_P = np.array(points).T
+    return power_law(budget, size, spread_P**-2.0)
 
 
 def fit_isoflop(
@@ -168,36 +271,89 @@ def fit_isoflop(
     budgets: np.ndarray | None = None,
     bootstraps: int = 500,
     seed: int = 0,
+    fit: Fit | None = None,
 ) -> IsoFlop:
     """Fits a parabola to every budget with 3 sizes or more and power laws to the minima.
 
-    Intervals resample the runs within each budget; a resample in which a parabola loses its third size or its minimum
-    is drawn again, and there is no interval where that happens nine times in ten.
+    Intervals draw the losses anew, with the noise that all parabolas' residuals show together: resampled runs of a
+    budget would often be of one or two sizes. They are corrected for the bias of parabolas: what they make of losses
+    that follow the fitted law exactly, less what that law says. There is none where it is more than `MOST_BIAS`.
 
     Args:
       flops, params, tokens, loss: of each run.
       budgets: nominal budgets, see `group_budgets`.
-      bootstraps: resamples.
-      seed: of the resampling.
+      bootstraps: draws.
+      seed: of the draws.
+      fit: the law whose losses show the bias; None fits one.
     """
     flops, params, tokens, loss = (np.asarray(values, np.float64) for values in (flops, params, tokens, loss))
     groups = group_budgets(flops, budgets)
     fits = [fit_parabola(params, tokens, loss, budget, rows) for budget, rows in groups]
-    parabolas = tuple(found for found in fits if found.coefficients.size)
+    parabolas = [found for found in fits if found.coefficients.size]
     unused = sum(len(found.rows) for found in fits if not found.coefficients.size)
+    rng = np.random.default_rng(seed)
+    noise = _noise([p for p in parabolas if not p.edge], params, loss)
+    draws: list[np.ndarray] = []
+    if bootstraps and noise.freedom >= 3:
+        for place, found in enumerate(parabolas):
+            if found.edge:
+                continue
+            drawn_K3 = _draws(found, params, tokens, loss, noise, bootstraps, rng)
+            if len(drawn_K3) < (1 - _UNRESOLVED) * bootstraps:
+                lost = 1 - len(drawn_K3) / bootstraps
+                edge = f"minimum not resolved: with other noise {lost:.0%} of them lie beyond the sizes tried"
+                parabolas[place] = dataclasses.replace(found, edge=edge)
+            else:
+                draws.append(np.resize(drawn_K3, (bootstraps, 3)))
     good = [found for found in parabolas if not found.edge]
     if len(good) < 2:
-        return IsoFlop(parabolas, None, None, None, unused)
-    budget = np.array([found.budget for found in good])
-    rng = np.random.default_rng(seed)
-    logs_GK3 = [_resample(params, tokens, loss, p.rows, bootstraps, rng) for p in good]
-    intervals: list[Interval | None] = [None] * 3
-    if min(len(logs) for logs in logs_GK3) == bootstraps > 0:
-        x = np.log(budget) - np.log(budget).mean()
-        exponents_K3 = np.einsum("g,gkp->kp", x / (x @ x), np.stack(logs_GK3))
-        intervals = [central(values) for values in exponents_K3.T]
-    in_params, in_tokens, in_loss = (
-        dataclasses.replace(power_law(budget, np.array([getattr(p, name) for p in good])), interval=interval)
-        for name, interval in zip(("params", "tokens", "loss"), intervals, strict=True)
-    )
-    return IsoFlop(parabolas, in_params, in_tokens, in_loss, unused)
+        return IsoFlop(tuple(parabolas), None, None, None, unused)
+    laws = _through(good)
+    akima = fit_akima(good, params, loss, bootstraps, rng)
+    without = ""
+    if bootstraps and not draws:
+        without = f"{noise.freedom} residuals are left after fitting the parabolas: too few to know the noise by"
+    elif bootstraps:
+        laws, without = _with_intervals(laws, good, np.stack(draws), params, tokens, loss, flops, fit)
+    return IsoFlop(tuple(parabolas), laws[0], laws[1], laws[2], unused, akima, without)
+
+
+def _through(parabolas: Sequence[Parabola]) -> list[PowerLaw]:
+    """Power laws in C of N, D and loss at the minima."""
+    budget = np.array([found.budget for found in parabolas])
+    return [
+        power_law(budget, np.array([getattr(found, name) for found in parabolas]))
+        for name in ("params", "tokens", "loss")
+    ]
+
+
+def _with_intervals(
+    laws: list[PowerLaw],
+    good: Sequence[Parabola],
+    draws_GK3: np.ndarray,
+    params: np.ndarray,
+    tokens: np.ndarray,
+    loss: np.ndarray,
+    flops: np.ndarray,
+    fit: Fit | None,
+) -> tuple[list[PowerLaw], str]:
+    """The power laws with their biases and intervals, or why there are none."""
+    try:
+        fit = fit or fit_law(params, tokens, loss, flops=flops, bootstraps=0, starts=10)
+    except UserError as error:
+        return laws, f"no law to know the bias of parabolas by ({error})"
+    exact = fit.law.loss(params, tokens)
+    again = [fit_parabola(params, tokens, exact, found.budget, found.rows) for found in good]
+    if any(found.edge for found in again):
+        return laws, "the fitted law has its optimum beyond the sizes of a budget"
+    a = float(fit.law.exponent(fit.cost))
+    exponents = [law.exponent for law in _through(again)]
+    biases = [exponents[0] - a, exponents[1] - (1 - fit.cost.exponent * a), None]
+    laws = [dataclasses.replace(law, bias=bias) for law, bias in zip(laws, biases, strict=True)]
+    if abs(exponents[0] - a) > MOST_BIAS:
+        return laws, f"parabolas would be off by {exponents[0] - a:+.3f}, were the fitted law true"
+    budget = np.log([found.budget for found in good])
+    x = budget - budget.mean()
+    drawn_K3 = np.einsum("g,gkp->kp", x / (x @ x), draws_GK3)
+    spans = [central(values - (bias or 0.0)) for values, bias in zip(drawn_K3.T, biases, strict=True)]
+    return [dataclasses.replace(law, interval=span) for law, span in zip(laws, spans, strict=True)], ""

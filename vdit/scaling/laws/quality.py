@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws.laws import LEVEL, Interval, central
+from vdit.scaling.laws.law import LEVEL, Interval, central
 from vdit.scaling.laws.seeds import LEVEL as TREND_LEVEL
 from vdit.scaling.laws.seeds import Mean, mean
 from vdit.scaling.runs import Run

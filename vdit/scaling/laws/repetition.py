@@ -14,27 +14,24 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy.stats import chi2
 
 from vdit.errors import UserError
-from vdit.scaling.laws.laws import (
-    BOUNDS,
-    HUBER_DELTA,
-    Interval,
-    Law,
-    Number,
-    Rows,
-    central,
-    centre,
-    fit_law,
-    huber,
-    resample,
-)
-from vdit.scaling.laws.minimise import minimise_many
+from vdit.scaling.laws import robust
+from vdit.scaling.laws.law import LEVEL, NAMES, Interval, Law, Number
+from vdit.scaling.laws.laws import HUBER_DELTA, MIN_ROWS, Form, fit_law
+from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
 REPEATED = 1.01  # epochs from which on a run counts as one that repeats
-_LOG_R = (float(np.log(0.05)), float(np.log(5000.0)))  # where R* is sought
-_STARTS = ((1.0, 4.0, 15.0, 60.0), (1.0, 6.0, 40.0))  # of R_D*, R_N*
-_STEP = 1e-20  # of the complex steps, which have no rounding error (Squire & Trapp 1998)
+_LOG_R = (
+    (float(np.log(0.05)), float(np.log(5e3))),
+    (float(np.log(0.05)), float(np.log(1e12))),
+)  # where R_D*, R_N* are sought
+_STARTS = ((0.3, 2.0, 8.0, 30.0, 200.0), (0.3, 2.0, 8.0, 40.0))  # of R_D*, R_N*
+_DIGITS = 1e-4  # losses are known no better than this share of them
+_NEARBY = 40  # starts around the lowest minimum
+_PROFILE = 41  # values of R* at which the other coefficients are fitted again
+_FIELDS = ("repeats", "excess")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,21 +78,26 @@ class RepetitionFit:
 
     Attributes:
       law: the coefficients.
-      resamples: those of every bootstrap resample.
+      intervals: of "repeats" and "excess" by profile; an end is 0 or infinite where the runs do not bound it.
       residuals_R: log measured - log fitted loss.
+      objective: summed Huber loss.
       repeated: runs that repeat their data.
+      agreeing: how many of the starts end in the reported minimum, and of how many.
       warnings: what the runs do not determine.
     """
 
     law: RepetitionLaw
-    resamples: RepetitionLaw
+    intervals: dict[str, Interval]
     residuals_R: np.ndarray
+    objective: float
     repeated: int
+    agreeing: tuple[int, int]
     warnings: tuple[str, ...]
 
     def interval(self, name: str) -> Interval | None:
-        """Bootstrap interval of "repeats", "excess" or a coefficient of the law."""
-        return central(getattr(self.resamples if name in ("repeats", "excess") else self.resamples.law, name))
+        """Interval of "repeats" or "excess"; None where the runs do not bound it on both sides."""
+        low, high = self.intervals.get(name, (0.0, np.inf))
+        return (low, high) if low > 0 and np.isfinite(high) else None
 
 
 def _saturating(times: Number, half: Number) -> Number:
@@ -113,45 +115,79 @@ def _log_best_params(law: Law, log_tokens: Number) -> Number:
 class _Data:
     """Runs, with the centring of their logs; unique is at most tokens."""
 
-    rows: Rows
+    rows: Surface
     params_R: np.ndarray
     tokens_R: np.ndarray
     unique_R: np.ndarray
 
-    def law(self, theta_K7: np.ndarray) -> RepetitionLaw:
-        parts = [part[:, None] for part in theta_K7.T]
-        law = self.rows.law(theta_K7[:, :5])
-        fields = {name: getattr(law, name)[:, None] for name in ("A", "B", "E", "alpha", "beta")}
-        return RepetitionLaw(Law(**fields), np.exp(parts[5]), np.exp(parts[6]))
+    def law(self, theta_7: np.ndarray) -> RepetitionLaw:
+        law = self.rows.law(theta_7[:5])
+        base = Law(*(float(getattr(law, name)) for name in NAMES))
+        return RepetitionLaw(base, float(np.exp(theta_7[5])), float(np.exp(theta_7[6])))
 
-    def log_loss(self, theta_K7: np.ndarray) -> np.ndarray:
-        """Log of the predicted loss, centred as rows.z_R, (K, R); complex coefficients give complex losses."""
-        law = self.law(theta_K7)
-        tokens = self.unique_R * _saturating(self.tokens_R / self.unique_R, law.repeats)
-        best = np.exp(_log_best_params(law.law, np.log(self.unique_R)))
-        base = np.where(best.real < self.params_R, best, self.params_R)
-        params = base * _saturating(self.params_R / base, law.excess)
-        return np.log(law.law.loss(params, tokens)) - self.rows.means[2]
+    def residuals(self, theta_7: np.ndarray) -> np.ndarray:
+        """Log measured - log fitted loss."""
+        return self.rows.z_R - self.model(theta_7[None], np.zeros(1, int))[0][0]
+
+    def model(self, theta_K7: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log of the loss over its mean, (K, R), and its derivatives (K, 7, R)."""
+        log_a, log_b, log_e, alpha, beta, log_d, log_n = np.clip(theta_K7, *_BOUNDS.T).T[:, :, None]
+        x, y, z = self.rows.means
+        log_u_R, log_p_R = np.log(self.unique_R), np.log(self.params_R)
+        tokens_KR, _, by_repeats_KR = _worth(np.log(self.tokens_R) - log_u_R, log_d)
+        tokens_KR = tokens_KR + log_u_R - y
+        # Log of the best N for U tokens, and its derivatives.
+        log_g = (np.log(alpha) + log_a + z + alpha * x - np.log(beta) - log_b - z - beta * y) / (alpha + beta)
+        best_KR = log_g + beta / alpha * (log_u_R + log_g)
+        over_KR = log_p_R > best_KR
+        base_KR = np.where(over_KR, best_KR, log_p_R)
+        params_KR, by_times_KR, by_excess_KR = _worth(log_p_R - base_KR, log_n)
+        params_KR = params_KR + base_KR - x
+        a_KR, b_KR, e_K1 = np.exp(log_a - alpha * params_KR), np.exp(log_b - beta * tokens_KR), np.exp(log_e)
+        total_KR = a_KR + b_KR + e_K1
+        a_KR, b_KR = a_KR / total_KR, b_KR / total_KR
+        by_params_KR = -alpha * a_KR
+        by_best_KR = np.where(over_KR, by_params_KR * (1 - by_times_KR), 0)
+        slopes = (
+            a_KR + by_best_KR / alpha,
+            b_KR - by_best_KR / alpha,
+            e_K1 / total_KR,
+            -a_KR * params_KR + by_best_KR * (1 / alpha + x - log_g - beta / alpha * (log_g + log_u_R)) / alpha,
+            -b_KR * tokens_KR + by_best_KR * (log_u_R - 1 / beta - y) / alpha,
+            -beta * b_KR * by_repeats_KR,
+            by_params_KR * by_excess_KR,
+        )
+        return np.log(total_KR), np.stack(slopes, 1)
 
 
-def _objective(theta_K7: np.ndarray, data: _Data, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sum of Huber(log L_hat - log L) / delta and its gradient by complex steps."""
-    bounds = np.array([*BOUNDS[:3], (0.02, 4.0), (0.02, 4.0), _LOG_R, _LOG_R])
-    inside_K7 = np.clip(theta_K7, *bounds.T)
-    outside_K7 = theta_K7 - inside_K7
-    with np.errstate(all="ignore"):
-        residual_KR = data.log_loss(inside_K7) - data.rows.z_R
-        slope_KR = weights_KR * np.clip(residual_KR / HUBER_DELTA, -1, 1)
-        gradient_K7 = np.empty_like(theta_K7)
-        for i in range(7):
-            moved = inside_K7.astype(np.complex128)
-            moved[:, i] += 1j * _STEP
-            gradient_K7[:, i] = (slope_KR * data.log_loss(moved).imag / _STEP).sum(-1)
-        value_K = (weights_KR * huber(residual_KR)).sum(-1) + 10 * (outside_K7**2).sum(-1)
-    gradient_K7[outside_K7 != 0] = 0
-    bad = ~np.isfinite(value_K)
-    value_K[bad], gradient_K7[bad] = 1e12, 0
-    return value_K, np.nan_to_num(gradient_K7) + 20 * outside_K7
+def _worth(log_times: Number, log_half: Number) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log of 1 + R* (1 - exp(-R / R*)), R = times - 1, and its derivatives by the logs of times and R*."""
+    times, half = np.exp(log_times), np.exp(log_half)
+    decay = np.exp(-(times - 1) / half)
+    worth = 1 - half * np.expm1(-(times - 1) / half)
+    return np.log(worth), times * decay / worth, (worth - 1 - (times - 1) * decay) / worth
+
+
+_BOUNDS = np.array([*BOUNDS[:3], (0.02, 4.0), (0.02, 4.0), *_LOG_R])
+
+
+def _minimise(data: _Data, starts_K7: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and summed Huber loss over delta from each start; those not `free` stay where they start."""
+    starts_K7 = np.clip(starts_K7, *_BOUNDS.T)
+
+    def model(free_KF: np.ndarray, lanes_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theta_K7 = starts_K7[lanes_K]
+        theta_K7[:, free] = free_KF
+        predicted_KR, slopes_K7R = data.model(theta_K7, lanes_K)
+        return predicted_KR, slopes_K7R[:, free]
+
+    weights = np.ones((1, len(data.params_R)))
+    found, values = robust.minimise(
+        model, data.rows.z_R, starts_K7[:, free], weights, delta=HUBER_DELTA, bounds_P2=_BOUNDS[free]
+    )
+    ends = starts_K7.copy()
+    ends[:, free] = found
+    return np.clip(ends, *_BOUNDS.T), values
 
 
 def fit_repetition(
@@ -160,16 +196,19 @@ def fit_repetition(
     unique: np.ndarray,
     loss: np.ndarray,
     *,
-    bootstraps: int = 200,
-    seed: int = 0,
+    base: Law | None = None,
+    profiles: bool = True,
 ) -> RepetitionFit:
-    """Fits all seven coefficients together; intervals resample the runs.
+    """Fits all seven coefficients together, or the two of repetition on top of a known law.
+
+    Intervals of R_D* and R_N* are profiles: all values whose own best fit is not worse than the best of all by more
+    than noise explains. Unlike resamples they show where nothing bounds a coefficient.
 
     Args:
       params, tokens, loss: N, D and final loss of each run.
       unique: different tokens that a run could see: those of one epoch of its data.
-      bootstraps: resamples.
-      seed: of the resampling.
+      base: the law of data that is seen once, if it is known; None fits it along.
+      profiles: whether to make intervals.
 
     Raises:
       UserError: if fewer than 8 runs, or fewer than 2 that repeat their data, or the law itself cannot be fitted.
@@ -180,31 +219,96 @@ def fit_repetition(
         raise UserError(f"{len(loss)} runs cannot fit a law of 7 coefficients; finish at least 8 runs")
     if repeated < 2:
         raise UserError(f"{repeated} runs repeat their data; the worth of repetition needs at least 2")
-    data = _Data(centre(params, tokens, loss), params, tokens, np.minimum(tokens, unique))
-    base = fit_law(params, np.minimum(tokens, 4 * unique), loss, bootstraps=0)  # roughly D': a place to start from
-    starts = np.array([[*data.rows.theta(base.law), np.log(r), np.log(x)] for r in _STARTS[0] for x in _STARTS[1]])
-    everything = np.ones(len(loss))
-    ends, values = minimise_many(lambda theta, k: _objective(theta, data, everything), starts)
-    theta = ends[values.argmin()]
-    weights_KR = resample(params, tokens, bootstraps, seed)
-    drawn = np.zeros((0, 7))
-    if len(weights_KR):
-        first = np.tile(theta, (len(weights_KR), 1))
-        drawn = minimise_many(lambda t, k: _objective(t, data, weights_KR[k]), first)[0]
-    residuals_R = data.rows.z_R - data.log_loss(theta[None])[0]
-    law, resamples = (_flat(data.law(t)) for t in (theta[None], drawn))
-    fit = RepetitionFit(_single(law), resamples, residuals_R, repeated, ())
+    data = _Data(surface(params, tokens, loss), params, tokens, np.minimum(tokens, unique))
+    bases = [base] if base else _bases(data, loss)
+    starts = [[*data.rows.theta(law), np.log(r), np.log(x)] for law in bases for r in _STARTS[0] for x in _STARTS[1]]
+    free = np.arange(5 if base else 0, 7)
+    ends, values = _minimise(data, np.array(starts), free)
+    theta, least = _polish(data, ends[values.argmin()], float(values.min()), free)
+    reach = _reach(data.residuals(theta))
+    intervals = {}
+    for name, i in zip(_FIELDS, (5, 6), strict=True):
+        if profiles:
+            intervals[name], theta, least = _profile(data, theta, least, i, free, reach)
+    fit = RepetitionFit(
+        law=data.law(theta),
+        intervals=intervals,
+        residuals_R=data.residuals(theta),
+        objective=least * HUBER_DELTA,
+        repeated=repeated,
+        agreeing=(int((values < least * (1 + 1e-3) + 1e-9).sum()), len(values)),
+        warnings=(),
+    )
     return dataclasses.replace(fit, warnings=_warnings(fit, params, data.unique_R, tokens / unique))
 
 
-def _flat(law: RepetitionLaw) -> RepetitionLaw:
-    fields = {name: getattr(law.law, name)[:, 0] for name in ("A", "B", "E", "alpha", "beta")}
-    return RepetitionLaw(Law(**fields), law.repeats[:, 0], law.excess[:, 0])
+def _polish(data: _Data, theta: np.ndarray, least: float, free: np.ndarray) -> tuple[np.ndarray, float]:
+    """The lowest minimum around one: the valley is narrow, curved and has a kink where N crosses the best size."""
+    rng = np.random.default_rng(0)
+    for spread in (0.3, 0.1, 0.03):
+        starts = np.tile(theta, (_NEARBY, 1))
+        starts[:, free] += rng.normal(0, spread, (_NEARBY, len(free)))
+        ends, values = _minimise(data, starts, free)
+        if values.min() < least:
+            theta, least = ends[values.argmin()], float(values.min())
+    return theta, least
 
 
-def _single(law: RepetitionLaw) -> RepetitionLaw:
-    fields = {name: float(getattr(law.law, name)[0]) for name in ("A", "B", "E", "alpha", "beta")}
-    return RepetitionLaw(Law(**fields), float(law.repeats[0]), float(law.excess[0]))
+def _bases(data: _Data, loss: np.ndarray) -> list[Law]:
+    """Laws to start from: of all runs with D at most four epochs, and of the runs that hardly repeat."""
+    huber = Form("huber")
+    found = [fit_law(data.params_R, np.minimum(data.tokens_R, 4 * data.unique_R), loss, bootstraps=0, form=huber).law]
+    once = data.tokens_R <= 1.5 * data.unique_R
+    sizes = [len(np.unique(values[once])) for values in (data.params_R, data.tokens_R)]
+    if once.sum() > MIN_ROWS and min(sizes) > 1:
+        few = (values[once] for values in (data.params_R, data.tokens_R, loss))
+        found.append(fit_law(*few, bootstraps=0, form=huber).law)
+    return found
+
+
+def _reach(residuals_R: np.ndarray) -> float:
+    """By how much the loss (over delta) may exceed the least within the interval: a likelihood ratio.
+
+    For a loss rho of noise, 2 E[rho''] / E[rho'^2] times the excess is as chi squared with one degree of freedom
+    (Huber & Ronchetti 2009, section 13.3). Here rho' is clipped at 1, and rho'' is 1 / delta within delta: twice the
+    density of the residuals at 0, which is that of a normal of their robust scale.
+    """
+    scale = max(1.4826 * float(np.median(np.abs(residuals_R))), HUBER_DELTA)
+    inside = 2 * 0.3989 / scale
+    slope = max(float((np.clip(residuals_R / HUBER_DELTA, -1, 1) ** 2).mean()), (_DIGITS / HUBER_DELTA) ** 2)
+    return float(chi2.ppf(LEVEL, 1)) * slope / (2 * inside)
+
+
+def _profile(
+    data: _Data, theta: np.ndarray, least: float, place: int, free: np.ndarray, reach: float
+) -> tuple[Interval, np.ndarray, float]:
+    """Where the profile of one coefficient crosses `reach` above the least; and a better minimum, if it finds one."""
+    grid = np.unique(np.concatenate([np.linspace(*_BOUNDS[place], _PROFILE), theta[place] + np.linspace(-1, 1, 21)]))
+    grid = grid[(grid >= _BOUNDS[place][0]) & (grid <= _BOUNDS[place][1])]
+    starts = np.tile(theta, (len(grid), 1))
+    starts[:, place] = grid
+    ends, values = _minimise(data, starts, free[free != place])
+    # A second pass starts each value from the better of its neighbours, so that no fit is left in a poor minimum.
+    for order in (1, -1):
+        near = np.roll(ends, order, axis=0)
+        near[:, place] = grid
+        again, better = _minimise(data, near, free[free != place])
+        improved = better < values
+        ends[improved], values[improved] = again[improved], better[improved]
+    if values.min() < least:
+        whole, value = _minimise(data, ends[[values.argmin()]], free)
+        theta, least = (whole[0], float(value[0])) if value[0] < least else (theta, least)
+    within = np.flatnonzero(values <= least + reach)
+    if not len(within):
+        return (float(np.exp(theta[place])),) * 2, theta, least
+
+    def crossing(inner: int, outer: int) -> float:
+        share = (least + reach - values[inner]) / (values[outer] - values[inner])
+        return float(np.exp(grid[inner] + share * (grid[outer] - grid[inner])))
+
+    low = 0.0 if within[0] == 0 else crossing(within[0], within[0] - 1)
+    high = np.inf if within[-1] == len(grid) - 1 else crossing(within[-1], within[-1] + 1)
+    return (low, high), theta, least
 
 
 def _warnings(fit: RepetitionFit, params: np.ndarray, unique: np.ndarray, epochs: np.ndarray) -> tuple[str, ...]:
@@ -212,12 +316,21 @@ def _warnings(fit: RepetitionFit, params: np.ndarray, unique: np.ndarray, epochs
     best = np.exp(_log_best_params(fit.law.law, np.log(unique)))
     if not (params > 1.2 * best).any():
         found.append("no run has more parameters than its unique data asks for: R_N* is not determined")
-    interval = fit.interval("repeats")
-    if interval is not None and interval[1] > 10 * interval[0]:
-        found.append(f"R_D* is ill-determined: its interval is {interval[0]:.3g} to {interval[1]:.3g}")
+    for name, symbol, (least, most) in zip(_FIELDS, ("R_D*", "R_N*"), np.exp(_LOG_R), strict=True):
+        value = getattr(fit.law, name)
+        if not 1.02 * least < value < most / 1.02:
+            found.append(f"{symbol} is not determined: it ran to the edge of its range ({value:.3g})")
+        elif name in fit.intervals and fit.interval(name) is None:
+            low, high = fit.intervals[name]
+            bound = f"at least {low:.3g}" if low else f"at most {high:.3g}" if np.isfinite(high) else "any value"
+            found.append(f"{symbol} is not determined: {bound} fits the runs as well")
+        elif (span := fit.interval(name)) is not None and span[1] > 10 * span[0]:
+            found.append(f"{symbol} is ill-determined: its interval is {span[0]:.3g} to {span[1]:.3g}")
     if epochs.max() < 1 + fit.law.repeats:
         found.append(
             f"the longest run has {epochs.max():.3g} epochs, fewer than 1 + R_D*: where repeats stop helping is"
             " extrapolated"
         )
+    if fit.agreeing[0] < 2:
+        found.append(f"one of {fit.agreeing[1]} starts alone reaches this minimum: another, lower one may exist")
     return tuple(found)
