@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.law import Law
 
 LAW = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)
 BUDGETS, HELD_OUT = (1e12, 3.2e12, 1e13), 3.2e13
