@@ -283,7 +283,11 @@ def _profile(
     data: _Data, theta: np.ndarray, least: float, place: int, free: np.ndarray, reach: float
 ) -> tuple[Interval, np.ndarray, float]:
     """Where the profile of one coefficient crosses `reach` above the least; and a better minimum, if it finds one."""
-    grid = np.unique(np.concatenate([np.linspace(*_BOUNDS[place], _PROFILE), theta[place] + np.linspace(-1, 1, 21)]))
+    grid = np.unique(
+        np.concatenate(
+            [np.linspace(_BOUNDS[place][0], _BOUNDS[place][1], _PROFILE), theta[place] + np.linspace(-1, 1, 21)]
+        )
+    )
     grid = grid[(grid >= _BOUNDS[place][0]) & (grid <= _BOUNDS[place][1])]
     starts = np.tile(theta, (len(grid), 1))
     starts[:, place] = grid
