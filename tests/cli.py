@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import runpy
 import sys
+import threading
 from collections.abc import Callable
 from unittest import mock
 
@@ -14,6 +15,7 @@ import tiny
 from absl import app, flags
 from absl import logging as absl_logging
 
+import vdit.command
 from vdit.parallel import runtime
 
 
@@ -46,6 +48,9 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             mock.patch.object(sys, "argv", [module, *arguments]),
             mock.patch.object(sys, "excepthook", sys.excepthook),
             mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
+            mock.patch.object(threading, "excepthook", threading.excepthook),
+            mock.patch.object(absl_logging.get_absl_handler(), "filters", []),
+            mock.patch.object(vdit.command, "end_soon", lambda status: None),  # this process goes on
             mock.patch.object(runtime, "initialise", lambda *_, **__: None),
             tiny.two_devices(),
         ):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
+import time
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,10 @@ from typing import Any
 from vdit.errors import UserError
 from vdit.exit_status import PREEMPTED, USER_ERROR
 from vdit.io.names import expand_home
-from vdit.stopping import Stopped, listen
+from vdit.stopping import GRACE, Stopped, listen
+
+_told: list[str] = []
+"""The line that this command ends with; what threads and libraries print after it follows from the same failure."""
 
 
 def run_main(main: Callable[[list[str]], Any]) -> None:
@@ -48,22 +53,21 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
         main(argv)
         sys.stdout.flush()
 
+    _one_line()
     with listen(str):
-        report, threading.excepthook = threading.excepthook, _in_thread(threading.excepthook)
         try:
             app.run(run, flags_parser=parse)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
+            end_soon(PREEMPTED)
             sys.exit(PREEMPTED)
         except Exception as error:
             from vdit.io.storage import as_user_error
 
-            known = error if isinstance(error, UserError) else as_user_error(error)
+            known = error if isinstance(error, UserError) else as_user_error(error, _places())
             if known is None:
                 raise
             _fail(str(known), known.status)
-        finally:
-            threading.excepthook = report
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -72,18 +76,49 @@ def no_arguments(argv: list[str]) -> None:
         raise UserError(f"{argv[1]!r} is not a flag; write --name=value, with quotes around a value that has spaces")
 
 
-def _in_thread(report: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Reports what ends a thread, but for what the main thread ends with, too."""
+def _one_line() -> None:
+    """Keeps what the main thread ends with, storage that fails, from being told by threads and libraries as well.
 
-    def hook(args: Any) -> None:
+    It holds to the end of the process, as libraries still have much to tell then.
+    """
+    from absl import logging
+
+    def tells_more(error: BaseException | None) -> bool:
         from vdit.io.storage import as_user_error
 
-        if args.exc_value is None or not as_user_error(args.exc_value):
-            report(args)
+        # Orbax's writes that are given up speak of a closed event loop.
+        if _told or (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            return False
+        return error is None or as_user_error(error) is None
 
-    return hook
+    _told.clear()
+    thread, unraisable, uncaught = threading.excepthook, sys.unraisablehook, sys.excepthook
+    threading.excepthook = lambda args: thread(args) if tells_more(args.exc_value) else None
+    sys.unraisablehook = lambda args: unraisable(args) if tells_more(args.exc_value) else None
+    sys.excepthook = lambda kind, error, trace: uncaught(kind, error, trace) if tells_more(error) else None
+    logging.get_absl_handler().addFilter(lambda record: tells_more(record.exc_info[1] if record.exc_info else None))
+
+
+def _places() -> str:
+    """The flags that say where this command writes, for errors that do not."""
+    from absl import flags
+
+    found = [flags.FLAGS[name] for name in ("workdir", "out") if name in flags.FLAGS]
+    return ", ".join(f"--{flag.name}={flag.value}" for flag in found if flag.value)
+
+
+def end_soon(status: int) -> None:
+    """Ends the process if its threads do not within `GRACE`: Orbax's wait minutes for a save that has failed."""
+
+    def end() -> None:
+        time.sleep(GRACE)
+        os._exit(status)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _fail(message: str, status: int) -> typing.NoReturn:
+    _told.append(message)
     print("error:", " ".join(message.split()), file=sys.stderr)
+    end_soon(status)
     sys.exit(status)

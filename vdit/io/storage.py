@@ -33,26 +33,31 @@ def number_of(error: BaseException) -> int | None:
     return None
 
 
-def as_user_error(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException, where: str = "") -> UserError | None:
     """The line for an error that storage has brought about; None if it is another, which is a fault of the program.
 
     What the user can mend is a UserError (status 2), what may pass by itself a StorageError (74).
+
+    Args:
+      error: whatever a command ends with.
+      where: what is written to, said if the error does not say which file it is about.
     """
     number = number_of(error)
     if number in MENDS:
-        return UserError(f"{_what(error, number)}; {MENDS[number]}")
+        return UserError(f"{_what(error, number, where)}; {MENDS[number]}")
     if any(is_passing(each) for each in _chain(error)):
-        return StorageError(f"{_what(error, number)}; is its storage there? The same command may succeed later")
+        return StorageError(f"{_what(error, number, where)}; is its storage there? The same command may succeed later")
     return None
 
 
-def _what(error: BaseException, number: int | None) -> str:
+def _what(error: BaseException, number: int | None, where: str) -> str:
     """Which place failed, and how."""
     for each in _chain(error):
         if isinstance(each, OSError) and each.filename:
             return f"{os.fspath(each.filename)}: {each.strerror or os.strerror(each.errno or 0)}"
     text = " ".join(str(error).split())[:300]
-    return text if number is None or os.strerror(number) in text else f"{os.strerror(number)}: {text}"
+    text = text if number is None or os.strerror(number) in text else f"{os.strerror(number)}: {text}"
+    return f"{where}: {text}" if where else text
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
