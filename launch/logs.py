@@ -56,6 +56,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("lines", 50, "Last lines of each log.", lower_bound=1)
-    flags.DEFINE_bool("follow", False, "Go on printing what is added, until the run neither waits nor runs.")
-    flags.DEFINE_float("every", 2.0, "Seconds between two looks of --follow.", lower_bound=0.1)
+    flags.DEFINE_bool("follow", False, "Keep printing what is added, until the run neither waits nor runs.")
+    flags.DEFINE_float("every", 2.0, "Seconds between two polls of --follow.", lower_bound=0.1)
     run_main(main)

@@ -30,17 +30,17 @@ def stop(folder: Folder, ids: list[str]) -> str:
         if not ids or here:  # the runs of an experiment are trained by its launcher itself
             os.kill(launcher, signal.SIGTERM)
             return f"{folder.path} is asked to stop"
-    asked = []
+    signalled = []
     for run_id in ids or known:
         if folder.locked("launcher"):
             folder.run(run_id).mkdir(parents=True, exist_ok=True)
             (folder.run(run_id) / "stop").touch()
-            asked.append(run_id)
+            signalled.append(run_id)
         elif folder.locked(run_id) and (state := folder.state(run_id)):  # its launcher is gone
             for pid in state.pids:
                 os.kill(pid, signal.SIGTERM)
-            asked.append(run_id)
-    return f"asked to stop: {', '.join(asked) or 'none, as none is running'}"
+            signalled.append(run_id)
+    return f"asked to stop: {', '.join(signalled) or 'none, as none is running'}"
 
 
 def main(argv: list[str]) -> None:

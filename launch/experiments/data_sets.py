@@ -89,7 +89,7 @@ def write_packing(out: Path, path: str, data: Any) -> None:
 
 
 def run_command(command: list[str]) -> int:
-    """Status of a command, to which a SIGTERM is passed on, so that it does not go on alone."""
+    """Status of a command, to which a SIGTERM is passed on, so that it does not outlive this one."""
     with subprocess.Popen(command) as child:
         before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
         try:

@@ -93,7 +93,7 @@ class Runner:
         self.data.fill_in(self.trials.data_of(arm))
         there = path.exists()
         if not there:
-            print(f"{announcement}: {trial.run.label} ({trial.id})", flush=True)
+            print(f"{announcement}: {trial.run.label}, in {path.parent}", flush=True)
         result = self._train(trial)
         about: Row = {"run": trial.id, "kind": arm.kind, "arm": arm.name, "group": arm.group}
         about |= {"budget": arm.budget} if arm.budget else {}

@@ -1,4 +1,4 @@
-"""The study's sample videos: files, and samples.json that tells the report what they are."""
+"""The study's sample videos: files, and samples.json, which describes them for the report."""
 
 from __future__ import annotations
 

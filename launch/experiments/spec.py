@@ -129,7 +129,7 @@ class Experiment:
 
     Attributes:
       name, title: file name and heading of its page.
-      claim: what is claimed, by whom; question: what is asked here.
+      claim: what is claimed, by whom; question: what is tested here.
       data: name -> module and flags of the command that makes the data set, but --out; {NAME} is another one's folder.
       base: nested config that all runs share.
       arms: settings, in the order in which they are run; held-out ones are last.

@@ -12,7 +12,7 @@ from launch.sweeps.settings import Settings, require
 from vdit.errors import UserError
 from vdit.io.formatting import align
 
-DONT_MATTER = ("seed", "train.", "optimizer.")
+IRRELEVANT = ("seed", "train.", "optimizer.")
 """Fields that change neither memory nor the time of a step: runs that differ in these only share a plan."""
 
 
@@ -30,26 +30,26 @@ def plan(sweep: Sweep, target: str, settings: Settings) -> str:
     rows: list[tuple[str, ...]] = [("run", "HBM GiB", "of", "s/step", "MFU", "hours", "cost", "what")]
     too_large = []
     for run in sweep.runs:
-        flags = tuple(f for f in run.overrides if not f.removeprefix("--config.").startswith(DONT_MATTER))
+        flags = tuple(f for f in run.overrides if not f.removeprefix("--config.").startswith(IRRELEVANT))
         if flags not in found:
-            found[flags] = ask(sweep.config, flags, topology, slices)
-        told = found[flags]
-        rows.append(_row(run, told, settings))
-        if not told["fits"]:
-            too_large.append((run, told))
+            found[flags] = planner_says(sweep.config, flags, topology, slices)
+        answer = found[flags]
+        rows.append(_row(run, answer, settings))
+        if not answer["fits"]:
+            too_large.append((run, answer))
     text = align(rows) + f"\n{_total(sweep, found, rows)}"
     if too_large:
-        run, told = too_large[0]
+        run, answer = too_large[0]
         more = f" (and {len(too_large) - 1} more)" if len(too_large) > 1 else ""
         print(text)
         raise UserError(
-            f"run {run.id} ({run.label}) does not fit {topology}{more}: {told.get('problem') or 'too little memory'}; "
-            "nothing was started"
+            f"run {run.id} ({run.label}) does not fit {topology}{more}: "
+            f"{answer.get('problem') or 'too little memory'}; nothing was started"
         )
     return text
 
 
-def ask(config: str, flags: tuple[str, ...], topology: str, slices: int) -> dict[str, Any]:
+def planner_says(config: str, flags: tuple[str, ...], topology: str, slices: int) -> dict[str, Any]:
     """What `python -m vdit.plan` says, in a process of its own: it loads the TPU compiler.
 
     Raises:
@@ -59,34 +59,34 @@ def ask(config: str, flags: tuple[str, ...], topology: str, slices: int) -> dict
     command += [f"--slices={slices}"] if slices > 1 else []
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it printed nothing"]
-    told = _json(done.stdout)
-    if told is None:
+    answer = _json(done.stdout)
+    if answer is None:
         raise UserError(f"vdit.plan failed: {lines[-1].removeprefix('error: ')}")
-    return told
+    return answer
 
 
 def _json(text: str) -> dict[str, Any] | None:
     try:
-        told = json.loads(text)
+        answer = json.loads(text)
     except json.JSONDecodeError:
         return None
-    return told if isinstance(told, dict) and "fits" in told else None
+    return answer if isinstance(answer, dict) and "fits" in answer else None
 
 
-def _row(run: Run, told: dict[str, Any], settings: Settings) -> tuple[str, ...]:
-    seconds = told.get("step_seconds")
+def _row(run: Run, answer: dict[str, Any], settings: Settings) -> tuple[str, ...]:
+    seconds = answer.get("step_seconds")
     hours = None if seconds is None else seconds * run.config.train.steps / 3600
-    list_price = told.get("assumptions", {}).get("price") or 0.0  # what vdit.plan knows of
+    list_price = answer.get("assumptions", {}).get("price") or 0.0  # what vdit.plan knows of
     price = (getattr(settings, "price_per_chip_hour", 0.0) or list_price) * getattr(settings, "chips", 1)
     return (
         run.id,
-        _number(told["hbm_gib_per_chip"], ".2f"),
-        _number(told["hbm_gib_limit"], ".2f"),
+        _number(answer["hbm_gib_per_chip"], ".2f"),
+        _number(answer["hbm_gib_limit"], ".2f"),
         _number(seconds, ".3g"),
-        _number(told.get("mfu"), ".1%"),
+        _number(answer.get("mfu"), ".1%"),
         _number(hours, ".2f"),
         _number(hours * price if price and hours is not None else None, ".2f"),
-        run.label + ("" if told["fits"] else "  DOES NOT FIT"),
+        run.label + ("" if answer["fits"] else "  DOES NOT FIT"),
     )
 
 

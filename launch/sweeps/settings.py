@@ -16,10 +16,10 @@ class Local:
       at_once: runs at a time.
       processes: processes of one run, joined by jax.distributed over loopback.
       cpu_devices: CPU devices of a process; 0 takes what `vdit.train` takes.
-      gpus: GPUs of a run; runs that go on at once get different ones. 0 leaves all visible.
+      gpus: GPUs of a run; runs at the same time get different ones. 0 leaves all visible.
       restarts: failures in a row, without a new step, after which a run is given up.
       backoff: seconds before the first restart; doubles with every failure, up to five minutes.
-      grace: seconds that a run has to save its checkpoint when it is asked to stop.
+      grace: seconds that a run has to save its checkpoint when it is stopped.
       flags: name of a set of compiler flags in launch/targets/compiler_flags.py.
       price_per_hour: of this machine, shared by the runs at once; for the cost column.
     """
@@ -67,7 +67,7 @@ class QueuedResources:
       retries: re-creations in a row, without a new step, after which a run is given up.
       price_per_chip_hour: what a chip costs, from the price list of your region; 0 = unknown.
       max_spend: no more than this is spent on the sweep, in the same currency; 0 = no limit.
-      poll: seconds between looks.
+      poll: seconds between two polls.
     """
 
     project: str = ""
@@ -186,8 +186,8 @@ class Slurm:
       partition, account: empty = the cluster's defaults.
       nodes, gpus_per_node: of one run; one process a node.
       cpus_per_gpu: cores of a process, over its GPUs.
-      time: limit of one job, as sbatch takes it; a run that needs longer is requeued and goes on.
-      grace: seconds before the limit at which the run is asked to save.
+      time: limit of one job, as sbatch takes it; a run that needs longer is requeued and resumes.
+      grace: seconds before the limit at which the run is signalled to save.
       flags: name of a set of compiler flags in launch/targets/compiler_flags.py.
       price_per_chip_hour: of a GPU; for the cost column.
     """

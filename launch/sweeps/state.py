@@ -29,11 +29,11 @@ class State:
 
     Attributes:
       state: "waiting", "running", "stopped", "failed" or "finished".
-      attempts: when it ran: {"start", "end", "status"}, Unix seconds; an end of None is still going on.
+      attempts: when it ran: {"start", "end", "status"}, Unix seconds; an end of None: it is running.
       failures: failures in a row without a new step.
       step: the newest step known at the last failure.
       reason: why it waits or has failed, in a line.
-      asked: name of the attempt for which machines are asked.
+      requested: name of the attempt for which machines are requested.
       pids: of its processes on this machine.
     """
 
@@ -42,7 +42,7 @@ class State:
     failures: int = 0
     step: int = 0
     reason: str = ""
-    asked: str = ""
+    requested: str = ""
     pids: list[int] = dataclasses.field(default_factory=list)
 
     def begin(self, **values: Any) -> None:
@@ -63,8 +63,11 @@ class State:
         return self.failures > limit
 
     def hours(self, until: float) -> float:
-        """Hours that it has run, an attempt that goes on counting to `until`."""
+        """Hours that it has run; an attempt that is running counts to `until`."""
         return sum((attempt["end"] or until) - attempt["start"] for attempt in self.attempts) / 3600
+
+
+STATE_FIELDS = {field.name for field in dataclasses.fields(State)}
 
 
 class Folder:
@@ -106,11 +109,21 @@ class Folder:
     def state(self, run_id: str) -> State | None:
         """What the launcher knows of a run; None if it has not been started."""
         path = self.run(run_id) / "state.json"
-        return State(**read_json(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        values = read_json(path)  # perhaps of another version
+        return State(**{name: values[name] for name in values.keys() & STATE_FIELDS})
 
     def write_state(self, run_id: str, state: State) -> None:
         self.run(run_id).mkdir(parents=True, exist_ok=True)
         write_json(self.run(run_id) / "state.json", dataclasses.asdict(state))
+
+    def reopen(self, run: Run) -> None:
+        """Gives a run that was stopped or given up another chance, when its sweep is started again."""
+        state = self.state(run.id)
+        if state is not None and state.state in ("stopped", "failed"):
+            state.state, state.failures = "waiting", 0
+            self.write_state(run.id, state)
 
     def read(self, run_id: str, name: str) -> dict[str, Any]:
         """A JSON file of a run, empty if it is missing or just being written."""
@@ -128,7 +141,7 @@ class Folder:
         """Whether the trunk that a run branches off, if any, is finished."""
         return not run.trunk or self.finished(run.trunk)
 
-    def hopeless(self, run: Run) -> bool:
+    def trunk_failed(self, run: Run) -> bool:
         """Whether the trunk that a run branches off has failed for good, or was stopped."""
         state = self.state(run.trunk) if run.trunk and not self.finished(run.trunk) else None
         return state is not None and state.state in ("failed", "stopped")
@@ -141,7 +154,7 @@ class Folder:
         return [run for run in runs if run not in waiting]
 
     def step(self, run_id: str) -> int:
-        """The newest step that a run has told of."""
+        """The newest step that a run has reported."""
         return int(self.read(run_id, "heartbeat.json").get("step", 0))
 
     def lock(self, name: str) -> int | None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Gke, QueuedResources
 from launch.sweeps.state import Folder
-from launch.targets import compiler_flags, gcloud
+from launch.targets import gcloud, run_file
 from vdit.errors import UserError
 
 NOT_MIRRORED = r"(^|/)(checkpoints|tensorboard|profile|logs|workers)/"
-"""What stays in the bucket: all but the small files that tell how a run fares."""
+"""What stays in the bucket: all but the small files that say how a run fares."""
 
 
 def sweep_folder(settings: QueuedResources | Gke, name: str) -> str:
@@ -48,15 +46,10 @@ def data_sets(run: Run, settings: QueuedResources | Gke) -> tuple[Staged, ...]:
     return tuple(Staged(source, f"staged/{name}") for source, name in zip(sources, names, strict=True))
 
 
-def run_file(sweep: Sweep, run: Run, settings: QueuedResources | Gke, at: str, flag_set: str) -> str:
-    """The JSON file of a run, for `launch.remote`; its data sets are below the folder `at`."""
+def file_of(sweep: Sweep, run: Run, settings: QueuedResources | Gke, at: str, flag_set: str) -> str:
+    """run.json of a run; its data sets are below the folder `at`."""
     data = ",".join(f"{at}{staged.folder}" for staged in data_sets(run, settings))
-    values = {
-        "module": "vdit.train",
-        "arguments": sweep.arguments(run, workdir(settings, sweep.name, run.id), data),
-        "environment": compiler_flags.environment(flag_set),
-    }
-    return json.dumps(values, indent=1) + "\n"
+    return run_file.text(sweep.arguments(run, workdir(settings, sweep.name, run.id), data), flag_set)
 
 
 def git(*arguments: str) -> str:
@@ -129,8 +122,3 @@ def labels(sweep: Sweep, run: Run) -> dict[str, str]:
     """Labels that clouds accept, by which people find what belongs to a sweep."""
     slug = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in sweep.name.lower()).strip("-_")
     return {"vdit-sweep": slug[:60].strip("-_") or "sweep", "vdit-run": run.id}
-
-
-def told(values: Any) -> str:
-    """A file as `--dry_run` shows it."""
-    return "\n".join(f"#   {line}" for line in str(values).splitlines())

@@ -40,7 +40,7 @@ _OVERLAP = (
     Flag(
         "xla_tpu_overlap_compute_collective_tc",
         "true",
-        "lets the TensorCore go on computing during a collective",
+        "lets the TensorCore compute during a collective",
     ),
     Flag(
         "xla_enable_async_all_gather", "true", "splits all-gathers into start and done, so that they can be moved apart"

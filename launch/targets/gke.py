@@ -1,7 +1,7 @@
 """Google Kubernetes Engine: a JobSet for every run, queued by Kueue, on TPU slices or GPU nodes.
 
 The cluster does the watching: JobSet starts a run again after a failure, and after a preemption without counting it.
-The run goes on from its checkpoint. `docs/launch.md` says how the cluster is made.
+The run resumes from its checkpoint. `docs/launch.md` says how the cluster is made.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def start(sweep: Sweep, folder: Folder, settings: Gke) -> int:
             print(kubectl(settings, ["apply", "-f", "-"], yaml.safe_dump_all(documents)), end="")
         for run in todo:
             state = folder.state(run.id) or State()
-            state.end("waiting", "lost", "asked for nodes")
+            state.end("waiting", "lost", "nodes are requested")
             folder.write_state(run.id, state)
     print(
         f"{len(todo)} runs started, {len(sweep.runs) - len(todo)} finished or there before; launch.status {folder.path}"

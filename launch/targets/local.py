@@ -20,11 +20,11 @@ from tqdm import tqdm
 from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
-from launch.targets import compiler_flags as compiler_flags
+from launch.targets import compiler_flags
 from vdit.exit_status import PREEMPTED, USER_ERROR
 
-LOOK = 0.1  # seconds between looks at the processes
-LONGEST_WAIT = 300.0
+POLL_SECONDS = 0.1
+MAX_WAIT = 300.0
 
 
 def command(sweep: Sweep, run: Run, folder: Folder) -> list[str]:
@@ -59,7 +59,7 @@ def describe(sweep: Sweep, run: Run, folder: Folder, settings: Local) -> str:
 
 @dataclasses.dataclass
 class _Active:
-    """A run whose processes go on."""
+    """A run with its processes."""
 
     run: Run
     state: State
@@ -101,30 +101,23 @@ class Launcher:
             self._signals(),
             tqdm(total=total, initial=len(done), unit="run", disable=not sys.stderr.isatty()) as self._bar,
         ):
-            self._try_again()
+            for _, run in self._waiting:
+                self._folder.reopen(run)  # so that branches wait for them again
             self._say(f"{total} runs, {len(done)} finished before; logs in {self._folder.path}/runs/*/logs")
             while self._active or (self._waiting and not self._stopping):
                 self._give_up_branches()
                 self._start_some()
                 for active in list(self._active):
-                    self._look_at(active)
-                time.sleep(LOOK)
+                    self._poll(active)
+                time.sleep(POLL_SECONDS)
         if self._stopping:
-            self._say("stopped; the same command goes on from the checkpoints")
+            self._say("stopped; the same command resumes from the checkpoints")
         states = [self._folder.state(run.id) for run in self._sweep.runs]
         return sum(state is not None and state.state == "failed" for state in states)
 
-    def _try_again(self) -> None:
-        """Runs that an earlier start gave up or stopped wait anew, so that branches wait for them again."""
-        for _, run in self._waiting:
-            state = self._folder.state(run.id)
-            if state is not None and state.state in ("stopped", "failed"):
-                state.state, state.failures = "waiting", 0
-                self._folder.write_state(run.id, state)
-
     def _give_up_branches(self) -> None:
         """Those whose trunk will not come."""
-        for item in [item for item in self._waiting if self._folder.hopeless(item[1])]:
+        for item in [item for item in self._waiting if self._folder.trunk_failed(item[1])]:
             self._waiting.remove(item)
             run, state = item[1], self._folder.state(item[1].id) or State()
             state.end("failed", None, f"its trunk {run.trunk} has not finished")
@@ -168,7 +161,7 @@ class Launcher:
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
-                        start_new_session=True,  # Ctrl-C is ours, and we ask them to save
+                        start_new_session=True,  # Ctrl-C is handled here, which signals them to save
                         pass_fds=[lock],
                     )
                 )
@@ -178,7 +171,8 @@ class Launcher:
         more = f", attempt {len(state.attempts)}" if len(state.attempts) > 1 else ""
         self._say(f"{run.id} started{more}: {run.label}")
 
-    def _look_at(self, active: _Active) -> None:
+    def _poll(self, active: _Active) -> None:
+        """Sees whether the processes of a run have ended or must be stopped."""
         statuses = [process.poll() for process in active.processes]
         stop = (self._folder.run(active.run.id) / "stop").exists()
         if (stop or self._stopping) and active.kill_at is None:
@@ -210,7 +204,7 @@ class Launcher:
             state.end("stopped", status)
             return self._say(f"{run.id} stopped at step {self._folder.step(run.id)}")
         if status == PREEMPTED:
-            state.end("waiting", status, "was asked to stop by something else")
+            state.end("waiting", status, "stopped by something else")
             self._waiting.insert(0, (0.0, run))
             return None
         reason = self._last_error(run.id) if status == USER_ERROR else f"ended with status {status}"
@@ -218,7 +212,7 @@ class Launcher:
             state.end("failed", status, reason)
             self._bar.update()
             return self._say(f"{run.id} failed: {reason}; see {self._folder.run(run.id)}/logs")
-        wait = min(LONGEST_WAIT, self._settings.backoff * 2 ** (state.failures - 1))
+        wait = min(MAX_WAIT, self._settings.backoff * 2 ** (state.failures - 1))
         state.end("waiting", status, f"{reason}; starts again")
         self._waiting.append((time.monotonic() + wait, run))
         return self._say(f"{run.id} {reason} at step {self._folder.step(run.id)}; starts again in {wait:.0f} s")
@@ -270,7 +264,7 @@ def last_line(log: Path, start_with: str = "") -> str:
 
 
 def _worst(statuses: list[int]) -> int:
-    """The status that tells what happened: a mistake, else the first that is neither success nor our own kill."""
+    """The status that says what happened: a mistake, else the first that is neither success nor our own kill."""
     for status in (USER_ERROR, PREEMPTED):
         if status in statuses:
             return status

@@ -26,7 +26,7 @@ def of_run(sweep: Sweep, run: Run, settings: Gke) -> list[Manifest]:
     labels = cloud.labels(sweep, run)
     meta = {"name": name_of(run.id), "namespace": settings.namespace, "labels": labels}
     flag_set = settings.flags or (tpu_slices.parse(settings.topology).name if settings.topology else "gpu")
-    text = cloud.run_file(sweep, run, settings, "", flag_set)
+    text = cloud.file_of(sweep, run, settings, "", flag_set)
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"run.json": text}}
     return [config, _jobset(run, settings, labels)]
 

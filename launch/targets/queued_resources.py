@@ -1,4 +1,4 @@
-"""Cloud TPU queued resources: asks for slices, watches them, makes those anew that were taken away, deletes dead ones.
+"""Cloud TPU queued resources: requests slices, watches them, replaces those that were taken away, deletes dead ones.
 
 The machines finish on their own: launch/targets/machine/startup.sh deletes a slice whose run has ended. What must be
 done from outside, while `launch.sweep` runs, is to bring back what was preempted and to keep to the limits.
@@ -17,9 +17,10 @@ from launch.sweeps import tpu_slices
 from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import QueuedResources, require
 from launch.sweeps.state import Folder, State
-from launch.targets import cloud, gcloud
+from launch.targets import cloud, gcloud, run_file
 from vdit.errors import UserError
 from vdit.exit_status import USER_ERROR
+from vdit.stopping import Stopped
 
 MACHINE = Path(__file__).parent / "machine"
 DEAD = ("FAILED", "SUSPENDED")
@@ -27,7 +28,7 @@ GOING = ("DELETING", "SUSPENDING")
 
 
 def create_arguments(sweep: Sweep, run: Run, settings: QueuedResources, files: dict[str, Path]) -> list[str]:
-    """Arguments of gcloud that ask for a run's slices; `files` are the metadata, by attribute."""
+    """Arguments of gcloud that request a run's slices; `files` are the metadata, by attribute."""
     shape = tpu_slices.parse(settings.topology)
     name = name_of(run.id)
     one = [f"--node-id={name}"]
@@ -61,7 +62,7 @@ def metadata(sweep: Sweep, run: Run, settings: QueuedResources, commit: str, cod
         "vdit-commit": commit,
         "vdit-extras": "tpu,cloud",
         "vdit-folder": cloud.workdir(settings, sweep.name, run.id),
-        "vdit-run": cloud.run_file(sweep, run, settings, "", settings.flags or shape.name),
+        "vdit-run": cloud.file_of(sweep, run, settings, "", settings.flags or shape.name),
         "vdit-data": "".join(f"{staged.source}\t{staged.folder}\n" for staged in data),
         "vdit-hosts": str(shape.hosts),
         "vdit-slices": str(settings.slices),
@@ -82,7 +83,9 @@ def describe(sweep: Sweep, run: Run, folder: Folder, settings: QueuedResources) 
     code = settings.repository or f"{cloud.sweep_folder(settings, sweep.name)}/code-COMMIT.bundle"
     values = metadata(sweep, run, settings, cloud.git("rev-parse", "HEAD"), code, "1")
     files = {key: Path(key) for key in values}
-    shown = [f"# metadata {key}:\n{cloud.told(value)}" for key, value in values.items() if key.startswith("vdit-")]
+    shown = [
+        f"# metadata {key}:\n{run_file.as_comment(value)}" for key, value in values.items() if key.startswith("vdit-")
+    ]
     return "\n".join([shlex.join(["gcloud", *create_arguments(sweep, run, settings, files)]), *shown])
 
 
@@ -113,14 +116,11 @@ class Watcher:
 
     def run(self) -> int:
         """Watches until every run is finished, failed or stopped; gives the number of failed runs."""
-        for run in self._sweep.runs:  # started again, stopped and failed runs get another chance
-            state = self._folder.state(run.id)
-            if state and state.state in ("stopped", "failed"):
-                state.state, state.failures = "waiting", 0
-                self._folder.write_state(run.id, state)
+        for run in self._sweep.runs:
+            self._folder.reopen(run)
         while True:
             try:
-                open_runs = self.look()
+                open_runs = self.poll_once()
             except gcloud.Transient as error:
                 self._say("gcloud", f"{error}; trying again")
                 open_runs = 1
@@ -130,7 +130,7 @@ class Watcher:
         states = [self._folder.state(run.id) for run in self._sweep.runs]
         return sum(state is not None and state.state == "failed" for state in states)
 
-    def look(self) -> int:
+    def poll_once(self) -> int:
         """Looks once at everything and does what is to be done; gives the number of runs that are not at their end.
 
         Raises:
@@ -148,7 +148,7 @@ class Watcher:
             found = resources.get(name_of(run.id))
             if over and state.state not in ("finished", "failed") and not self._folder.finished(run):
                 self._give_up(run, state, found, "stopped", "max_spend is reached")
-            elif self._folder.hopeless(run) and state.state not in ("stopped", "failed"):
+            elif self._folder.trunk_failed(run) and state.state not in ("stopped", "failed"):
                 self._give_up(run, state, found, "failed", f"its trunk {run.trunk} has not finished")
             elif self._follow(run, state, found) and self._folder.ready(run) and not found and held < at_once:
                 held += self._create(run, state)
@@ -161,14 +161,12 @@ class Watcher:
     def _follow(self, run: Run, state: State, found: str | None) -> bool:
         """Takes note of what has become of a run; True if it needs a resource."""
         if state.state in ("stopped", "failed"):
-            if found and found not in GOING:
-                self._tpus.delete(name_of(run.id))
+            self._release(run, found)
             return False
         if self._folder.finished(run):
             if state.state != "finished":
                 state.end("finished", 0)
-            if found and found not in GOING:
-                self._tpus.delete(name_of(run.id))
+            self._release(run, found)
             return False
         running = bool(state.attempts) and state.attempts[-1]["end"] is None
         attempt, status, reason = self._exit(run)
@@ -185,7 +183,7 @@ class Watcher:
                 self._failed(run, state, None, "its resource is gone")
             return state.state == "waiting"
         elif found == "ACTIVE" and not running:
-            state.begin(name=state.asked)
+            state.begin(name=state.requested)
         elif found not in ("ACTIVE", *GOING):
             state.state, state.reason = "waiting", found.lower().replace("_", " ")
         return False
@@ -195,12 +193,15 @@ class Watcher:
         if state.failed(self._folder.step(run.id), self._settings.retries):
             return self._give_up(run, state, found, "failed", f"{why}, {state.failures} times without a new step")
         state.end("waiting", why, why)
-        if found and found not in GOING:
-            self._tpus.delete(name_of(run.id))
+        self._release(run, found)
         return None
 
     def _give_up(self, run: Run, state: State, found: str | None, name: str, why: str) -> None:
         state.end(name, why, why)
+        self._release(run, found)
+
+    def _release(self, run: Run, found: str | None) -> None:
+        """Deletes a run's resource, unless it is gone or going."""
         if found and found not in GOING:
             self._tpus.delete(name_of(run.id))
 
@@ -222,7 +223,7 @@ class Watcher:
                 state.reason = f"not created: {error}"
                 return False
         self._wait = self._settings.poll
-        state.state, state.reason, state.asked = "waiting", "asked for slices", attempt
+        state.state, state.reason, state.requested = "waiting", "slices are requested", attempt
         return True
 
     def _exit(self, run: Run) -> tuple[str, int, str]:
@@ -261,11 +262,11 @@ def start(sweep: Sweep, folder: Folder, settings: QueuedResources) -> int:
         code = settings.repository or cloud.upload_code(where, folder.path, commit)
         try:
             return Watcher(sweep, folder, settings, commit, code).run()
-        except KeyboardInterrupt:
-            print(f"no longer watched, but the slices go on; watch with the same command, or launch.stop {folder.path}")
+        except (KeyboardInterrupt, Stopped):
+            print(f"not watched any more, but the slices keep running; the same command watches again: {folder.path}")
             return 0
         except UserError as error:
-            raise UserError(f"{error}; what was created goes on, and the same command watches it again") from error
+            raise UserError(f"{error}; what was created keeps running, and the same command watches again") from error
 
 
 def synchronise(folder: Folder, settings: QueuedResources) -> None:

@@ -1,8 +1,7 @@
-"""SLURM: a job for every run; one that reaches its time limit or is preempted goes back into the queue and goes on."""
+"""SLURM: a job for every run; one that reaches its time limit or is preempted is requeued and resumes."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import Slurm
 from launch.sweeps.state import Folder, State
-from launch.targets import compiler_flags
+from launch.targets import run_file
 from vdit.errors import UserError
 
 SCRIPT = Path(__file__).parent / "machine" / "run.sbatch"
@@ -32,19 +31,14 @@ def sbatch_arguments(run: Run, folder: Folder, settings: Slurm) -> list[str]:
     ]
 
 
-def run_file(sweep: Sweep, run: Run, folder: Folder, settings: Slurm) -> str:
-    """The JSON file of a run, for `launch.remote`."""
-    values = {
-        "module": "vdit.train",
-        "arguments": sweep.arguments(run, str(folder.run(run.id).resolve())),
-        "environment": compiler_flags.environment(settings.flags),
-    }
-    return json.dumps(values, indent=1) + "\n"
+def _file_of(sweep: Sweep, run: Run, folder: Folder, settings: Slurm) -> str:
+    """run.json of a run."""
+    return run_file.text(sweep.arguments(run, str(folder.run(run.id).resolve())), settings.flags)
 
 
 def describe(sweep: Sweep, run: Run, folder: Folder, settings: Slurm) -> str:
     """The sbatch command of a run, and the file that its job reads."""
-    shown = "\n".join(f"#   {line}" for line in run_file(sweep, run, folder, settings).splitlines())
+    shown = run_file.as_comment(_file_of(sweep, run, folder, settings))
     return f"{shlex.join(sbatch_arguments(run, folder, settings))}\n# run.json:\n{shown}"
 
 
@@ -59,7 +53,7 @@ def start(sweep: Sweep, folder: Folder, settings: Slurm) -> int:
             logs = folder.run(run.id) / "logs"
             logs.mkdir(parents=True, exist_ok=True)
             (folder.run(run.id) / "stop").unlink(missing_ok=True)
-            (folder.run(run.id) / "run.json").write_text(run_file(sweep, run, folder, settings))
+            (folder.run(run.id) / "run.json").write_text(_file_of(sweep, run, folder, settings))
             job = _call(sbatch_arguments(run, folder, settings)).strip()
             state = folder.state(run.id) or State()
             state.end("waiting", "lost", f"job {job} is queued")

@@ -107,9 +107,9 @@ def test_branches_wait_for_their_trunk_and_fail_with_it(experiment, tmp_path):
     with sweeping.stand_in(tmp_path):
         folder, failed = sweeping.launch(sweep, tmp_path / "bad")
     assert failed == 4 and "its trunk" in folder.state(runs[1].id).reason
-    assert folder.without_trunk(runs) == [runs[0]] and folder.hopeless(runs[1])
+    assert folder.without_trunk(runs) == [runs[0]] and folder.trunk_failed(runs[1])
     folder.write_state(runs[0].id, State())
-    assert not folder.hopeless(runs[1])
+    assert not folder.trunk_failed(runs[1])
     folder.write_state(runs[0].id, State("stopped"))  # by Ctrl-C; with the script gone the trunk can finish
     (bad.run(runs[0].id) / "script").unlink()
     with sweeping.stand_in(tmp_path):

@@ -157,7 +157,7 @@ def test_a_launcher_that_is_interrupted_leaves_all_resumable(quick, number):
         (quick / "go").touch()
         finished_by = [1, 1, 1]
     else:
-        assert out.splitlines()[-1] == "stopped; the same command goes on from the checkpoints"
+        assert out.splitlines()[-1] == "stopped; the same command resumes from the checkpoints"
         assert states(folder) == ["stopped", "stopped", "planned"]
         finished_by = [2, 2, 1]
     assert sweeping.launch(made, quick)[1] == 0
@@ -282,23 +282,30 @@ def test_two_runs_beside_each_other(real, tmp_path, capfd):
     assert "has no run x; see" in cli.runner(capfd)("launch.compare", str(folder.path), run.id, "x").error
 
 
-def test_watching_and_following_end_with_the_runs(quick, capfd):
-    import cli
-
+def test_watching_and_following_end_with_the_runs(quick):
     made = sweeping.sweep(over("seed", 1, 2, 3), quick, at_once=2)
-    folder, run_id = Folder(quick / made.name), made.runs[0].id
-    order(folder, run_id, {"sleep": 1})
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(quick)], stdout=subprocess.DEVNULL)
+    folder, run_id, gate = Folder(quick / made.name), made.runs[0].id, quick / "gate"
+    order(folder, run_id, {"until": str(gate)})
+    started = [subprocess.Popen([sys.executable, "-c", LAUNCHER, str(quick)], stdout=subprocess.DEVNULL)]
+
+    def command(name: str, *arguments: str) -> subprocess.Popen:
+        line = tiny.command(f"launch.{name}", str(folder.path), *arguments, "--every=0.1")
+        started.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
     try:
-        wait_until(lambda: tried(folder, run_id) == 1)
-        shown = cli.runner(capfd)("launch.status", str(folder.path), "--watch", "--every=0.2").out.splitlines()
-        followed = cli.runner(capfd)("launch.logs", str(folder.path), run_id, "--follow", "--every=0.2").out
-        assert launcher.wait(30) == 0
+        wait_until(lambda: tried(folder, run_id) == 1, started[0])
+        watch, follow = command("status", "--watch"), command("logs", run_id, "--follow")
+        first = next(line for line in watch.stdout if line.startswith("3 runs: "))
+        assert "1 running" in first or "2 running" in first
+        assert any("hello" in line for line in follow.stdout)
+        gate.touch()  # only now may the run end
+        totals = [line for line in watch.stdout if line.startswith("3 runs: ")]
+        assert "3 finished" in totals[-1] and "hello" not in follow.stdout.read()
+        assert [process.wait(60) for process in started] == [0, 0, 0]
     finally:
-        launcher.kill()
-    totals = [line for line in shown if line.startswith("3 runs: ")]
-    assert len(totals) > 1 and "1 running" in totals[0] and "3 finished" in totals[-1]
-    assert followed.count("hello") == 1
+        for process in started:
+            process.kill()
 
 
 @pytest.mark.nightly

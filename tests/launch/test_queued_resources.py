@@ -66,7 +66,7 @@ class Scene:
         self.ids = [run.id for run in self.sweep.runs]
 
     def look(self, times: int = 1) -> int:
-        return [self.watcher.look() for _ in range(times)][-1]
+        return [self.watcher.poll_once() for _ in range(times)][-1]
 
     def states(self) -> list[str]:
         return [row.state for row in status.statuses(self.folder)]
@@ -78,7 +78,7 @@ class Scene:
 
     def end(self, run_id: str, code: int, error: str = "") -> None:
         """The machines of a run end with a status."""
-        self.write(run_id, "exit", f"{self.folder.state(run_id).asked} {code} {error}\n")
+        self.write(run_id, "exit", f"{self.folder.state(run_id).requested} {code} {error}\n")
 
     def step(self, run_id: str, step: int) -> None:
         self.write(run_id, "heartbeat.json", json.dumps({"step": step, "time": 1.0}))

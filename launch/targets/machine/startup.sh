@@ -8,7 +8,7 @@
 #   vdit-extras            extras of setup.py to install
 #   vdit-folder            the run's folder in the bucket; vdit-run: run.json, see launch/remote.py
 #   vdit-data              lines of SOURCE<tab>FOLDER: data sets to stage on the local disk
-#   vdit-hosts             hosts of a slice; vdit-slices: slices of the run; vdit-attempt: tells attempts apart
+#   vdit-hosts             hosts of a slice; vdit-slices: slices of the run; vdit-attempt: names the attempt
 set -euo pipefail
 
 root="${VDIT_ROOT:-/opt/vdit}"
@@ -55,7 +55,7 @@ find_python() {
   python3 -m uv python find 3.12
 }
 
-# The steps below end at their first failure by hand: bash ignores `set -e` in a step whose failure is looked at.
+# The steps below end at their first failure by hand: bash ignores `set -e` in a step whose status is tested.
 fetch_code() {
   local from="$repository"
   if [[ "$repository" == gs://* ]]; then
@@ -129,7 +129,7 @@ upload_logs() {
 }
 
 on_signal() {
-  say "asked to stop"
+  say "stopping"
   stopping=1
   if ((child)); then kill -TERM "$child" 2>/dev/null || true; fi
 }

@@ -1,0 +1,26 @@
+"""run.json: what a machine is to run. `launch.remote` reads it there, so no shell ever reads what it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from launch.targets import compiler_flags
+
+
+def text(arguments: Sequence[str], flag_set: str) -> str:
+    """The file for a training run.
+
+    Args:
+      arguments: of vdit.train.
+      flag_set: name of a set of compiler flags.
+    """
+    environment = compiler_flags.environment(flag_set)
+    return (
+        json.dumps({"module": "vdit.train", "arguments": list(arguments), "environment": environment}, indent=1) + "\n"
+    )
+
+
+def as_comment(content: str) -> str:
+    """A file as `--dry_run` shows it."""
+    return "\n".join(f"#   {line}" for line in content.splitlines())
