@@ -167,13 +167,7 @@ class _Cutter:
             captions=source.captions,
             shape_before=before,
             fps_before=timing.fps_before,
-            notes=(
-                *self.media.notes,
-                *timing.notes,
-                *piece.notes,
-                *self._changes(piece.length - frames),
-                *source.notes,
-            ),
+            notes=(*self.media.notes, *timing.notes, *piece.notes, *self._changes(piece.length - frames)),
         )
 
     def _changes(self, trimmed: int) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What files of every kind look like once they are read; all files are made here."""
 
+import itertools
 import pathlib
+import re
 import tracemalloc
 from fractions import Fraction
 
@@ -402,3 +404,53 @@ def test_media_tells_times_before_decoding(tmp_path: pathlib.Path) -> None:
     media = open_media(str(write_video(tmp_path / "a.mp4", [grey(50)] * 24, 24, options={"bf": "2"})))
     np.testing.assert_allclose(media.times - media.times[0], np.arange(24) / 24, atol=1e-3)
     assert (media.height, media.width, media.rate) == (48, 64, 24.0)
+
+
+def ranges(outcomes) -> list[tuple[int, int]]:
+    """First and last frame of each piece, by its name."""
+    found = [re.search(r"\[(\d+), (\d+)\)", outcome.item) for outcome in outcomes if not isinstance(outcome, Cut)]
+    return [(int(each[1]), int(each[2])) for each in found if each]
+
+
+@pytest.mark.parametrize("length", [1, 5, 9])
+def test_ranges_count_frames_of_the_file_and_never_pass_its_end(tmp_path: pathlib.Path, length: int) -> None:
+    """Of a file whose frames are put on a grid that has more points than it has frames."""
+    steps = [*range(20), *range(26, 40)]
+    path = write_video(tmp_path / "a.mkv", [grey(10 + 4 * i) for i in range(34)], 10, times=[i / 10 for i in steps])
+    *pieces, cut = read_all(path, max_frames=length)
+    assert cut.shape_before == (34, 48, 64)
+    assert len({piece.item for piece in pieces}) == len({piece.id for piece in pieces}) == len(pieces)
+    found = ranges(pieces)
+    assert found[0][0] == 0 and found[-1][1] == 34
+    assert all(0 <= first < end <= 34 for first, end in found)
+    assert all(before[1] in (after[0], after[0] + 1) for before, after in itertools.pairwise(found))
+    for piece, (first, end) in zip(pieces, found, strict=True):
+        assert piece.shape_before[0] == end - first
+        assert set(levels(piece)) <= set(range(first, end))
+    assert sum(len(levels(piece)) for piece in pieces) >= 34 - 3 * len(pieces)
+
+
+def test_two_frames_at_one_time_are_one_in_the_ledger(tmp_path: pathlib.Path) -> None:
+    """Four of 24 frames come 4 ms after the ones before them; with --shots every piece has a range."""
+    times = sorted([*(i / 25 for i in range(20)), *(i / 25 + 0.004 for i in (3, 8, 12, 19))])
+    path = write_video(tmp_path / "a.mkv", [grey(50 + i) for i in range(24)], 25, times=times, options={"bf": "0"})
+    (piece,) = read_all(path, shots=True)
+    assert ranges([piece]) == [(0, 20)] and piece.shape_before[0] == 20
+
+
+def test_frames_in_no_order_are_stored_in_theirs(tmp_path: pathlib.Path) -> None:
+    cases = pathlib.Path(__file__).parents[2] / "io" / "media" / "cases"
+    for name in ("x264_bf2.avi", "x264_remux.mp4"):
+        clip = read(cases / name)
+        assert isinstance(clip, Clip) and clip.video_TYXC.shape == (49, 120, 160, 3) and clip.shape_before[0] == 50
+        video = clip.video_TYXC.astype(int)
+        steps, skips = (np.abs(video[n:] - video[:-n]).mean(axis=(1, 2, 3)) for n in (1, 2))
+        assert (steps[:-1] <= skips).all()
+
+
+def test_notes_of_the_source_are_notes_of_the_clip(tmp_path: pathlib.Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [grey(50)] * 5)
+    (clip,) = file_clips(
+        "test", Input("a.mp4", "train", str(path), notes=("its caption is a list, not text",)), Options()
+    )
+    assert clip.notes == ("its caption is a list, not text", "no caption")
