@@ -1,11 +1,35 @@
-"""Figures that a benchmark writes into a page of docs/, between marks that name its command."""
+"""What benchmarks share: targets beside figures, and pages of docs/ between whose marks figures are written."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 END = "<!-- end -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a figure is to reach: at least, or at most, a bound."""
+
+    bound: float
+    most: bool = False
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.most else value >= self.bound
+
+    def verdict(self, value: float) -> str:
+        """The target, and whether a figure meets it."""
+        return f"target at {'most' if self.most else 'least'} {self.bound:g}: {'met' if self.met(value) else 'MISSED'}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
+    """A table of Markdown; columns of `words`, and the first, stand to the left."""
+    from vdit.render.pages import Table, markdown_table  # not by benchmarks that weigh a process
+
+    return markdown_table(Table(head, rows, words))
 
 
 def put(name: str, command: str, text: str) -> None:

@@ -93,12 +93,12 @@ def table(ours: dict[str, Any], equal: dict[str, Any]) -> str:
         "HBM a chip": f"{WAN['hbm']:.0f} GiB",
         "**a step**": f"**{PUBLISHED_SECONDS} s, measured**",
     }
-    lines = ["| by the compiler's cycles | Wan 2.1 14B | equal to it | vdit_10b |", "| --- | --: | --: | --: |"]
-    lines += [f"| {name} | {value} | {columns[1][name]} | {columns[0][name]} |" for name, value in wan.items()]
+    head = ["by the compiler's cycles", "Wan 2.1 14B", "equal to it", "vdit_10b"]
+    rows = [[name, value, columns[1][name], columns[0][name]] for name, value in wan.items()]
     implied = WAN["peak_attention"] / (PUBLISHED_SECONDS - outside)
     return "\n".join(
         [
-            *lines,
+            pages.table(head, rows),
             "",
             f"If all of Wan's step that is not attention takes its {outside:.2f} s, attention takes "
             f"{PUBLISHED_SECONDS - outside:.1f} s, which is {implied:.2f} of the peak.",

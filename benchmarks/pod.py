@@ -21,6 +21,7 @@ from benchmarks import pages
 from vdit.command import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.config_dict import build
+from vdit.errors import UserError
 
 WHAT = flags.DEFINE_list("what", ["depth", "weak", "pod"], "Which figures.")
 
@@ -55,10 +56,9 @@ def gib(values: dict[str, Any]) -> float:
     return sum(kind["gib"] for kind in values["collectives"].values())
 
 
-def judged(name: str, value: float, target: float, most: bool) -> Row:
-    """A figure that must be at most, or at least, its target."""
-    met = value <= target if most else value >= target
-    return name, f"{value:.3f}", f"at {'most' if most else 'least'} {target:g}: {'met' if met else 'MISSED'}"
+def judged(name: str, value: float, target: pages.Target) -> Row:
+    """A figure beside its target."""
+    return name, f"{value:.3f}", target.verdict(value)
 
 
 def depth() -> list[Row]:
@@ -77,8 +77,8 @@ def depth() -> list[Row]:
     flops = plan(config(32), "v5p:2x2x1")["compiled_over_model_flops_outside_attention"]
     return [
         *((f"processor time to compile {layers} layers", f"{seconds[layers]:.1f} s", "") for layers in (8, 32)),
-        judged("32 layers over 8", seconds[32] / seconds[8], 1.2, most=True),
-        judged("FLOPs outside attention, compiled over the model's", flops, 1.05, most=True),
+        judged("32 layers over 8", seconds[32] / seconds[8], pages.Target(1.2, most=True)),
+        judged("FLOPs outside attention, compiled over the model's", flops, pages.Target(1.05, most=True)),
     ]
 
 
@@ -89,7 +89,7 @@ def weak() -> list[Row]:
     spread = max(found.values()) / min(found.values())
     return [
         *((f"collectives of a chip and step on {chips:,} chips", f"{x:.3f} GiB", "") for chips, x in found.items()),
-        judged("most over least", spread, 1.1, most=True),
+        judged("most over least", spread, pages.Target(1.1, most=True)),
     ]
 
 
@@ -102,16 +102,19 @@ def pod() -> list[Row]:
         ("a step", f"{values['step_seconds']:.1f} s", ""),
         *((f"of it {kind}", f"{x:.2f} s", "") for kind, x in values["seconds"]["expected"].items()),
         ("collectives of a chip and step", f"{gib(values):.1f} GiB", ""),
-        judged("MFU", values["mfu"], 0.48, most=False),
+        judged("MFU", values["mfu"], pages.Target(0.48)),
     ]
+
+
+FIGURES = {"depth": depth, "weak": weak, "pod": pod}
 
 
 def main(argv: list[str]) -> None:
     no_arguments(argv)
+    if unknown := [name for name in WHAT.value if name not in FIGURES]:
+        raise UserError(f"--what={unknown[0]} is not one of {', '.join(FIGURES)}")
     for name in WHAT.value:
-        rows = {"depth": depth, "weak": weak, "pod": pod}[name]()
-        lines = ["| | | target |", "| --- | --: | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
-        text = "\n".join(lines)
+        text = pages.table(["", "", ""], FIGURES[name](), words=(2,))
         print(f"{name}:\n{text}", flush=True)
         pages.put("planner.md", f"python -m benchmarks.pod --what={name}", text)
 

@@ -24,6 +24,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from absl import flags
 from ml_collections import ConfigDict
 
+from benchmarks import pages
 from vdit import flops
 from vdit.command import no_arguments, run_main
 from vdit.config import ATTENTION_BLOCKS, Config
@@ -146,13 +147,7 @@ def page(results: dict[str, Any]) -> str:
 
 def _attention_work() -> list[str]:
     """Executed attention over the sum of n^2 for each size's clips, which needs no compilation."""
-    lines = [
-        "## Attention work",
-        "",
-        WORK,
-        "| size | clips | fill | 128 | 256 | 512 |",
-        "| --- | --- | --: | --: | --: | --: |",
-    ]
+    lines = []
     for size in dict.fromkeys(line.size for line in LINES):
         config = config_of(next(line for line in LINES if line.size == size))
         rows = rows_of(config)
@@ -165,8 +160,9 @@ def _attention_work() -> list[str]:
             area = sum(flops.attention_area(row, block, block) for row in rows.lengths)
             mark = "**" if block == (config.model.attention_block or ATTENTION_BLOCKS["splash"]) else ""
             cells.append(f"{mark}{area / ideal:.3f}{mark}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        lines.append(cells)
+    table = pages.table(["size", "clips", "fill", "128", "256", "512"], lines, words=(1,))
+    return ["## Attention work", "", WORK, table, ""]
 
 
 def _turn(line: Line) -> int:

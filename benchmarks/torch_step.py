@@ -50,9 +50,9 @@ FRAMES = ((4, 4), (4, 6), (6, 4), (8, 8), (6, 10), (10, 6), (12, 12), (8, 16), (
 
 LONGEST = 1024 - WORDS
 TARGETS = {
-    "steps over PyTorch's": 0.75,
-    "packed over buckets of one shape": 1.0,
-    "packed over padding": 5.0,
+    "steps over PyTorch's": pages.Target(0.75),
+    "packed over buckets of one shape": pages.Target(1.0),
+    "packed over padding": pages.Target(5.0),
 }
 
 
@@ -285,16 +285,14 @@ def mix(width: int, depth: int, count: int, theirs: Callable[[int, Grid], np.nda
 
 def verdict(name: str, value: float) -> str:
     """What a figure's target is, and whether it is met; empty where there is none."""
-    if name not in TARGETS:
-        return ""
-    return f"target {TARGETS[name]:g}: {'met' if value >= TARGETS[name] else 'MISSED'}"
+    return TARGETS[name].verdict(value) if name in TARGETS else ""
 
 
 def keep(figures: dict[str, float]) -> None:
     """Puts the figures between the marks of docs/parallel.md."""
     asked = f"Width and depth {SIZE.value}, {ROWS} clips of {TOKENS.value} patches; a mix of {EXAMPLES.value} examples."
-    rows = [f"| {name} | {value:.4g} | {verdict(name, value)} |" for name, value in figures.items()]
-    text = "\n".join([asked, "", "| | | |", "| --- | --: | --- |", *rows])
+    rows = [[name, f"{value:.4g}", verdict(name, value)] for name, value in figures.items()]
+    text = f"{asked}\n\n{pages.table(['', '', ''], rows, words=(2,))}"
     pages.put("parallel.md", "python -m benchmarks.torch_step --keep", text)
 
 

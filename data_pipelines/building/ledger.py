@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import IO, Any
 
+from vdit.io.formatting import align
+
 STATUSES = ("accepted", "scaled", "split", "rejected")
 Shape = tuple[int, ...]
 
@@ -90,8 +92,7 @@ class Ledger:
             counts = [str(self.counts[split, status]) for status in STATUSES]
             span = "-".join(map(str, self._areas[split])) if split in self._areas else "-"
             rows.append([split, *counts, str(self._frames[split]), span])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines = [align(rows, right=range(len(rows[0])))]
         lines += [f"rejected {count}: {reason}" for reason, count in self.reasons.most_common(5)]
         return "\n".join(lines)
 

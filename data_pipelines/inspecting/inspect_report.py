@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from vdit.io.formatting import align
 
 BAR = 40  # characters of the longest bar
 
@@ -91,7 +93,7 @@ def _print_sources(figures: dict[str, Any]) -> None:
                 f"{shapes['hours']:.3g}",
             )
         )
-    print(*_aligned(rows), sep="\n", end="\n\n")
+    print(align(rows, right=range(1, len(rows[0]))), end="\n\n")
 
 
 def _print_plan(figures: dict[str, Any]) -> None:
@@ -112,7 +114,7 @@ def _print_stages(stages: Sequence[dict[str, Any]]) -> None:
     for stage in stages:
         counts = [str(stage[name]) for name in ("step", "max_area", "max_frames", "left_out", "examples", "rows")]
         rows.append((*counts, f"{stage['fill']:.2%}", f"{stage['balance']:.4f}"))
-    print(*_aligned(rows), sep="\n")
+    print(align(rows, right=range(1, len(rows[0]))))
 
 
 def _print_budget(figures: dict[str, Any]) -> None:
@@ -136,11 +138,3 @@ def _print_histogram(name: str, table: dict[str, Any]) -> None:
     for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
         print(f"  {low:9.4g} - {high:<9.4g}{count:>9}  {'#' * round(BAR * count / max(counts))}")
     print()
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Rows of a table; the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join([row[0].ljust(len(first)), *rest])

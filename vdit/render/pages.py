@@ -209,6 +209,11 @@ def markdown(page: Page) -> str:
     return _environment().get_template("page.md").render(page=page).strip() + "\n"
 
 
+def markdown_table(table: Table) -> str:
+    """A table alone, as Markdown."""
+    return str(_environment().get_template("table.md").module.table(table)).strip()  # type: ignore[attr-defined]
+
+
 def _inline(text: Any) -> Markup:
     """Text with its marks as HTML; everything else in it is escaped."""
     made = _MARKDOWN.renderInline(str(text))
