@@ -173,7 +173,7 @@ def waiting(path: str, steps: int) -> dict[str, float]:
     """Share of its time that a loop of the study's smallest model waits for batches that are not there."""
     from configs import physics
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.loop import train
+    from vdit.train import train
 
     values = physics.get_config().to_dict()
     values["data"]["path"] = path

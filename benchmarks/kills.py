@@ -32,13 +32,16 @@ from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import RowReader
 from vdit.config import Config
 from vdit.errors import UserError
+from vdit.evaluation import validation
 from vdit.io.files import read_json, write_json
 from vdit.parallel.runtime import initialise
 from vdit.scaling.runs import result_row
+from vdit.train import train
 from vdit.training import loop
 from vdit.training.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.heartbeat import Heartbeat
 from vdit.training.metrics import MetricWriter
+from vdit.training.run import open_run
 
 TIMES = ("seconds", "data_wait", "started", "train_seconds", "accelerator_hours", "tflops")
 """Values in rows of metrics and in results that tell of time, which differs from run to run."""
@@ -88,8 +91,8 @@ class Doing:
         self._during("handing over or awaiting a save", Checkpoints, "save", "wait")
         self._during("writing metrics", MetricWriter, "__init__", "write")
         self._during("writing metrics", Heartbeat, "beat", after="stepping")  # the first comes after the first step
-        self._during("evaluating", loop, "evaluate_run")
-        self._during("compiling the step", loop, "drive", after="finishing")
+        self._during("evaluating", validation, "evaluate_run")
+        self._during("compiling the step", loop, "train_loop", after="finishing")
         read = RowReader.__call__
 
         def reading(*arguments: Any) -> Any:
@@ -167,7 +170,7 @@ def outcome(config: Config, workdir: Path) -> dict[str, Any]:
       "position", "checkpoints", "metrics" and "result" what these hold, times left out. A line of metrics.jsonl that is
       cut off is an error.
     """
-    run = loop.open_run(config, workdir, open_data(config.data).meta)
+    run = open_run(config, workdir, open_data(config.data).meta)
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(run.state)}
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -204,7 +207,7 @@ def training(config: Config, workdir: Path, doing: Doing | None = None) -> Calla
     def work() -> Any:
         if doing:
             doing.watch()
-        result = loop.train(config, workdir)
+        result = train(config, workdir)
         write_json(epath.Path(workdir / "result.json"), result_row(config, result))
         if doing:
             doing.now = "done"

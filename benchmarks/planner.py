@@ -16,6 +16,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from benchmarks import pages
 from configs import vdit_10b
+from data_pipelines.reading.row_lengths import row_lengths
 from vdit.command import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.config_dict import build
@@ -24,7 +25,6 @@ from vdit.planning import estimate, hlo
 from vdit.planning.chips import CHIPS
 from vdit.planning.compile import compile_step
 from vdit.planning.result import plan
-from vdit.planning.rows import rows_of
 
 TOPOLOGY = "v5p:2x2x1"
 PUBLISHED_SECONDS = 36.0
@@ -65,7 +65,7 @@ def config_of(feed_forward: float, keep_weights: bool) -> Config:
 
 def measure(config: Config) -> dict[str, Any]:
     """The plan, and how often attention goes over its blocks."""
-    chip, rows = CHIPS["v5p"], rows_of(config)
+    chip, rows = CHIPS["v5p"], row_lengths(config)
     assumed = estimate.Assumptions(estimate.EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     values = plan(config, TOPOLOGY, 1, rows, assumed, 1)[0]
     program = compile_step(config, TOPOLOGY, 1, rows.interface, rows.pixels)

@@ -42,14 +42,14 @@ def size(name: str, mesh: MeshConfig, rows: int, **model: Any) -> Config:
 
 def plan(config: Config, topology: str, efficiency: float = 0.0) -> dict[str, Any]:
     """What `vdit.plan` says; efficiency of attention, 0 for the planner's own."""
+    from data_pipelines.reading.row_lengths import row_lengths
     from vdit.planning.chips import chip_of
     from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
     from vdit.planning.result import plan as plan_of
-    from vdit.planning.rows import rows_of
 
     chip = chip_of(topology)
     assumed = Assumptions((efficiency,) * 3 if efficiency else EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
-    return plan_of(config, topology, 1, rows_of(config), assumed, config.data.rows_per_step)[0]
+    return plan_of(config, topology, 1, row_lengths(config), assumed, config.data.rows_per_step)[0]
 
 
 def gib(values: dict[str, Any]) -> float:
@@ -63,15 +63,15 @@ def judged(name: str, value: float, target: pages.Target) -> Row:
 
 def depth() -> list[Row]:
     """Processor time, as others may be at work; the first compilation of a process, which is slower, does not count."""
+    from data_pipelines.reading.row_lengths import row_lengths
     from vdit.planning import compile as compiling
-    from vdit.planning.rows import rows_of
 
     def config(layers: int) -> Config:
         return size("vdit_b", MeshConfig(1, 4, 1, 1), 4, depth=layers, remat="none")
 
     seconds = {}
     for layers in (4, 8, 32):
-        rows, start = rows_of(config(layers)), time.process_time()
+        rows, start = row_lengths(config(layers)), time.process_time()
         compiling._compile(config(layers), "v5p:2x2x1", 1, rows.interface, rows.pixels)
         seconds[layers] = time.process_time() - start
     flops = plan(config(32), "v5p:2x2x1")["compiled_over_model_flops_outside_attention"]

@@ -132,8 +132,8 @@ def generator_maker(width: int) -> Callable[[int | None, int], Any]:
     from configs import study
     from vdit.config import Config
     from vdit.config_dict import build
+    from vdit.data import Interface
     from vdit.generation import Generator
-    from vdit.models.transformer import Interface
     from vdit.parallel.mesh import make_mesh, use_mesh
     from vdit.patches import Patch
     from vdit.training.step import init_state

@@ -25,6 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import pages
+from data_pipelines.reading.row_lengths import row_lengths
 from vdit import flops
 from vdit.command import no_arguments, run_main
 from vdit.config import ATTENTION_BLOCKS, Config
@@ -35,7 +36,6 @@ from vdit.planning.chips import chip_of
 from vdit.planning.compile import fingerprint
 from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
 from vdit.planning.result import plan
-from vdit.planning.rows import rows_of
 
 ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
 MINUTES = flags.DEFINE_float("minutes", None, "Begin no line after so many minutes.")
@@ -121,7 +121,7 @@ def measure(line: Line) -> dict[str, Any]:
     config, chip = config_of(line), chip_of(line.topology)
     assumptions = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     steps = config.train.steps * config.data.rows_per_step
-    values = plan(config, line.topology, line.slices, rows_of(config), assumptions, steps)[0]
+    values = plan(config, line.topology, line.slices, row_lengths(config), assumptions, steps)[0]
     return {"line": dataclasses.asdict(line), "fingerprint": fingerprint(), **values}
 
 
@@ -150,7 +150,7 @@ def _attention_work() -> list[str]:
     lines = []
     for size in dict.fromkeys(line.size for line in LINES):
         config = config_of(next(line for line in LINES if line.size == size))
-        rows = rows_of(config)
+        rows = row_lengths(config)
         tokens, ideal = (
             rows.patches + rows.words,
             sum(float(n @ n) for n in (row.astype(float) for row in rows.lengths)),

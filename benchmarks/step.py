@@ -60,12 +60,13 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     from data_pipelines.reading import pipeline
     from data_pipelines.reading.store import Dataset
     from vdit import flops
-    from vdit.diffusion.corruption import training_question
+    from vdit.data import interface_of
+    from vdit.diffusion.corruption import corrupt_batch
+    from vdit.diffusion.loss import train_loss
     from vdit.models.attention.attention import attention
     from vdit.models.transformer import parameter_counts
     from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-    from vdit.training.loop import interface_of
-    from vdit.training.step import init_state, make_train_step, train_loss
+    from vdit.training.step import init_state, make_train_step
 
     head_width = next(head for head in (64 if width >= 512 else 32, 24, width) if width % head == 0)
     config = Config(
@@ -84,7 +85,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
         work = flops.batch_training_flops(shape, local.segments_BL, local.text_index_BL)
         step = make_train_step(graph, config)
         key = jax.random.key(0)
-        ask = jax.jit(lambda batch: training_question(batch, key, config.diffusion))
+        ask = jax.jit(lambda batch: corrupt_batch(batch, key, config.diffusion))
         forward = jax.jit(lambda params, batch: train_loss(graph, params, batch, key, config))
         qkv = jax.random.normal(key, (*local.segments_BL.shape, config.model.heads, head_width))
         q = jax.device_put(qkv, jax.sharding.NamedSharding(mesh, jax.P(jax.typeof(batch.segments_BL).sharding.spec[0])))

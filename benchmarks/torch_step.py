@@ -103,7 +103,7 @@ def our_steps(width: int, depth: int, batches: Sequence[Any]) -> Callable[[], np
     """A function that takes a step with every batch, and gives the seconds, see `now`."""
     import jax
 
-    from vdit.models.transformer import Interface
+    from vdit.data import Interface
     from vdit.parallel.mesh import make_mesh, to_global, use_mesh
     from vdit.training.step import init_state, make_train_step
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from vdit.batch import Example, PackedBatch, RowShape, pack_row, stack_rows
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
-from vdit.diffusion.corruption import Question, training_question
-from vdit.models.transformer import Interface
+from vdit.data import Interface
+from vdit.diffusion.corruption import DenoisingInputs, corrupt_batch
+from vdit.diffusion.loss import denoising_loss
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify
-from vdit.training.step import abstract_state, init_state, question_loss
+from vdit.training.step import abstract_state, init_state
 
 PATCH = Patch(2, 4, 4)
 TEXT_WIDTH = 5
@@ -84,21 +85,21 @@ def shard_like(params: Any, config: Config) -> Any:
 
 @functools.cache
 def _loss_function(config: Config) -> Callable[..., Any]:
-    """Compiled (parameters, batch, question) -> (loss, gradients)."""
+    """Compiled (parameters, batch, inputs) -> (loss, gradients)."""
     graph, _ = initial(config)
 
-    def loss(params: Any, batch: PackedBatch, question: Question) -> jax.Array:
-        error_BL, count = question_loss(graph, params, batch, question, config)
+    def loss(params: Any, batch: PackedBatch, inputs: DenoisingInputs) -> jax.Array:
+        error_BL, count = denoising_loss(graph, params, batch, inputs, config)
         return error_BL.sum() / count
 
     return jax.jit(jax.value_and_grad(loss))
 
 
 @functools.cache
-def question_function(config: Config) -> Callable[[PackedBatch], Question]:
-    """The compiled question of training step 0."""
+def inputs_function(config: Config) -> Callable[[PackedBatch], DenoisingInputs]:
+    """The compiled inputs of the network in training step 0."""
     key = lambda: jax.random.fold_in(jax.random.key(config.seed), 0)  # noqa: E731
-    return jax.jit(lambda batch: training_question(batch, key(), config.diffusion))
+    return jax.jit(lambda batch: corrupt_batch(batch, key(), config.diffusion))
 
 
 def loss_and_gradients(
@@ -116,7 +117,7 @@ def loss_and_gradients(
     with use_mesh(mesh), jax.enable_x64(dtype == np.float64):
         params = shard_like(jax.tree.map(lambda p: p.astype(dtype), stirred(config)[1]), config)
         placed = to_global(batch, mesh)
-        arguments = params, placed, question_function(config)(placed)
+        arguments = params, placed, inputs_function(config)(placed)
         if inspect:
             inspect(_loss_function(config).lower(*arguments).compile().as_text())
         loss, gradients = _loss_function(config)(*arguments)

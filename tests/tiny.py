@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
+import vdit.train
 from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.records import Record
@@ -26,7 +27,7 @@ from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainC
 from vdit.diagnostics import check
 from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
-from vdit.training import loop, step, weights_folder
+from vdit.training import loop, run, step, weights_folder
 from vdit.training.metrics import read_metrics
 
 PATCH = Patch(4, 8, 8)
@@ -34,13 +35,15 @@ TEXT_WIDTH = 6
 ROW_TOKENS, ROW_EXAMPLES, ROW_TEXT = 64, 8, 24
 
 
-def write_dataset(path: Path, examples: int = 48, seed: int = 0, **meta: Any) -> Path:
-    """Writes moving gradients of varied size to `train` and a sixth as many to `val`; captions say their direction."""
+def write_dataset(
+    path: Path, examples: int = 48, seed: int = 0, held_out: tuple[str, ...] = ("val",), **meta: Any
+) -> Path:
+    """Writes moving gradients of varied size to `train` and a sixth as many to `held_out`; captions say their way."""
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(2, TEXT_WIDTH)).astype(np.float16)
     path.mkdir(parents=True)
     writer = DatasetWriter(epath.Path(path), "tiny", PATCH)
-    for split, count in (("train", examples), ("val", examples // 6)):
+    for split, count in (("train", examples), *((split, examples // 6) for split in held_out)):
         for i in range(count):
             frames = 1 + 4 * int(rng.integers(0, 3))
             height, width = 8 * rng.integers(1, 4, 2)
@@ -112,23 +115,23 @@ def two_devices() -> Iterator[None]:
     """Runs use two of the devices only: that is enough, and faster than all eight."""
     mesh = lambda config: make_mesh(config, jax.devices()[:2])  # noqa: E731
     with contextlib.ExitStack() as patches:
-        for module in (loop, weights_folder, check):
+        for module in (loop, run, weights_folder, check):
             patches.enter_context(mock.patch.object(module, "make_mesh", mesh))
-        patches.enter_context(mock.patch.object(loop, "init_state", _init_state))
+        patches.enter_context(mock.patch.object(run, "init_state", _init_state))
         yield
 
 
 def train(config: Config, workdir: Path, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """`loop.train` on two devices; a run that compiles its step a second time is an error."""
+    """`vdit.train.train` on two devices; a run that compiles its step a second time is an error."""
     with two_devices():
         before = _compilations()
-        result = loop.train(config, workdir, progress)
+        result = vdit.train.train(config, workdir, progress)
         assert _compilations() - before <= 1, "the step was compiled twice"
         return result
 
 
 def _compilations() -> int:
-    return sum(function._cache_size() for function, _ in loop._compiled.values())
+    return sum(step._cache_size() for step in run._compiled_steps.values())
 
 
 def copy_now(workdir: Path, to: Path) -> None:
@@ -145,20 +148,20 @@ def long_run() -> tuple[Config, Path]:
     return config, workdir
 
 
-def restored(workdir: Path, config: Config, step: int | None = None) -> loop.Run:
+def restored(workdir: Path, config: Config, step: int | None = None) -> run.Run:
     """The run at its newest checkpoint, or at `step`."""
     with two_devices():
-        return loop.open_run(config, workdir, open_data(config.data).meta, step)
+        return run.open_run(config, workdir, open_data(config.data).meta, step)
 
 
 def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[str, Any], list[dict[str, Any]]]:
     """What must not depend on interruptions: arrays of the newest checkpoint, data position, rows of metrics."""
-    run = restored(workdir, config)
-    leaves = jax.tree_util.tree_leaves_with_path(run.state)
+    opened = restored(workdir, config)
+    leaves = jax.tree_util.tree_leaves_with_path(opened.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
     timing = ("seconds", "data_wait", "started")
     rows = [{name: value for name, value in row.items() if name not in timing} for row in read_metrics(workdir)]
-    return arrays, dataclasses.asdict(run.position), rows
+    return arrays, dataclasses.asdict(opened.position), rows
 
 
 def assert_same_result(workdir: Path, expected: Any, config: Config) -> None:

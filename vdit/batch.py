@@ -137,6 +137,28 @@ def pack_row(examples: Sequence[Example], shape: RowShape, patch: Patch) -> Pack
     return row
 
 
+def empty_row(like: PackedBatch) -> PackedBatch:
+    """A row, or rows, of nothing but padding."""
+    empty = like.map(np.zeros_like)
+    return dataclasses.replace(empty, text_index_BL=np.full_like(like.text_index_BL, -1))
+
+
+def alone_rows(row: PackedBatch) -> list[PackedBatch]:
+    """The examples of one row (no leading B), each alone in a row of the same sizes."""
+    out = []
+    for n in range(int((row.grid_BN3[:, 0] > 0).sum())):
+        alone, slots = empty_row(row), np.flatnonzero(row.segments_BL == n + 1)
+        words = row.text_index_BL[slots[row.text_index_BL[slots] >= 0]]
+        for name in ("patches_BLP", "positions_BL3", "token_BL"):
+            getattr(alone, name)[: len(slots)] = getattr(row, name)[slots]
+        alone.segments_BL[: len(slots)] = 1
+        alone.text_BME[: len(words)] = row.text_BME[words]
+        alone.text_index_BL[: len(words)] = np.arange(len(words))
+        alone.grid_BN3[0], alone.ids_BN2[0] = row.grid_BN3[n], row.ids_BN2[n]
+        out.append(alone)
+    return out
+
+
 def stack_rows(rows: Sequence[PackedBatch]) -> PackedBatch:
     """Stacks rows into a batch with a leading B."""
     return PackedBatch(

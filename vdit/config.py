@@ -330,8 +330,9 @@ class TrainConfig:
       branch_from: workdir of a trunk; the run starts from its checkpoint at steps - optimizer.cooldown. "../NAME" is
         the folder NAME beside the run's own.
       spike: a step is bad if its log loss is this many standard deviations above its running mean, or not finite (then
-        nothing is updated). After five bad steps the run goes on from its last good checkpoint, past the rows since;
-        0 = only steps that are not finite are bad.
+        nothing is updated). After five bad steps the run resumes from its last good checkpoint and skips the rows
+        since; 0 = only steps that are not finite are bad.
+      accept_new_data: resume a run whose data set, or mixture, has changed since it began.
       profile: steps between which an xprof trace is written, such as (10, 13); () = none.
     """
 
@@ -343,6 +344,7 @@ class TrainConfig:
     keep_steps: tuple[int, ...] = ()
     branch_from: str = ""
     spike: float = 6.0
+    accept_new_data: bool = False
     profile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

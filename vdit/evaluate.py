@@ -50,9 +50,10 @@ def main(argv: list[str]) -> None:
         print(json.dumps(found) if JSON.value else table(found))
         return
     from data_pipelines.reading.mixture import open_data
+    from data_pipelines.reading.training_data import validation_data
+    from vdit.evaluation.validation import evaluate_run
     from vdit.generation.restore import generator_of, load_run
     from vdit.parallel.mesh import use_mesh
-    from vdit.training.loop import evaluate_run
 
     compared = features()
     run = load_run(WORKDIR.value, STEP.value, DATA.value)
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
     result: dict[str, Any] = {"step": run.position.step}
     if "loss" in MEASURES.value:
         with use_mesh(run.mesh):
-            result |= evaluate_run(run, dataset)
+            result |= evaluate_run(run, validation_data(dataset, run.config.data))
     if compared or set(MEASURES.value) - {"loss"}:
         from vdit.evaluation.generated import measure
 
@@ -90,8 +91,8 @@ def features() -> dict[str, Any]:
 def evaluate_reconstruction(config: Config) -> dict[str, Any]:
     """What an autoencoder makes of the splits it was not trained on; "distance" asks for the kernel distance too."""
     from data_pipelines.reading.store import Dataset
+    from vdit.evaluation.reconstruction import evaluate_autoencoder
     from vdit.models.features import efficientnet
-    from vdit.training.autoencoder import evaluate_autoencoder
 
     if STEP.value is not None:
         raise UserError("an autoencoder run keeps the weights of its last evaluation only; leave --step out")

@@ -43,10 +43,10 @@ def main(argv: list[str]) -> None:
         raise UserError("--config=configs/X.py and --topology=v5p:4x4x4 are both needed")
     config = build(CONFIG.value.to_dict(), Config)
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from data_pipelines.reading.row_lengths import row_lengths
     from vdit.planning.chips import chip_of
     from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
     from vdit.planning.result import plan
-    from vdit.planning.rows import rows_of
     from vdit.planning.search import budget_of, search
     from vdit.planning.table import ranking, table
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         chip.dcn,
         chip.price if PRICE.value is None else PRICE.value,
     )
-    rows = rows_of(config)
+    rows = row_lengths(config)
     if SEARCH.value:
         plans = search(config, TOPOLOGY.value, SLICES.value, rows, assumptions, COMPILATIONS.value)
         best = plans[0]

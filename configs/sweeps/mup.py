@@ -2,7 +2,7 @@
 
 Build the data first: python -m data_pipelines.build --source=physics --limit=12000 --out=data/physics
 Then: python -m launch.sweep --sweep=configs/sweeps/mup.py --to=local && python -m launch.collect sweeps/mup &&
-python -m vdit.diagnostics.mup --runs=sweeps/mup/runs.csv --out=docs/figures/mup-rate
+python -m vdit.mup --runs=sweeps/mup/runs.csv --out=docs/figures/mup-rate
 Expect the best rates of all widths within a factor 2 of each other.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,33 @@ def unique_data(plan: Plan, index: Index, patch: Patch) -> tuple[int, int]:
     groups = 1 + (index.frames[members].astype(np.int64) - 1) // patch.time
     area = (index.height[members] // patch.height) * (index.width[members] // patch.width)
     return int((groups * area).sum()), len(members)
+
+
+def data_account(plan: Plan, index: Index, patch: Patch, patches: int, examples: int) -> dict[str, Any]:
+    """Different data that a run could see, and how often it saw it.
+
+    Args:
+      plan: its rows.
+      index: shapes of the examples of its split.
+      patch: extent of a patch.
+      patches, examples: what the run has seen.
+
+    Returns:
+      unique_tokens, unique_examples: patches and examples of all members of its stages, long clips counting whole;
+      repeated_tokens: patches seen beyond those; epochs: patches seen over the different ones; seconds_of_video: seen,
+      from the mean length of the windows of the first stage.
+    """
+    unique, members = unique_data(plan, index, patch)
+    stage = plan.stages[0]
+    counts = [weight * len(part) for weight, part in zip(stage.weights, stage.members, strict=True)]
+    means = [float((stage.frames[part] / index.fps[part]).mean()) if len(part) else 0.0 for part in stage.members]
+    return {
+        "unique_tokens": unique,
+        "unique_examples": members,
+        "repeated_tokens": max(0, patches - unique),
+        "epochs": patches / unique,
+        "seconds_of_video": examples * float(np.average(means, weights=counts)),
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grain
 import numpy as np
@@ -13,7 +13,7 @@ from data_pipelines.packing.packing import Plan
 from data_pipelines.packing.rows import EpochPlan, RowPlan
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
-from vdit.batch import PackedBatch, RowShape, pack_row, stack_rows
+from vdit.batch import PackedBatch, RowShape, empty_row, pack_row, stack_rows
 from vdit.config import DataConfig
 from vdit.errors import UserError
 from vdit.patches import Patch
@@ -44,7 +44,6 @@ def rows(
     process_index: int = 0,
     process_count: int = 1,
     read: grain.ReadOptions = READ,
-    place: Callable[[PackedBatch], PackedBatch] | None = None,
 ) -> grain.DatasetIterator[PackedBatch]:
     """Batches of steps start_step, start_step + 1, ..., without end.
 
@@ -56,17 +55,28 @@ def rows(
       start_step: first step.
       process_index, process_count: which part of each step to read.
       read: threads and rows read ahead.
-      place: moves a batch to the devices.
 
     Returns:
-      Iterator of NumPy batches, leading axis rows_per_step / process_count, or of what `place` makes of them. Closing
-      it ends its threads.
+      Iterator of NumPy batches, leading axis rows_per_step / process_count. Closing it ends its threads.
 
     Raises:
       UserError: if the data set is smaller than one step, or the processes do not divide a step's rows.
     """
     plan = make_plan(dataset, config, patch, seed)
     plan.require_step()
+    return rows_of_plan(dataset, config, plan, start_step, process_index, process_count, read)
+
+
+def rows_of_plan(
+    dataset: Dataset | Mixture,
+    config: DataConfig,
+    plan: Plan,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+    read: grain.ReadOptions = READ,
+) -> grain.DatasetIterator[PackedBatch]:
+    """`rows` of a plan that is made."""
     local = _local_rows(config, process_count)
     first = process_index * local
     reader = RowReader(dataset, config.split, plan.shape)
@@ -76,8 +86,7 @@ def rows(
         return reader(plan.row(step * config.rows_per_step + first + row))
 
     numbers = grain.MapDataset.range(start_step * local, sys.maxsize)
-    batches = numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows)
-    return iter(batches.map(place) if place else batches)
+    return iter(numbers.map(read_row).to_iter_dataset(read).batch(local, batch_fn=stack_rows))
 
 
 def validation_rows(
@@ -162,12 +171,6 @@ def data_std(dataset: Dataset | Mixture, split: str, mean: tuple[float, ...], ex
         )
         sizes.append(part.size(split))
     return round(float(np.sqrt(np.average(squares, weights=sizes))), 4)
-
-
-def empty_row(like: PackedBatch) -> PackedBatch:
-    """A row of nothing but padding."""
-    empty = like.map(np.zeros_like)
-    return dataclasses.replace(empty, text_index_BL=np.full_like(like.text_index_BL, -1))
 
 
 def _local_rows(config: DataConfig, process_count: int) -> int:

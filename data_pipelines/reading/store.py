@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
+import functools
 import hashlib
 import itertools
+import json
 import os
 import threading
 from pathlib import Path
@@ -24,6 +27,9 @@ from vdit.io.files import cache_dir, is_remote
 from vdit.io.retry import is_passing, patiently
 from vdit.patches import Patch, patchify
 
+FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
+"""Keys of `vdit.json` that say what a run reads."""
+
 
 class Window(NamedTuple):
     """A run of frames of one clip, with one caption's features.
@@ -32,7 +38,7 @@ class Window(NamedTuple):
       id: identity of the clip.
       fps: frames per second.
       video_TYXC: the frames, read-only.
-      text_ME: float16 features of the caption; no rows if none was asked for.
+      text_ME: float16 features of the caption; no rows if none was chosen.
     """
 
     id: int
@@ -89,6 +95,20 @@ class Dataset:
     def size(self, split: str) -> int:
         """Number of examples of a split."""
         return self._split(split).size
+
+    def frames(self, split: str) -> np.ndarray:
+        """Frames of every example of a split, (N,)."""
+        return self.index(split).frames
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that differ where a run would read other examples; path, licence and the like do not count."""
+        digest = hashlib.sha256(json.dumps({key: self.meta[key] for key in FINGERPRINTED}, sort_keys=True).encode())
+        for split in self.splits:
+            index = self.index(split)
+            for field in dataclasses.fields(index):
+                digest.update(np.ascontiguousarray(getattr(index, field.name)).data)
+        return digest.hexdigest()[:16]
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
+from data_pipelines.reading.training_data import validation_data
 from data_pipelines.sources.physics.world import KINDS
 from vdit.errors import UserError
 from vdit.evaluation.balls.framing import subject_in_frame
 from vdit.evaluation.balls.permanence import permanence_of
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips, physics_errors, physics_floor, score
 from vdit.evaluation.generated import adherence_of, distances_of, lite_features, text_to_video
+from vdit.evaluation.validation import evaluate_run
 from vdit.generation.restore import generator_of, load_run
 from vdit.io.files import read_json, write_json
 from vdit.parallel.mesh import use_mesh
-from vdit.training.loop import evaluate_run
 
 SIDES = {"in": "val", "out": "ood"}
 """Suffix of a metric and the split it is measured on."""
@@ -89,7 +90,7 @@ def _loss(finished: Finished, of: str) -> Metrics:
         data = dataclasses.replace(config.data, path=str(finished.data[of]), weights=(), stages=())
         run = dataclasses.replace(finished.run, config=dataclasses.replace(config, data=data))
         with use_mesh(run.mesh):
-            validation = evaluate_run(run, Dataset(finished.data[of]))
+            validation = evaluate_run(run, validation_data(Dataset(finished.data[of]), data))
     suffix = f"_{of}" if of else ""
     out = {f"loss{suffix}": validation["loss"]}
     if "ood" in validation:

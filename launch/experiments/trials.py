@@ -120,7 +120,7 @@ class Trials:
         """Steps that take arm.seconds, by the speed of a short run that is made once."""
         path = self._speed(arm)
         if not path.exists():
-            from vdit.training.loop import train
+            from vdit.train import train
             from vdit.training.metrics import read_metrics
 
             path.parent.mkdir(parents=True, exist_ok=True)

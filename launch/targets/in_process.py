@@ -36,7 +36,7 @@ def train(run: Run, folder: Folder) -> dict[str, Any]:
       UserError: if it is not valid, or another process trains it.
       Preempted: after SIGTERM, once a checkpoint is saved.
     """
-    from vdit.training.loop import train as train_run
+    from vdit.train import train as train_run
 
     with _begun(run, folder):
         return train_run(run.config, folder.run(run.id))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from data_pipelines.sources.physics import clips as physics
 from data_pipelines.sources.physics.motion import GRAVITY, Scene, simulate
-from data_pipelines.sources.physics.render import COLOURS, EDGE, coverage
+from data_pipelines.sources.physics.render import EDGE, coverage
 from vdit.errors import UserError
+from vdit.palette import COLOURS
 
 CLIPS = {split: [physics.make_clip(3, split, i) for i in range(120)] for split in physics.SPLITS}
 ALL = [(split, clip) for split, clips in CLIPS.items() for clip in clips]

@@ -6,9 +6,9 @@ from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics import clips
 from data_pipelines.sources.physics import variants as variants
-from data_pipelines.sources.physics.render import COLOURS
 from vdit.evaluation.balls.adherence import adherence, said, seen
 from vdit.evaluation.balls.physics import velocity_error
+from vdit.palette import COLOURS
 
 
 def colours_of(clip):

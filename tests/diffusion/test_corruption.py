@@ -17,31 +17,31 @@ from vdit.parallel.mesh import to_global, use_mesh
 
 CLIPS = clips()
 SEGMENTS = pack([CLIPS], SHAPE).segments_BL
-FIELDS = ("noised_BLP", "target_BLP", "time_BL", "scored_BL")
+FIELDS = ("noised_BLP", "target_BLP", "time_BL", "loss_mask_BL")
 
 
 @functools.cache
 def _compiled(config: DiffusionConfig):
-    def question(batch, seed, step):
-        return corruption.training_question(batch, jax.random.fold_in(jax.random.key(seed), step), config)
+    def inputs(batch, seed, step):
+        return corruption.corrupt_batch(batch, jax.random.fold_in(jax.random.key(seed), step), config)
 
-    return jax.jit(question)
+    return jax.jit(inputs)
 
 
 def ask(batch: PackedBatch, seed: int = 0, step: int = 0, config: DiffusionConfig = CONFIG.diffusion):
     with use_mesh(one_device()):
-        question = _compiled(config)(to_global(batch, one_device()), seed, step)
-    return jax.tree.map(np.asarray, question)
+        inputs = _compiled(config)(to_global(batch, one_device()), seed, step)
+    return jax.tree.map(np.asarray, inputs)
 
 
-def by_example(batch: PackedBatch, question) -> dict[int, dict[str, np.ndarray]]:
-    """The question about each example's patches, and whether its caption is dropped."""
+def by_example(batch: PackedBatch, inputs) -> dict[int, dict[str, np.ndarray]]:
+    """The inputs of each example's patches, and whether its caption is dropped."""
     out = {}
     for b, n in zip(*np.nonzero(batch.grid_BN3.prod(-1)), strict=True):
         mine = batch.is_patch_BL[b] & (batch.segments_BL[b] == n + 1)
         high, low = batch.ids_BN2[b, n]
-        about = {name: getattr(question, name)[b, mine] for name in FIELDS}
-        out[int(high) << 32 | int(low)] = {**about, "null": question.null_BN[b, n]}
+        about = {name: getattr(inputs, name)[b, mine] for name in FIELDS}
+        out[int(high) << 32 | int(low)] = {**about, "null": inputs.null_BN[b, n]}
     return out
 
 
@@ -84,8 +84,8 @@ def test_randomness_depends_on_both_halves_of_the_id(other):
 def test_noise_is_standard_normal_and_independent_between_tokens():
     big = [clip(n, 9, 24, 24, 0) for n in (1, 2)]
     batch = pack([[c] for c in big], RowShape(180, 1, 1))
-    question = ask(batch)
-    noise = question.target_BLP + corruption.to_model_scale(jnp.asarray(batch.patches_BLP))
+    inputs = ask(batch)
+    noise = inputs.target_BLP + corruption.to_model_scale(jnp.asarray(batch.patches_BLP))
     assert abs(noise.mean()) < 0.01
     assert noise.std() == pytest.approx(1, abs=0.01)
     assert np.abs(noise).max() > 3.5
@@ -96,10 +96,10 @@ def test_noise_is_standard_normal_and_independent_between_tokens():
 
 def test_noised_patches_follow_the_path():
     batch = pack([CLIPS])
-    question = ask(batch)
+    inputs = ask(batch)
     clean = np.asarray(corruption.to_model_scale(jnp.asarray(batch.patches_BLP)))
-    time = question.time_BL[..., None]
-    np.testing.assert_allclose(question.noised_BLP, clean + time * question.target_BLP, atol=1e-5)
+    time = inputs.time_BL[..., None]
+    np.testing.assert_allclose(inputs.noised_BLP, clean + time * inputs.target_BLP, atol=1e-5)
 
 
 def check_mode(mode: str, example, given: np.ndarray) -> None:
@@ -134,10 +134,10 @@ def test_given_patches_are_clean_at_time_0_without_loss(mode):
     config = dataclasses.replace(CONFIG.diffusion, modes=Modes(**{mode: 1.0}))
     batch = pack([CLIPS])
     for step in range(3):
-        question = by_example(batch, ask(batch, config=config, step=step))
+        inputs = by_example(batch, ask(batch, config=config, step=step))
         for example in CLIPS:
-            about = question[example.id]
-            given = about["scored_BL"] == 0
+            about = inputs[example.id]
+            given = about["loss_mask_BL"] == 0
             check_mode(mode, example, given.reshape(example.grid))
             clean = np.asarray(corruption.to_model_scale(jnp.asarray(example.patches_LP)))
             np.testing.assert_allclose(about["noised_BLP"][given], clean[given], atol=2e-7)
@@ -150,9 +150,9 @@ def test_given_patches_are_clean_at_time_0_without_loss(mode):
 def test_references_stand_outside_their_clips():
     config = dataclasses.replace(CONFIG.diffusion, modes=Modes(reference=1.0))
     batch = pack([CLIPS])
-    question = ask(batch, config=config)
-    moved = question.positions_BL3 - batch.positions_BL3
-    given = batch.is_patch_BL & (question.scored_BL == 0)
+    inputs = ask(batch, config=config)
+    moved = inputs.positions_BL3 - batch.positions_BL3
+    given = batch.is_patch_BL & (inputs.loss_mask_BL == 0)
     np.testing.assert_allclose(moved[..., 0], np.where(given, conditioning.REFERENCE_GAP, 0), rtol=1e-6)
     assert not moved[..., 1:].any()
     assert given.any()
@@ -163,13 +163,13 @@ def test_references_stand_outside_their_clips():
 def test_diffusion_forcing_gives_every_group_a_time_of_its_own():
     config = dataclasses.replace(CONFIG.diffusion, forcing=1.0, modes=Modes(first_frame=1.0))
     batch = pack([CLIPS])
-    question = ask(batch, config=config)
+    inputs = ask(batch, config=config)
     expected = pack([CLIPS[2:], CLIPS[:2]])
-    assert_same(by_example(batch, question), by_example(expected, ask(expected, config=config)))
-    np.testing.assert_array_equal(np.take_along_axis(question.times_BK, question.time_index_BL, 1), question.time_BL)
+    assert_same(by_example(batch, inputs), by_example(expected, ask(expected, config=config)))
+    np.testing.assert_array_equal(np.take_along_axis(inputs.times_BK, inputs.time_index_BL, 1), inputs.time_BL)
     distinct = set()
     for example in CLIPS:
-        times_TX = by_example(batch, question)[example.id]["time_BL"].reshape(example.grid.t, -1)
+        times_TX = by_example(batch, inputs)[example.id]["time_BL"].reshape(example.grid.t, -1)
         assert (times_TX == times_TX[:, :1]).all()
         if example.grid.t > 1:
             assert (times_TX[0] == 0).all()
@@ -192,22 +192,23 @@ def test_forced_times_have_the_distribution_of_the_config():
 
 def test_captions_and_padding_carry_no_loss_and_time_0():
     batch = pack([CLIPS], count=2)
-    question = ask(batch)
-    assert not question.scored_BL[~batch.is_patch_BL].any()
-    assert not question.time_BL[~batch.is_patch_BL].any()
-    assert np.isfinite(question.noised_BLP).all()
+    inputs = ask(batch)
+    assert not inputs.loss_mask_BL[~batch.is_patch_BL].any()
+    assert not inputs.time_BL[~batch.is_patch_BL].any()
+    assert np.isfinite(inputs.noised_BLP).all()
 
 
 def test_time_index_names_the_time():
-    question = ask(pack([CLIPS]))
-    np.testing.assert_array_equal(np.take_along_axis(question.times_BK, question.time_index_BL, 1), question.time_BL)
+    inputs = ask(pack([CLIPS]))
+    np.testing.assert_array_equal(np.take_along_axis(inputs.times_BK, inputs.time_index_BL, 1), inputs.time_BL)
 
 
-def drawn(modes: Modes, grid: tuple[int, int, int], count: int = 1000) -> conditioning.Given:
+def drawn(modes: Modes, grid: tuple[int, int, int], count: int = 1000) -> conditioning.Conditioning:
     uniform = jnp.linspace(0, 1, count, endpoint=False)
     draws = np.random.default_rng(0).random((count, conditioning.DRAWS), np.float32)
-    given = conditioning.draw_given(uniform, draws, jnp.broadcast_to(jnp.array(grid), (count, 3)), modes)
-    return conditioning.Given(*map(np.asarray, given))
+    mode = conditioning.draw_mode(uniform, modes)
+    given = conditioning.draw_conditioning(mode, draws, jnp.broadcast_to(jnp.array(grid), (count, 3)))
+    return conditioning.Conditioning(*map(np.asarray, given))
 
 
 def test_shares_of_modes():
@@ -233,12 +234,14 @@ def test_numbers_and_boxes_are_drawn_evenly():
 
 
 def test_given_groups_are_whole_and_never_all():
-    grid = np.array([3, 2, 4])
-    for groups in range(4):
-        given = conditioning.groups_given(jnp.int32(groups), grid)
-        mask = np.asarray(conditioning.given_patches(given, grid, np.arange(24))).reshape(3, 2, 4)
-        assert mask[: min(groups, 2)].all()
-        assert not mask[min(groups, 2) :].any()
+    draws = np.zeros(conditioning.DRAWS, np.float32)
+    for groups in (1, 2, 3):
+        for count, mode in enumerate(("text", "first_frame", "two_groups")):
+            grid = np.array([groups, 2, 4])
+            given = conditioning.draw_conditioning(jnp.int32(conditioning.MODES.index(mode)), draws, grid)
+            mask = np.asarray(conditioning.given_patches(given, grid, np.arange(8 * groups))).reshape(groups, 2, 4)
+            assert mask[: min(count, groups - 1)].all()
+            assert not mask[min(count, groups - 1) :].any()
 
 
 def test_times_have_the_distribution_of_the_config():

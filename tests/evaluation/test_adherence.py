@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.sources.physics.clips import make_clip
-from data_pipelines.sources.physics.render import COLOURS, render
+from data_pipelines.sources.physics.render import render
 from vdit.evaluation.balls.adherence import Said, adherence, said, seen
+from vdit.palette import COLOURS
 
 
 def clip(balls: dict[str, tuple[float, float, float, float]], frames: int = 9) -> np.ndarray:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.sources.physics.render import COLOURS, render
+from data_pipelines.sources.physics.render import render
 from vdit.evaluation.balls.drift import drift, level
+from vdit.palette import COLOURS
 
 
 def video(frames: int, last: int) -> np.ndarray:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.sources.physics.clips import make_clip
-from data_pipelines.sources.physics.render import COLOURS, EDGE, render
+from data_pipelines.sources.physics.render import EDGE, render
 from vdit.evaluation.balls.physics import LOST, RIM, ball_positions, unmix, velocity_error
+from vdit.palette import COLOURS
 
 CLIPS = {split: [make_clip(11, split, i) for i in range(60)] for split in ("val", "ood")}
 SCALE = 3.2

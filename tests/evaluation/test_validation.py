@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 from small_model import CONFIG, clip, clips, one_device, pack, shard_like, stirred
 
-from vdit.config import MeshConfig
-from vdit.diffusion.corruption import fixed_question
-from vdit.evaluation.validation import GIVEN_GROUPS, NOISE_SEED, QUANTILES, ExampleLosses, make_evaluate, validate
+from vdit.config import DiffusionConfig, MeshConfig, Modes
+from vdit.diffusion import conditioning
+from vdit.diffusion.corruption import validation_inputs
+from vdit.diffusion.loss import denoising_loss
+from vdit.evaluation.validation import (
+    MODES,
+    NOISE_SEED,
+    QUANTILES,
+    ExampleLosses,
+    make_evaluate,
+    measured_modes,
+    validate,
+)
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-from vdit.training.step import question_loss
 
 CLIPS = clips() + clips(first=50)
 
@@ -37,7 +46,7 @@ def test_every_example_once_in_order(losses):
     np.testing.assert_array_equal(losses.grid_E3, [c.grid for c in CLIPS])
     for example, counts in zip(CLIPS, losses.count_EG, strict=True):
         frame = example.grid.y * example.grid.x
-        expected = [example.grid.tokens - min(g, example.grid.t - 1) * frame for g in GIVEN_GROUPS]
+        expected = [example.grid.tokens - min(g, example.grid.t - 1) * frame for g in (0, 2)]
         assert counts.tolist() == expected
 
 
@@ -46,21 +55,23 @@ def test_the_loss_is_the_error_of_all_scored_patches(losses):
     batch = pack([CLIPS[:5], CLIPS[5:]])
     graph, _ = stirred(CONFIG)
 
-    def loss(params, batch, quantile, groups):
-        question = fixed_question(batch, jax.random.key(NOISE_SEED), quantile, groups, CONFIG.diffusion)
-        error_BL, count = question_loss(graph, params, batch, question, CONFIG)
+    def loss(params, batch, quantile, mode):
+        inputs = validation_inputs(batch, jax.random.key(NOISE_SEED), quantile, mode, CONFIG.diffusion)
+        error_BL, count = denoising_loss(graph, params, batch, inputs, CONFIG)
         return error_BL.sum() / count
 
     with use_mesh(one_device()):
         params, placed = shard_like(stirred(CONFIG)[1], CONFIG), to_global(batch, one_device())
         function = jax.jit(loss)
-        table_GT = np.array([[function(params, placed, t, g) for t in QUANTILES] for g in GIVEN_GROUPS])
+        table_GT = np.array(
+            [[function(params, placed, t, g) for t in QUANTILES] for g in map(conditioning.MODES.index, MODES)]
+        )
     summary = losses.summary()
     assert summary["loss"] == pytest.approx(table_GT.mean(), rel=1e-5)
     assert list(summary["by_time_quantile"].values()) == pytest.approx(table_GT.mean(0).tolist(), rel=1e-5)
-    assert list(summary["by_given_groups"].values()) == pytest.approx(table_GT.mean(1).tolist(), rel=1e-5)
+    assert list(summary["by_mode"].values()) == pytest.approx(table_GT.mean(1).tolist(), rel=1e-5)
     assert list(summary["by_time_quantile"]) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
-    assert list(summary["by_given_groups"]) == ["0", "2"]
+    assert list(summary["by_mode"]) == ["text", "two_groups"]
     assert summary["examples"] == 10
     low, high = summary["loss_interval"]
     assert low < summary["loss"] < high
@@ -99,7 +110,7 @@ class TestSummary:
         grid_E3 = np.array([[1, 1, 1], [1, 2, 2], [3, 1, 1], [3, 2, 2]])
         count_EG = np.stack([grid_E3.prod(1), [1, 4, 1, 4]], 1)
         error_EGT = np.random.default_rng(0).uniform(size=(4, 2, 5))
-        return ExampleLosses(error_EGT, count_EG, grid_E3)
+        return ExampleLosses(MODES, error_EGT, count_EG, grid_E3)
 
     def by_hand(self, chosen: list[int]) -> float:
         """Mean of the errors of all scored patches of some clips, over times and modes."""
@@ -122,7 +133,7 @@ class TestSummary:
     def test_every_example_is_in_a_bucket(self):
         rng = np.random.default_rng(1)
         grid_E3 = rng.integers(1, 30, (57, 3))
-        losses = ExampleLosses(rng.uniform(size=(57, 2, 5)), np.ones((57, 2), int), grid_E3)
+        losses = ExampleLosses(MODES, rng.uniform(size=(57, 2, 5)), np.ones((57, 2), int), grid_E3)
         buckets = losses.summary()["by_groups"]
         edges = sorted(tuple(map(int, name.split("-"))) for name in buckets)
         assert len(edges) == 4
@@ -136,3 +147,27 @@ def test_an_image_has_a_loss_in_every_mode(evaluate):
     found = losses_of([pack([[clip(1, 1, 8, 8, 2)], [clip(2, 5, 8, 8, 2)]])], evaluate=evaluate)
     np.testing.assert_array_equal(found.error_EGT[0, 0], found.error_EGT[0, 1])
     assert not np.isclose(found.error_EGT[1, 0], found.error_EGT[1, 1]).any()
+
+
+@pytest.mark.parametrize(
+    ("modes", "measured"),
+    [
+        (DiffusionConfig().modes, ("text", "two_groups")),
+        (Modes(two_groups=1.0), ("two_groups",)),
+        (Modes(text=0.5, box=0.5), ("text",)),
+        (Modes(first_frame=0.5, tail=0.5), ("first_frame", "tail")),
+    ],
+)
+def test_what_is_measured_is_trained(modes, measured):
+    assert measured_modes(modes) == measured
+
+
+def test_the_loss_of_a_model_that_continues_clips_is_that_of_continued_clips(losses, evaluate):
+    """Its text-to-video loss, of a way to prompt that it never saw, is no part of it."""
+    batches = [pack([CLIPS[:5], CLIPS[5:]])]
+    with use_mesh(one_device()):
+        params = shard_like(stirred(CONFIG)[1], CONFIG)
+        found = validate(evaluate, params, batches, one_device(), ("two_groups",))
+    np.testing.assert_array_equal(found.error_EGT, losses.error_EGT[:, 1:])
+    assert found.summary()["loss"] == pytest.approx(losses.summary()["by_mode"]["two_groups"], rel=1e-6)
+    assert list(found.summary()["by_mode"]) == ["two_groups"]

@@ -16,10 +16,10 @@ from waiting import wait_until
 
 from vdit.config import MeshConfig
 from vdit.errors import StorageError, UserError
+from vdit.evaluation import validation
 from vdit.generation.restore import load_run
 from vdit.io import retry
 from vdit.parallel.mesh import make_mesh
-from vdit.training import loop
 from vdit.training.checkpoint import Checkpoints, Position, checkpoint_steps
 from vdit.training.checksums import checksums
 
@@ -88,7 +88,7 @@ def test_flipped_bits_never_come_back_as_a_state(tmp_path, seed):
         else:
             found = jax.tree_util.tree_leaves_with_path(run.state)
             assert all(np.array_equal(arrays[jax.tree_util.keystr(path)], leaf) for path, leaf in found)
-            assert vars(run.position) | {"watch": vars(run.position.watch)} == position
+            assert vars(run.position) | {"spikes": vars(run.position.spikes)} == position
     assert largest in refused and len(refused) >= 3
 
 
@@ -231,7 +231,8 @@ def test_a_checkpoint_of_the_format_before_is_read():
 
         def write_old(step, args, metrics=None):
             values = args["position"].item
-            for name in ("sums", "crc", "watch"):
+            values["squares"] = values.pop("attention_pairs")
+            for name in ("sums", "crc", "spikes"):
                 del values[name]
             values["format"] = 1
             save(step, args=args)
@@ -244,7 +245,7 @@ def test_a_checkpoint_of_the_format_before_is_read():
 def test_the_best_is_kept(tmp_path):
     losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
     config = tiny.tiny_config(steps=5, keep=1, evaluate_every=1)
-    with mock.patch.object(loop, "evaluate_run", lambda *_: {"loss": next(losses)}):
+    with mock.patch.object(validation, "evaluate_run", lambda *_: {"loss": next(losses)}):
         tiny.train(config, tmp_path)
     assert checkpoint_steps(tmp_path) == [2, 5]
 

@@ -1,4 +1,4 @@
-"""Steps that are not finite are left out; bad steps that repeat send a run back, and past the rows that led there."""
+"""Steps that are not finite are left out; bad steps that repeat roll a run back, which then skips what led there."""
 
 import dataclasses
 import functools
@@ -18,16 +18,18 @@ from jax.experimental import multihost_utils
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from vdit.config import StageConfig
+from vdit.data import TrainingData
 from vdit.io.files import read_json
 from vdit.parallel.mesh import to_global, use_mesh
-from vdit.training import divergence, loop, watch
+from vdit.training import rollback, spikes
 from vdit.training.checkpoint import Position, checkpoint_steps
 from vdit.training.clipping import adaptive_clip
-from vdit.training.drive import drive
+from vdit.training.loop import train_loop
 from vdit.training.metrics import read_metrics
 from vdit.training.optimizer import make_optimizer
+from vdit.training.run import Run
+from vdit.training.spikes import LossSpikeDetector
 from vdit.training.step import TrainState, make_train_step
-from vdit.training.watch import Watch
 
 CONFIG = tiny.tiny_config(steps=12, checkpoint_every=2, keep=2)
 
@@ -63,7 +65,7 @@ def rows_of(*steps: int) -> frozenset[int]:
 
 
 def first_row(batch) -> int:
-    """Which row of the plan a batch begins with, told by the ids of its examples."""
+    """Which row of the plan a batch begins with, known by the ids of its examples."""
     halves = np.asarray(batch.ids_BN2)[0].astype(np.uint64)
     return tuple(halves[:, 0].tolist() + halves[:, 1].tolist())
 
@@ -76,22 +78,22 @@ def batch_keys(count: int) -> list[tuple]:
 
 
 def train(workdir, poisoned: set[int], change, progress=None):
-    """Trains; in the steps that read the rows of step number n (of a run that passes over none), n in `poisoned`,
+    """Trains; in the steps that read the rows of step number n (of a run that skips none), n in `poisoned`,
     `change` alters (batch, state, metrics)."""
-    functions = loop._functions
+    train_step = Run.train_step
     keys = [batch_keys(30)[step - 1] for step in poisoned]
 
     def disturbed(run):
-        step_function, evaluate = functions(run)
+        take_step = train_step(run)
 
         def step(state, batch, rate):
             if first_row(batch) in keys:
-                return change(step_function, state, batch, rate)
-            return step_function(state, batch, rate)
+                return change(take_step, state, batch, rate)
+            return take_step(state, batch, rate)
 
-        return step, evaluate
+        return step
 
-    with mock.patch.object(loop, "_functions", disturbed):
+    with mock.patch.object(Run, "train_step", disturbed):
         return tiny.train(CONFIG, workdir, progress)
 
 
@@ -114,7 +116,7 @@ def test_single_steps_are_left_out_and_counted(tmp_path, capfd):
     assert [row["skipped_updates"] for row in rows] == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     assert math.isfinite(result["validation"]["loss"])
     assert "warning: step 7 of" in (err := capfd.readouterr().err) and "rows 12 to 14, has loss" in err
-    assert not (tmp_path / "run" / "passed_over.json").exists()
+    assert not (tmp_path / "run" / "skipped_batches.json").exists()
 
 
 @functools.cache
@@ -135,7 +137,7 @@ def test_repeated_ones_send_the_run_back_and_past_their_rows():
     workdir, _, seen = rolled_back()
     train_steps = [row["step"] for row in seen if "validation" not in row]
     assert train_steps == [*range(1, 11), *range(5, 13)]  # step 10 is the fifth bad one; step 4 the last good save
-    (entry,) = read_json(workdir / "passed_over.json")
+    (entry,) = read_json(workdir / "skipped_batches.json")
     assert (entry["checkpoint"], entry["step"], entry["rows"]) == (4, 10, [8, 20])
     assert [bad["step"] for bad in entry["bad"]] == [6, 7, 8, 9, 10]
     assert [bad["loss"] for bad in entry["bad"]] == [None] * 5
@@ -147,7 +149,7 @@ def test_repeated_ones_send_the_run_back_and_past_their_rows():
     assert [row["step"] for row in rows if not math.isfinite(row["loss"])] == [5]
     position = tiny.restored(workdir, CONFIG).position
     assert (position.step, position.next_row, position.skipped) == (12, 36, [[8, 20]])
-    assert position.watch.skipped_updates == 1
+    assert position.spikes.skipped_updates == 1
 
 
 @pytest.mark.parametrize("rows", [7, 10, 11, 13])
@@ -157,7 +159,7 @@ def test_a_kill_on_the_way_changes_nothing(tmp_path, rows):
     expected = tiny.result(workdir, CONFIG)
     shutil.copytree(copies / str(rows), tmp_path / "run")
     train(tmp_path / "run", set(range(6, 12)), not_finite)
-    assert read_json(tmp_path / "run" / "passed_over.json") == read_json(workdir / "passed_over.json")
+    assert read_json(tmp_path / "run" / "skipped_batches.json") == read_json(workdir / "skipped_batches.json")
     arrays, position, metrics = tiny.result(tmp_path / "run", CONFIG)
     assert position == expected[1] and str(metrics) == str(expected[2])  # a loss of nan is not equal to itself
     for name, array in expected[0].items():
@@ -167,9 +169,9 @@ def test_a_kill_on_the_way_changes_nothing(tmp_path, rows):
 def test_a_kill_between_the_record_and_the_step_back(tmp_path):
     workdir, copies, _ = rolled_back()
     shutil.copytree(copies / "10", tmp_path / "run")
-    shutil.copy(workdir / "passed_over.json", tmp_path / "run")
+    shutil.copy(workdir / "skipped_batches.json", tmp_path / "run")
     train(tmp_path / "run", set(range(6, 12)), not_finite)
-    assert len(read_json(tmp_path / "run" / "passed_over.json")) == 1
+    assert len(read_json(tmp_path / "run" / "skipped_batches.json")) == 1
     assert tiny.result(tmp_path / "run", CONFIG)[1] == tiny.result(workdir, CONFIG)[1]
 
 
@@ -178,20 +180,20 @@ def test_the_first_process_writes_once_all_have_read_and_alone_asks_for_examples
     good, events = Position(step=4, next_row=8), []
     checkpoints = mock.MagicMock()
     checkpoints.return_value.__enter__.return_value.newest_position.return_value = good
-    monkeypatch.setattr(divergence, "Checkpoints", checkpoints)
+    monkeypatch.setattr(rollback, "Checkpoints", checkpoints)
     monkeypatch.setattr(jax, "process_index", lambda: index)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    written = tmp_path / "passed_over.json"
+    written = tmp_path / "skipped_batches.json"
     monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: events.append((name, written.exists())))
 
     def ids(rows):
         events.append(rows)
         return [[100 + row] for row in rows]
 
-    reached = Position(step=10, next_row=20, watch=Watch(bad=[[6, 10, None], [7, 12, 1.5]]))
-    divergence._go_back(epath.Path(tmp_path), CONFIG.train, reached, Position(), ids)
+    reached = Position(step=10, next_row=20, spikes=LossSpikeDetector(bad=[[6, 10, None], [7, 12, 1.5]]))
+    rollback._roll_back(epath.Path(tmp_path), CONFIG.train, reached, Position(), ids)
     asked = [[10, 11, 12, 13]] if index == 0 else []
-    assert events == [("passed_over_read", False), *asked, ("set_aside_4", index == 0)]
+    assert events == [("skipped_batches_read", False), *asked, ("set_aside_4", index == 0)]
     if index == 0:
         (entry,) = read_json(written)
         assert [bad["rows"] for bad in entry["bad"]] == [{"10": [110], "11": [111]}, {"12": [112], "13": [113]}]
@@ -208,19 +210,22 @@ def test_the_first_process_writes_once_all_have_read_and_alone_asks_for_examples
         (24, [], 24, False),
     ],
 )
-def test_a_stage_whose_beginning_is_passed_over_is_judged_anew(tmp_path, next_row, skipped, begins, forgets):
+def test_the_statistics_begin_anew_where_the_beginning_of_a_stage_is_skipped(
+    tmp_path, next_row, skipped, begins, forgets
+):
     stages = (StageConfig(), StageConfig(step=begins // 2))
     config = tiny.change(CONFIG, data={"stages": stages}, train={"steps": 6, "evaluate_every": -1})
-    position = Position(6, next_row, skipped=skipped, watch=Watch(seen=60, mean=1.0, variance=0.1))
+    position = Position(6, next_row, skipped=skipped, spikes=LossSpikeDetector(seen=60, mean=1.0, variance=0.1))
     run = mock.Mock(config=config, workdir=epath.Path(tmp_path), position=position, training_flops=0.0)
-    drive(run, iter([]), mock.Mock(), mock.Mock(), rows_per_step=2)  # no step is left to take
-    assert position.watch == (Watch() if forgets else Watch(seen=60, mean=1.0, variance=0.1))
+    run.configure_mock(mesh=small_model.one_device(), parameters=(0, 0))
+    train_loop(run, TrainingData({}, lambda *_: iter([])), None)  # no step is left to take
+    assert position.spikes == (LossSpikeDetector() if forgets else LossSpikeDetector(seen=60, mean=1.0, variance=0.1))
 
 
 def test_high_losses_send_it_back_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "WARMUP", 3)
+    monkeypatch.setattr(spikes, "WARMUP", 3)
     train(tmp_path / "run", set(range(5, 10)), high)
-    (entry,) = read_json(tmp_path / "run" / "passed_over.json")
+    (entry,) = read_json(tmp_path / "run" / "skipped_batches.json")
     assert (entry["checkpoint"], entry["step"], entry["rows"]) == (4, 9, [8, 18])
     assert all(bad["loss"] > 1 for bad in entry["bad"])
     assert checkpoint_steps(tmp_path / "run") == [10, 12]
@@ -228,8 +233,8 @@ def test_high_losses_send_it_back_too(tmp_path, monkeypatch):
 
 def judged(losses, deviations=6.0) -> list[int]:
     """Places of the losses that are judged bad."""
-    seen = Watch()
-    return [i for i, loss in enumerate(losses) if seen.judge(i, 0, loss, 1.0, deviations)]
+    seen = LossSpikeDetector()
+    return [i for i, loss in enumerate(losses) if seen.update(i, 0, loss, 1.0, deviations)]
 
 
 def test_what_is_bad():
@@ -244,9 +249,9 @@ def test_what_is_bad():
 
 
 def test_bad_steps_are_forgiven():
-    seen = Watch()
+    seen = LossSpikeDetector()
     for step in range(200):
-        seen.judge(step, 2 * step, math.nan if step % 40 == 0 else 1.0, 1.0, 6.0)
+        seen.update(step, 2 * step, math.nan if step % 40 == 0 else 1.0, 1.0, 6.0)
         assert seen.strikes < 2
     assert seen.skipped_updates == 5 and seen.bad == []
 

@@ -11,6 +11,7 @@ import pytest
 import tiny
 from processes import run_together
 
+import vdit.train
 from vdit.config import MeshConfig
 from vdit.parallel.mesh import make_mesh
 from vdit.training import loop
@@ -29,7 +30,7 @@ def config(mesh: MeshConfig, steps: int = STEPS):
 def train(workdir, devices: int, mesh: MeshConfig, steps: int = STEPS) -> None:
     chosen = lambda config: make_mesh(config, jax.devices()[:devices])  # noqa: E731
     with mock.patch.object(loop, "make_mesh", chosen):
-        loop.train(config(mesh, steps), workdir)
+        vdit.train.train(config(mesh, steps), workdir)
 
 
 def losses(workdir) -> list[float]:

@@ -87,7 +87,7 @@ def as_text(blocks):
 
 
 def test_from_data_to_page_once(out, monkeypatch):
-    monkeypatch.setattr("vdit.training.loop.train", fake_train)
+    monkeypatch.setattr("vdit.train.train", fake_train)
     runner, docs = runner_of(small(), out), out / "docs"
     assert runner.data.path("tiny") == out / "data" / "tiny"  # is there already
     with pytest.raises(UserError, match="was not made by data_pipelines.build --source=none minilm"):
@@ -214,7 +214,7 @@ def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path,
         trained.append(workdir.name)
         return fake_train(config, workdir)
 
-    monkeypatch.setattr("vdit.training.loop.train", train)
+    monkeypatch.setattr("vdit.train.train", train)
     runner = runner_of(small(arms=[Arm("big", {}, 3e9, kind="heldout")], compare=[], measures=()), tmp_path)
     (tmp_path / "data").symlink_to(out / "data")
     trials, grid = runner.trials.plan(), a_grid()[1]
@@ -293,7 +293,7 @@ def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):
         rows = [{"step": s, "seconds": 5 + 0.1 * s + 9 * (s > 100)} for s in (50, 100, 150, 200)]  # one hiccup
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    monkeypatch.setattr("vdit.training.loop.train", train)
+    monkeypatch.setattr("vdit.train.train", train)
     assert trials.plan(measure=False) == [] and not made
     assert "timed: 12 s a run; its steps are unknown" in capsys.readouterr().out
     assert "0 runs, 0 finished before" in trials.text([], "")

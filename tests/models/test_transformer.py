@@ -20,10 +20,10 @@ from small_model import (
     assert_same_gradients,
     clips,
     initial,
+    inputs_function,
     loss_and_gradients,
     one_device,
     pack,
-    question_function,
     shard_like,
     stirred,
 )
@@ -79,12 +79,12 @@ def _compiled(config: Config):
 
 
 def predict(batch: PackedBatch, config: Config = CONFIG, **changes: Any) -> np.ndarray:
-    """Prediction for every slot to the question of training, with changed parts."""
+    """Prediction for every slot on the inputs of training, with changed parts."""
     mesh = one_device()
     with use_mesh(mesh):
         placed = to_global(batch, mesh)
-        question = question_function(CONFIG)(placed)
-        parts = {name: getattr(question, name) for name in ("noised_BLP", "times_BK", "time_index_BL")}
+        inputs = inputs_function(CONFIG)(placed)
+        parts = {name: getattr(inputs, name) for name in ("noised_BLP", "times_BK", "time_index_BL")}
         parts["null_BN"] = np.zeros(batch.grid_BN3.shape[:2], bool)
         parts |= changes
         params = shard_like(stirred(config)[1], config)
@@ -117,7 +117,7 @@ def test_a_caption_changes_its_own_example_only():
 
 def test_a_patch_changes_its_own_example_only():
     batch = pack([CLIPS])
-    noised = np.asarray(question_of(batch).noised_BLP).copy()
+    noised = np.asarray(inputs_of(batch).noised_BLP).copy()
     for n in range(len(CLIPS)):
         other = noised.copy()
         slot = np.flatnonzero(batch.is_patch_BL[0] & (batch.segments_BL[0] == n + 1))[0]
@@ -129,9 +129,9 @@ def test_a_patch_changes_its_own_example_only():
             assert not np.allclose(found[n][-1], expected[n][-1], atol=1e-4), "the last patch sees the first"
 
 
-def question_of(batch: PackedBatch):
+def inputs_of(batch: PackedBatch):
     with use_mesh(one_device()):
-        return jax.tree.map(np.asarray, question_function(CONFIG)(to_global(batch, one_device())))
+        return jax.tree.map(np.asarray, inputs_function(CONFIG)(to_global(batch, one_device())))
 
 
 def test_what_padding_holds_does_not_matter():
@@ -141,7 +141,7 @@ def test_what_padding_holds_does_not_matter():
     filled = dataclasses.replace(batch, text_BME=batch.text_BME.copy(), positions_BL3=batch.positions_BL3.copy())
     filled.text_BME[0, sum(size[3] for size in SIZES) :] = 9
     filled.positions_BL3[padding] = 7
-    noised = question_of(batch).noised_BLP.copy()
+    noised = inputs_of(batch).noised_BLP.copy()
     noised[padding] = rng.normal(size=noised[padding].shape)
     found, expected = predict(filled, noised_BLP=noised), predict(batch)
     for a, b in zip(patches_of(batch, found), patches_of(batch, expected), strict=True):
@@ -160,10 +160,10 @@ def test_a_dropped_caption_is_the_null_caption_whatever_it_said():
 
 def test_times_change_their_own_example_only_and_captions_have_none():
     batch = pack([CLIPS])
-    times = question_of(batch).times_BK.copy()
+    times = inputs_of(batch).times_BK.copy()
     times[0, 1] = 0.9 * times[0, 1]
     assert changed(batch, predict(batch), batch, predict(batch, times_BK=times)) == [False, True, False, False, False]
-    index = question_of(batch).time_index_BL.copy()
+    index = inputs_of(batch).time_index_BL.copy()
     index[~batch.is_patch_BL] = 3
     np.testing.assert_array_equal(
         predict(batch, time_index_BL=index)[batch.is_patch_BL], predict(batch)[batch.is_patch_BL]
@@ -234,7 +234,7 @@ def test_remat_recomputes_the_blocks():
         graph, _ = initial(config)
         with use_mesh(one_device()):
             batch = to_global(pack([CLIPS]), one_device())
-            q = question_function(CONFIG)(batch)
+            q = inputs_function(CONFIG)(batch)
             params = shard_like(stirred(config)[1], config)
             call = lambda p: nnx.merge(graph, p)(q.noised_BLP, q.times_BK, q.time_index_BL, batch, q.null_BN).sum()  # noqa: E731
             return "checkpoint" in str(jax.make_jaxpr(call)(params)) or "remat" in str(jax.make_jaxpr(call)(params))

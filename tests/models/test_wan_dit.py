@@ -15,8 +15,8 @@ from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_a
 
 from vdit import flops
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
+from vdit.data import Interface
 from vdit.errors import UserError
-from vdit.models.transformer import Interface
 from vdit.models.wan.wan_dit import rotary_frequencies
 from vdit.models.wan.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
@@ -95,7 +95,7 @@ def test_the_arithmetic_is_that_of_the_matrices():
     with use_mesh(one_device()):
         counted = consumed(to_global(pack([CLIPS]), one_device()), CONFIG)
     sizes = [(clip.grid.tokens, len(clip.text_ME)) for clip in CLIPS]
-    assert counted["squares"] == sum(n * n + n * (m + 1) for n, m in sizes)
+    assert counted["attention_pairs"] == sum(n * n + n * (m + 1) for n, m in sizes)
 
 
 CHANNELS, PATCH, TEXT = 3, (1, 2, 4), 5

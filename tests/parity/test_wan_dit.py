@@ -9,7 +9,7 @@ from flax import nnx
 
 from vdit.batch import Example, RowShape, pack_row, stack_rows, unpack_row
 from vdit.config import Config, MeshConfig, ModelConfig
-from vdit.models.transformer import Interface
+from vdit.data import Interface
 from vdit.models.wan.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify, unpatchify

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines.reading.row_lengths import row_lengths
 from vdit import flops
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig
 from vdit.errors import UserError
@@ -16,7 +17,6 @@ from vdit.models.attention.splash import active_blocks
 from vdit.planning import compile as compiling
 from vdit.planning import estimate, result, search
 from vdit.planning.chips import CHIPS
-from vdit.planning.rows import rows_of
 from vdit.planning.table import table
 
 CONFIG = """
@@ -49,7 +49,7 @@ def cache(tmp_path_factory):
 
 
 def planned(topology="v5e:2x2", slices=1, config=MODEL):
-    return result.plan(config, topology, slices, rows_of(config), ASSUMED, search.budget_of(config))[0]
+    return result.plan(config, topology, slices, row_lengths(config), ASSUMED, search.budget_of(config))[0]
 
 
 def test_command_on_a_slice(tmp_path, capfd):
@@ -134,7 +134,7 @@ def test_a_kernel_that_does_not_fit_its_memory_says_nothing_of_hbm():
 
 
 def test_clips_to_expect_become_rows():
-    rows = rows_of(MODEL)
+    rows = row_lengths(MODEL)
     assert rows.interface.patch == 1 * 2 * 2 * 16 and rows.interface.text == 32 and not rows.pixels
     assert set(rows.patches) == {3 * 8 * 8, 4 * 4} and set(rows.words) == {8}
     assert all(row.sum() <= 512 and len(row) <= 16 for row in rows.lengths)
@@ -145,7 +145,7 @@ def test_clips_to_expect_become_rows():
 def test_wan_14b_and_a_minute_of_video_have_the_tokens_they_are_known_for():
     def tokens(clip, row):
         plan = PlanConfig(clips=(clip,), words=0)
-        return rows_of(dataclasses.replace(MODEL, plan=plan, data=DataConfig(row_tokens=row))).patches[0]
+        return row_lengths(dataclasses.replace(MODEL, plan=plan, data=DataConfig(row_tokens=row))).patches[0]
 
     assert tokens("81x720x1280", 75_600) == 75_600
     assert tokens("1441x480x832", 563_200) == 563_160
@@ -163,7 +163,7 @@ def test_wan_14b_and_a_minute_of_video_have_the_tokens_they_are_known_for():
 )
 def test_wrong_expectations(plan, message):
     with pytest.raises(UserError, match=message):
-        rows_of(dataclasses.replace(MODEL, plan=plan))
+        row_lengths(dataclasses.replace(MODEL, plan=plan))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_search_adds_rows_and_recomputes_only_what_it_must(monkeypatch):
         return {**values, "remat": config.model.remat, "step_seconds": seconds, "tokens_per_second": 1 / seconds}, None
 
     monkeypatch.setattr(search, "plan", plan)
-    found = search.search(MODEL, "v5e:2x2", 1, rows_of(MODEL), ASSUMED, 100)
+    found = search.search(MODEL, "v5e:2x2", 1, row_lengths(MODEL), ASSUMED, 100)
     first = [(p["rows"], p["remat"], p["fits"]) for p in found if p["mesh"] == MeshConfig(1, 4, 1, 1)]
     assert sorted(first) == [
         (1, "attention", True), (1, "none", False), (2, "attention", False), (2, "blocks", True),
@@ -238,16 +238,16 @@ def test_search_adds_rows_and_recomputes_only_what_it_must(monkeypatch):
     fitting = [p["tokens_per_second"] for p in found if p["fits"]]
     assert fitting == sorted(fitting, reverse=True) and {p["mesh"].tensor for p in found} == {1, 2}
     assert {p["budget"] for p in found} == {MODEL.train.steps * 8}
-    assert len(search.search(MODEL, "v5e:2x2", 1, rows_of(MODEL), ASSUMED, 5)) == 5
+    assert len(search.search(MODEL, "v5e:2x2", 1, row_lengths(MODEL), ASSUMED, 5)) == 5
 
 
 def test_meshes_divide_the_model_and_hold_its_state():
-    found = search.meshes(MODEL, "v5e:2x2", 2, rows_of(MODEL))
+    found = search.meshes(MODEL, "v5e:2x2", 2, row_lengths(MODEL))
     assert all(m.replica % 2 == 0 and m.replica * m.fsdp * m.context * m.tensor == 8 for m in found)
     assert {m.tensor for m in found} == {1, 2}  # there are two heads
     assert [m.tensor * m.context for m in found] == sorted(m.tensor * m.context for m in found)
     wide = dataclasses.replace(MODEL, model=dataclasses.replace(MODEL.model, width=4096, depth=16))
-    assert {m.replica for m in search.meshes(wide, "v5e:2x2", 2, rows_of(wide))} == {2}  # 49 GiB of state
+    assert {m.replica for m in search.meshes(wide, "v5e:2x2", 2, row_lengths(wide))} == {2}  # 49 GiB of state
 
 
 def test_the_sources_that_name_a_compilation_are_those_of_the_step():

@@ -2,10 +2,10 @@ import importlib
 
 import pytest
 
+from data_pipelines.reading.row_lengths import row_lengths
 from vdit import flops
 from vdit.config import Config
 from vdit.config_dict import build
-from vdit.planning.rows import rows_of
 
 SIZES = {"s": 0.024, "b": 0.093, "l": 0.315, "xl": 0.462, "2b": 2.06, "5b": 5.07, "10b": 10.09}
 """Billions of parameters."""
@@ -15,7 +15,7 @@ SIZES = {"s": 0.024, "b": 0.093, "l": 0.315, "xl": 0.462, "2b": 2.06, "5b": 5.07
 def test_named_sizes(name):
     module = importlib.import_module(f"configs.vdit_{name}")
     config = build(module.get_config().to_dict(), Config)
-    rows, model = rows_of(config), config.model
+    rows, model = row_lengths(config), config.model
     shape = flops.ModelShape(model.width, model.depth, rows.interface.patch, rows.interface.text, model.feed_forward)
     assert flops.parameters(shape).total / 1e9 == pytest.approx(SIZES[name], rel=0.01)
     filled = (rows.patches + rows.words).sum() / len(rows) / config.data.row_tokens

@@ -66,8 +66,9 @@ def test_planned_sizes_are_those_of_the_model():
     from flax import nnx
 
     from vdit.config import MeshConfig, ModelConfig
+    from vdit.data import Interface
     from vdit.models import rotary
-    from vdit.models.transformer import Interface, SpacetimeTransformer, parameter_counts
+    from vdit.models.transformer import SpacetimeTransformer, parameter_counts
     from vdit.parallel.mesh import make_mesh, use_mesh
 
     with use_mesh(make_mesh(MeshConfig())):

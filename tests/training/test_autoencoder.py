@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from data_pipelines.reading.components import principal_components
 from data_pipelines.reading.crops import Crops
 from data_pipelines.reading.store import Dataset
+from data_pipelines.reading.training_data import crop_data
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config import MeshConfig
 from vdit.errors import UserError
@@ -27,7 +28,9 @@ from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.models.features import efficientnet
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify
+from vdit.scaling.runs import result_row
 from vdit.training import autoencoder, autoencoder_step
+from vdit.training.checkpoint import Position
 from vdit.training.metrics import read_metrics
 
 VAE = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1, crop=(5, 8, 16))
@@ -40,8 +43,7 @@ def config_of(steps, **train):
 
 
 def train(config, workdir):
-    with mock.patch.object(autoencoder, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:2])):
-        return autoencoder.train_autoencoder(config, workdir)
+    return tiny.train(config, workdir)
 
 
 def losses(workdir):
@@ -123,12 +125,20 @@ def test_it_is_evaluated_but_no_model_to_sample_from(trained, capfd, monkeypatch
 
 
 def test_resumed_is_uninterrupted(trained, tmp_path):
-    """A longer run of constant rate goes on from the shorter one's checkpoint."""
+    """A longer run of constant rate resumes from the shorter one's checkpoint."""
     train(config_of(5), tmp_path / "run")
     train(config_of(12), tmp_path / "run")
     assert losses(tmp_path / "run") == losses(trained[0])
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "run/autoencoder" / name).read_bytes() == (trained[0] / "autoencoder" / name).read_bytes()
+
+
+def test_a_run_with_two_held_out_splits_has_a_result(tmp_path):
+    data = tiny.write_dataset(tmp_path / "data", 12, held_out=("val", "ood"))
+    config = tiny.change(config_of(1), data={"path": str(data)})
+    found = result_row(config, train(config, tmp_path / "run"))
+    assert found["loss"] == found["validation"]["val"]["squared_error"]
+    assert found["loss_ood"] == found["validation"]["ood"]["squared_error"] != found["loss"]
 
 
 def test_without_evaluation_the_newest_weights_are_left_too(trained, tmp_path):
@@ -144,13 +154,13 @@ def test_no_process_reads_what_the_first_has_not_left_yet(tmp_path, monkeypatch)
     monkeypatch.setattr(autoencoder, "save_causal_vae", lambda *_: events.append("saved"))
     monkeypatch.setattr(autoencoder.multihost_utils, "sync_global_devices", events.append)
     state = mock.Mock(ema={name: np.zeros(shape, np.float32) for name, shape in causal_vae.shapes(VAE).items()})
-    run = mock.Mock(config=config_of(1), workdir=tmp_path, state=state)
-    crops = Crops(Dataset(tiny.dataset()), "train", VAE, seed=3)
+    config = config_of(1)
+    run = autoencoder.AutoencoderRun(config, tmp_path, mock.Mock(), state, Position(), crop_data(config))
     for index in (0, 1):
         with monkeypatch.context() as patch:
             patch.setattr(jax, "process_count", lambda: 2)
             patch.setattr(jax, "process_index", lambda index=index: index)
-            autoencoder._export(run, crops)
+            run.export()
     assert events == ["saved", "exported", "exported"]
 
 
@@ -192,14 +202,14 @@ def test_rows_must_be_shared_evenly(tmp_path):
 
 def test_a_run_starts_from_a_trained_one(trained, tmp_path):
     config = dataclasses.replace(config_of(1), init_from=str(trained[0]))
-    dataset = Dataset(config.data.path)
-    with use_mesh(make_mesh(config.mesh, jax.devices()[:2])):
-        params = autoencoder._open(config, tmp_path, dataset).state.params
+    mesh, data = make_mesh(config.mesh, jax.devices()[:2]), crop_data(config)
+    with use_mesh(mesh):
+        params = autoencoder.open_autoencoder(config, tmp_path, data, mesh).state.params
         for name, array in load_file(trained[0] / "autoencoder" / "model.safetensors").items():
             np.testing.assert_array_equal(np.asarray(params[name]), array, name)
         wider = dataclasses.replace(config, autoencoder=dataclasses.replace(VAE, width=16))
         with pytest.raises(UserError, match="model.safetensors: tensor .* is .*, the model's is"):
-            autoencoder._open(wider, tmp_path, dataset)
+            autoencoder.open_autoencoder(wider, tmp_path, data, mesh)
 
 
 def test_the_perceptual_term_lowers_the_distance_of_features():

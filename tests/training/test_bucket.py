@@ -14,10 +14,10 @@ import json, sys
 import tiny
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
-from vdit.training import loop
+from vdit.train import train
 from vdit.training.metrics import read_metrics
 for steps in (4, 6):
-    loop.train(tiny.tiny_config(steps=steps, checkpoint_every=2), sys.argv[1])
+    train(tiny.tiny_config(steps=steps, checkpoint_every=2), sys.argv[1])
 timing = ("seconds", "data_wait", "started")
 rows = [{k: v for k, v in row.items() if k not in timing} for row in read_metrics(sys.argv[1])]
 print("ROWS", json.dumps(rows))

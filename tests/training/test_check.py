@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines.reading.mixture import open_data
+from data_pipelines.reading.training_data import packed_data
 from vdit.config import MeshConfig
+from vdit.data import interface_of
 from vdit.diagnostics import check, first_step
 from vdit.errors import UserError
 from vdit.models.attention import attention
 from vdit.models.attention.context import Kernel
 from vdit.parallel.mesh import make_mesh
-from vdit.training.loop import interface_of
 
 CONFIG = dataclasses.replace(tiny.tiny_config(), mesh=MeshConfig(replica=1))
 REFERENCE = tiny.change(CONFIG, model={"attention": "reference"})
@@ -50,7 +50,7 @@ def off(rows: list[check.Row]) -> set[str]:
 def test_a_run_on_eight_devices_passes(capsys, tmp_path):
     config = tiny.change(tiny.tiny_config(rows=4), model={"dtype": "bfloat16", "remat": "attention"})
     config = dataclasses.replace(config, mesh=MeshConfig(2, 2, 2, 1))
-    assert check.check(config, tmp_path / "run") == ""
+    assert check.check(config, tmp_path / "run", packed_data(config)) == ""
     out = capsys.readouterr().out
     assert "the step (cpu 2x2x2x1, bfloat16, chunked) against one CPU device, float32, reference" in out
     assert out.count("gradient of blocks.qkv") == 2 and "chunked dk" in out and "OFF" not in out
@@ -71,8 +71,8 @@ def test_a_leak_between_segments_ends_the_command_with_status_1(leak, capfd, tmp
 
 @pytest.fixture(scope="module")
 def rows():
-    dataset = open_data(CONFIG.data)
-    return interface_of(dataset.meta), *first_step.first_rows(CONFIG, dataset)
+    data = packed_data(CONFIG)
+    return interface_of(data.meta), *first_step.first_rows(data)
 
 
 def test_every_example_is_alone_once(rows):
@@ -136,7 +136,7 @@ def test_precision(monkeypatch, dtype, platform, setting, precision):
 
 def test_mistakes(rows, monkeypatch):
     with pytest.raises(UserError, match="--check is for runs of the task diffusion, not autoencoder"):
-        check.check(dataclasses.replace(CONFIG, task="autoencoder"), "/nowhere")
+        check.check(dataclasses.replace(CONFIG, task="autoencoder"), "/nowhere", packed_data(CONFIG))
     interface, packed, _ = rows
     params = first_step.noisy_params(REFERENCE, interface)
     monkeypatch.setattr(first_step, "physical_memory", lambda: 1 << 10)
@@ -149,4 +149,4 @@ def test_mistakes(rows, monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", hidden)
     with pytest.raises(UserError, match="--check compares with the CPU, which JAX_PLATFORMS=.* hides; set"):
-        check.check(CONFIG, "/nowhere")
+        check.check(CONFIG, "/nowhere", packed_data(CONFIG))

@@ -13,9 +13,9 @@ import tiny
 
 from data_pipelines.reading.store import Dataset
 from vdit.config import MeshConfig, TrainConfig
+from vdit.data import interface_of
 from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training import loop
 from vdit.training.checkpoint import FORMAT, Checkpoints, Position, checkpoint_steps
 from vdit.training.step import TrainState, abstract_state
 
@@ -35,7 +35,7 @@ def abstract(mesh: MeshConfig = MESH, config=CONFIG) -> TrainState:
     """Shapes and shardings of the state on the first two devices."""
     devices = make_mesh(mesh, jax.devices()[:2])
     with use_mesh(devices):
-        return abstract_state(config, loop.interface_of(Dataset(tiny.dataset()).meta), devices)[1]
+        return abstract_state(config, interface_of(Dataset(tiny.dataset()).meta), devices)[1]
 
 
 def random_state(seed: int = 0, mesh: MeshConfig = MESH) -> TrainState:

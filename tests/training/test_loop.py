@@ -172,7 +172,7 @@ def test_a_data_set_without_validation(tmp_path):
 
 def test_divergence_from_one_checkpoint_again_and_again_stops_the_run(tmp_path):
     config = tiny.change(tiny.tiny_config(steps=5), optimizer={"learning_rate": 1e30, "warmup": 0})
-    message = "diverged at step 5, going on from step 1, 3 times; begin a new workdir with a lower optimizer.learning"
+    message = "diverged at step 5, resumed from step 1, 3 times; begin a new workdir with a lower optimizer.learning"
     with pytest.raises(UserError, match=message):
         tiny.train(config, tmp_path)
     assert checkpoint_steps(tmp_path) == [1]  # what is not finite was not saved

@@ -12,7 +12,7 @@ from vdit.exit_status import PREEMPTED
 from vdit.io.files import read_json
 from vdit.parallel.preemption import Preempted, notice
 from vdit.scaling import runs
-from vdit.training import divergence, metrics
+from vdit.training import metrics, rollback
 from vdit.training.checkpoint import Position, checkpoint_steps
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
@@ -44,16 +44,16 @@ def test_sigterm_saves_a_checkpoint_between_those_planned_and_the_run_goes_on(tm
 
 def test_sigterm_in_the_step_that_diverges_stops_the_next_attempt(tmp_path, monkeypatch):
     before, attempts = signal.getsignal(signal.SIGTERM), []
-    monkeypatch.setattr(divergence, "_go_back", lambda *_: None)
+    monkeypatch.setattr(rollback, "_roll_back", lambda *_: None)
 
     def attempt():
         with notice() as stop:
             attempts.append(stop.reached(1))
             if len(attempts) == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-                raise divergence.Diverged(Position(), Position())
+                raise rollback.Diverged(Position(), Position())
 
-    divergence.persist(attempt, tmp_path, CONFIG.train, lambda rows: [])
+    rollback.train_with_rollback(attempt, tmp_path, CONFIG.train, lambda rows: [])
     assert attempts == [False, True] and signal.getsignal(signal.SIGTERM) == before
     with notice() as stop:
         assert not stop.reached(1)

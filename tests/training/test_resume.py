@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import tiny
 
-from vdit.training import loop
+from vdit.evaluation import validation
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.metrics import read_metrics
 
@@ -80,7 +80,7 @@ def test_killed_during_validation(tmp_path):
     class Killed(Exception):
         pass
 
-    with mock.patch.object(loop, "evaluate_run", side_effect=Killed), pytest.raises(Killed):
+    with mock.patch.object(validation, "evaluate_run", side_effect=Killed), pytest.raises(Killed):
         tiny.train(config, tmp_path)
     assert read_metrics(tmp_path)[-1]["step"] == 3
     tiny.train(config, tmp_path)

@@ -13,19 +13,20 @@ from small_model import (
     assert_same_gradients,
     clips,
     initial,
+    inputs_function,
     loss_and_gradients,
     one_device,
     pack,
-    question_function,
     shard_like,
     stirred,
 )
 
 from vdit.batch import RowShape
 from vdit.config import OptimizerConfig
+from vdit.diffusion.loss import denoising_loss
 from vdit.parallel.mesh import to_global, use_mesh
 from vdit.training.optimizer import make_optimizer
-from vdit.training.step import TrainState, abstract_state, init_state, make_train_step, question_loss
+from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 CLIPS = clips()
 ALONE = [[c] for c in CLIPS]
@@ -72,15 +73,15 @@ def test_the_error_by_hand(prediction):
     """With a prediction of 0 the velocity is x_t / t of the clean kind, and 0 of the other."""
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, prediction=prediction))
     placed = to_global(pack([CLIPS]), one_device())
-    question = question_function(CONFIG)(placed)
+    inputs = inputs_function(CONFIG)(placed)
     graph, params = initial(config)
-    loss = jax.jit(lambda p, b, q: question_loss(graph, p, b, q, config))
-    error_BL, count = loss(shard_like(params, config), placed, question)
-    q = jax.tree.map(np.asarray, question)
-    assert count == q.scored_BL.sum() < pack([CLIPS]).is_patch_BL.sum(), "some patches are given"
+    loss = jax.jit(lambda p, b, q: denoising_loss(graph, p, b, q, config))
+    error_BL, count = loss(shard_like(params, config), placed, inputs)
+    q = jax.tree.map(np.asarray, inputs)
+    assert count == q.loss_mask_BL.sum() < pack([CLIPS]).is_patch_BL.sum(), "some patches are given"
     time = np.maximum(q.time_BL, config.diffusion.least_time)[..., None]
     velocity = q.noised_BLP / time if prediction == "x" else 0
-    expected = ((velocity - q.target_BLP) ** 2).mean(-1) * (q.scored_BL > 0)
+    expected = ((velocity - q.target_BLP) ** 2).mean(-1) * (q.loss_mask_BL > 0)
     np.testing.assert_allclose(error_BL, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -117,7 +118,7 @@ def test_metrics_count_what_the_batch_holds(step, batch):
         "patches": sum(c.grid.tokens for c in CLIPS),
         "text": sum(len(c.text_ME) for c in CLIPS),
         "examples": len(CLIPS),
-        "squares": sum(c.tokens**2 for c in CLIPS),
+        "attention_pairs": sum(c.tokens**2 for c in CLIPS),
     }
     assert {name: float(metrics[name]) for name in expected} == expected
 

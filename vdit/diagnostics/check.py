@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vdit.batch import PackedBatch
 from vdit.config import Config
+from vdit.data import TrainingData, interface_of
 from vdit.diagnostics.first_step import (
     Computed,
     FirstStep,
@@ -35,7 +36,8 @@ from vdit.diagnostics.first_step import (
 )
 from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, row_shards
-from vdit.training.loop import interface_of, prepare
+from vdit.training.loop import require_fit
+from vdit.training.run import complete_config
 
 BACKENDS = {"cpu": ("chunked",), "tpu": ("chunked", "splash"), "gpu": ("chunked", "gpu")}
 """Attention backends of a platform, beside that of the run."""
@@ -54,12 +56,13 @@ Row = tuple[str, float, float, float, float]
 """Name of a quantity, found, expected, by how much it is off, and by how much it may be."""
 
 
-def check(config: Config, workdir: epath.PathLike) -> str:
+def check(config: Config, workdir: epath.PathLike, data: TrainingData) -> str:
     """Prints the three comparisons as tables.
 
     Args:
       config: of a run of the task "diffusion".
       workdir: of the run; nothing is written to it.
+      data: of the run.
 
     Returns:
       A line that names the quantity that is furthest beyond its tolerance; "" if none is.
@@ -70,10 +73,11 @@ def check(config: Config, workdir: epath.PathLike) -> str:
     if config.task != "diffusion":
         raise UserError(f"--check is for runs of the task diffusion, not {config.task}")
     plain_mesh()  # a mistake shows before data are read
-    config, dataset, meta = prepare(config, epath.Path(workdir))
-    mesh, plain, interface = make_mesh(config.mesh), plain_config(config), interface_of(meta)
+    mesh, config = make_mesh(config.mesh), complete_config(config, epath.Path(workdir), data)
+    require_fit(config, mesh)
+    plain, interface = plain_config(config), interface_of(data.meta)
     params = noisy_params(plain, interface)
-    packed, alone = first_rows(config, dataset)
+    packed, alone = first_rows(data)
     precision, platform = precision_of(config, mesh), mesh.devices.flat[0].platform
 
     run = FirstStep(config, interface, mesh, params)
@@ -89,14 +93,14 @@ def check(config: Config, workdir: epath.PathLike) -> str:
 
 
 def precision_of(config: Config, mesh: jax.sharding.Mesh) -> str:
-    """That of matrix products. Unless JAX is told otherwise, TPUs round float32 to bfloat16 for them, GPUs to TF32."""
-    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    exact = mesh.devices.flat[0].platform == "cpu" or asked in ("highest", "float32")
+    """That of matrix products. Unless JAX is set otherwise, TPUs round float32 to bfloat16 for them, GPUs to TF32."""
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    exact = mesh.devices.flat[0].platform == "cpu" or precision in ("highest", "float32")
     return "bfloat16" if config.model.dtype == "bfloat16" or not exact else "float32"
 
 
 def mean_of(step: FirstStep, batches: Sequence[PackedBatch]) -> Computed:
-    """Loss and gradient over all batches, each weighted by its scored patches."""
+    """Loss and gradient over all batches, each weighted by its patches that carry loss."""
     parts = tqdm(batches, "examples alone", unit="step", leave=False, disable=not sys.stderr.isatty())
     loss, scored = 0.0, 0.0
     gradient: dict[str, Any] = {}

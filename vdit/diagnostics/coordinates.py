@@ -17,8 +17,9 @@ from flax import nnx
 
 from vdit.batch import PackedBatch
 from vdit.config import Config
+from vdit.data import Interface
 from vdit.diffusion import corruption
-from vdit.models.transformer import Interface
+from vdit.diffusion.conditioning import MODES
 from vdit.parallel.mesh import to_global, use_mesh
 from vdit.training.step import init_state, make_train_step
 
@@ -91,14 +92,16 @@ def _measure(graph: Any, config: Config) -> Any:
     """Compiled (parameters, batch) -> the stream after 0, 1, ... blocks, and the prediction; padding is 0."""
 
     def look(params: Any, batch: PackedBatch) -> list[jax.Array]:
-        question = corruption.fixed_question(batch, jax.random.key(0), jnp.float32(0.5), jnp.int32(0), config.diffusion)
-        asked = question.noised_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
+        inputs = corruption.validation_inputs(
+            batch, jax.random.key(0), jnp.float32(0.5), jnp.int32(MODES.index("text")), config.diffusion
+        )
+        given = inputs.noised_BLP, inputs.times_BK, inputs.time_index_BL, batch, inputs.null_BN
         real_BL1 = (batch.segments_BL > 0)[..., None]
         out = []
         for layers in range(config.model.depth + 1):
             part = nnx.State(params)
             part["blocks"] = jax.tree.map(lambda x: x[:layers], params["blocks"])  # noqa: B023 (called at once)
-            out.append(nnx.merge(graph, part).stream(*asked)[0] * real_BL1)
-        return [*out, nnx.merge(graph, params)(*asked) * batch.is_patch_BL[..., None]]
+            out.append(nnx.merge(graph, part).stream(*given)[0] * real_BL1)
+        return [*out, nnx.merge(graph, params)(*given) * batch.is_patch_BL[..., None]]
 
     return jax.jit(look)

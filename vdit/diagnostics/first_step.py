@@ -1,4 +1,4 @@
-"""The first step of a run, and plain paths to what it computes: see `training.check`."""
+"""The first step of a run, and plain paths to what it computes: see `diagnostics.check`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from data_pipelines.reading import pipeline
-from data_pipelines.reading.mixture import Mixture
-from data_pipelines.reading.store import Dataset
-from vdit.batch import PackedBatch, stack_rows
+from vdit.batch import PackedBatch, alone_rows, empty_row, stack_rows
 from vdit.config import Config, MeshConfig
+from vdit.data import Interface, TrainingData
 from vdit.diffusion import corruption
+from vdit.diffusion.loss import loss_and_gradients
 from vdit.errors import UserError
 from vdit.models.attention.attention import attention
-from vdit.models.transformer import Interface
 from vdit.parallel.mesh import ROWS, make_mesh, specs_of, tokens_spec, use_mesh, whole
 from vdit.training.initial import named
-from vdit.training.step import abstract_state, init_state, loss_and_gradients
+from vdit.training.step import abstract_state, init_state
 
 NOISE = 0.2
 """Standard deviation of the noise on fresh weights, over the root of the inputs that a weight sums over."""
@@ -43,7 +41,7 @@ def plain_mesh() -> jax.sharding.Mesh:
     """One CPU device of this process, beside any accelerator.
 
     Raises:
-      UserError: if JAX was told to have none.
+      UserError: if JAX is set to have none.
     """
     try:
         return make_mesh(MeshConfig(replica=1), [jax.local_devices(backend="cpu")[0]])
@@ -67,19 +65,15 @@ def plain_config(config: Config) -> Config:
     )
 
 
-def first_rows(config: Config, dataset: Dataset | Mixture) -> tuple[PackedBatch, list[PackedBatch]]:
+def first_rows(data: TrainingData) -> tuple[PackedBatch, list[PackedBatch]]:
     """The rows of the first step, and batches of the same shape that hold one example of them in each row, or none."""
-    count = config.data.rows_per_step
-    plan = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed)
-    read = pipeline.RowReader(dataset, config.data.split, plan.shape)
-    plans = [plan.row(k) for k in range(count)]
-    alone = [
-        read(dataclasses.replace(row, **{name: values[i : i + 1] for name, values in vars(row).items()}))
-        for row in plans
-        for i in range(len(row))
-    ]
-    alone += [pipeline.empty_row(alone[0])] * (-len(alone) % count)
-    packed = stack_rows([read(row) for row in plans])
+    batches = data.batches(0, 0, 1)
+    packed = next(batches)
+    if close := getattr(batches, "close", None):
+        close()
+    count = len(packed.segments_BL)
+    alone = [row for b in range(count) for row in alone_rows(packed.map(lambda array: array[b]))]  # noqa: B023
+    alone += [empty_row(alone[0])] * (-len(alone) % count)
     return packed, [stack_rows(alone[i : i + count]) for i in range(0, len(alone), count)]
 
 
@@ -108,7 +102,7 @@ class FirstStep:
 
         def step(params: Any, batch: PackedBatch) -> Any:
             key = jax.random.fold_in(jax.random.key(config.seed), 0)
-            scored = corruption.training_question(batch, key, config.diffusion).scored_BL.sum()
+            scored = corruption.corrupt_batch(batch, key, config.diffusion).loss_mask_BL.sum()
             return loss_and_gradients(graph, params, batch, key, config), scored
 
         self._function = jax.jit(step)

@@ -1,29 +1,20 @@
-"""Does the learning rate found at a small width hold at a large one? The two checks of muP, as figures.
-
-    python -m vdit.diagnostics.mup --config=configs/physics.py --out=docs/figures/mup [--widths=64,128,256,512,1024]
-    python -m vdit.diagnostics.mup --runs=sweeps/mup/runs.csv --out=docs/figures/mup-rate
-
-The first trains a few steps at every width, with muP and without, and draws how far activations move (flat under muP).
-The second draws the loss of finished runs against their rate, for each width, and the best rate of each.
-"""
+"""The two checks of muP (`vdit.mup`): how far activations move at each width, and the best rate of each width."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from vdit import config_flag
-from vdit.command import no_arguments, run_main
 from vdit.config import Config
-from vdit.config_dict import build
+from vdit.data import TrainingData, interface_of
+from vdit.diagnostics.coordinates import coordinate_check, slopes
 from vdit.errors import UserError
+from vdit.parallel.mesh import make_mesh, row_reader
 from vdit.render import charts, panels
 from vdit.render.panels import Panel, Series
-from vdit.scaling.runs import read_csv
 
 
 def best_rates(runs: list[dict[str, Any]]) -> dict[int, float]:
@@ -67,58 +58,25 @@ def rate_figure(runs: list[dict[str, Any]], out: str) -> dict[str, Any]:
     return {"best_rates": best, "factor": factor}
 
 
-def check(config: Config, widths: list[int], steps: int, out: str) -> dict[str, Any]:
+def check(config: Config, data: TrainingData, widths: list[int], steps: int, out: str) -> dict[str, Any]:
     """Draws the coordinate check; gives the exponents of movement in width, with muP and without."""
-    from data_pipelines.reading import pipeline
-    from data_pipelines.reading.mixture import open_data
-    from vdit.diagnostics.coordinates import coordinate_check, slopes
-    from vdit.parallel.mesh import make_mesh, row_reader
-    from vdit.training.loop import interface_of
-
-    dataset = open_data(config.data)
-    mean = config.diffusion.mean or pipeline.channel_mean(dataset, config.data.split)
-    config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
     mesh = make_mesh(config.mesh)
-    rows = pipeline.rows(dataset, config.data, dataset.patch, config.seed, 0, *row_reader(mesh))
-    batches = [next(rows) for _ in range(steps)]
-    rows.close()
+    mean = config.diffusion.mean or data.mean()
+    config = dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, mean=mean))
+    batches = list(itertools.islice(data.batches(0, *row_reader(mesh)), steps))
     names = ["input", *(f"block {i + 1}" for i in range(config.model.depth)), "prediction"]
-    drawn, told = [], {}
+    drawn, exponents = [], {}
     for title, muP in (("muP", True), ("one rate for all widths", False)):
-        found = coordinate_check(config, interface_of(dataset.meta), batches, mesh, widths, muP)
-        told[title] = dict(zip(names, map(float, slopes(found)), strict=True))
+        found = coordinate_check(config, interface_of(data.meta), batches, mesh, widths, muP)
+        exponents[title] = dict(zip(names, map(float, slopes(found)), strict=True))
         series = [
             Series(
                 f"{name}, width^{exponent:.2f}",
                 [each.width for each in found],
                 [each.moved_TK[-1, k] for each in found],
             )
-            for k, (name, exponent) in enumerate(told[title].items())
+            for k, (name, exponent) in enumerate(exponents[title].items())
         ]
         drawn.append(Panel("width", f"movement after {steps} steps, rms", series, title, ordered=True))
     charts.save(panels.beside(drawn), out)
-    return told
-
-
-def main(argv: list[str]) -> None:
-    no_arguments(argv)
-    values = flags.FLAGS
-    if values.runs:
-        found = rate_figure([run for run in read_csv(values.runs) if "learning_rate" in run], values.out)
-    else:
-        from vdit.parallel.runtime import cpu_devices_for, initialise
-
-        config = build(values.config.to_dict(), Config)
-        initialise(cpu_devices_for(config))
-        found = check(config, [int(width) for width in values.widths], values.steps, values.out)
-    print(json.dumps(found, indent=1))
-    print(f"{values.out}.svg, {values.out}.png")
-
-
-if __name__ == "__main__":
-    config_flag.define("config", "The experiment whose model and data are used.", "configs/physics.py")
-    flags.DEFINE_string("runs", "", "runs.csv of runs of several widths and learning rates: draw these instead")
-    flags.DEFINE_list("widths", ["64", "128", "256", "512", "1024"], "widths to train, multiples of model.head_width")
-    flags.DEFINE_integer("steps", 4, "training steps", lower_bound=1)
-    flags.DEFINE_string("out", "mup", "figure to write, without .svg and .png")
-    run_main(main)
+    return exponents

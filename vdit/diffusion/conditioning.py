@@ -21,10 +21,10 @@ REFERENCE_GAP = 2.0 * REFERENCE_RATE
 """Rotary time between the end of a clip and a reference picture, and between one such picture and the next: 2 s."""
 
 DRAWS = 4
-"""Uniform numbers that `draw_given` needs besides the one that chooses the mode."""
+"""Uniform numbers that `draw_conditioning` needs."""
 
 
-class Given(NamedTuple):
+class Conditioning(NamedTuple):
     """Which patches of an example are given; arrays of any one shape.
 
     Attributes:
@@ -42,29 +42,25 @@ class Given(NamedTuple):
     away: Array
 
 
-def groups_given(head: Array, grid: Array) -> Given:
-    """The first `head` groups given, but never all of them: something is left to generate."""
-    head = jnp.minimum(head, jnp.maximum(grid[..., 0] - 1, 0))
-    none = jnp.zeros_like(head)
-    return Given(head, none, none, grid[..., 1], none, grid[..., 2], none > 0)
+def draw_mode(uniform: Array, modes: Modes) -> Array:
+    """The mode of each example, an index into `MODES`, by the shares of the mix and `uniform` in [0, 1)."""
+    edges = np.cumsum([getattr(modes, name) for name in MODES])[:-1]
+    # The last mode that has a share takes what rounding leaves.
+    last = max(i for i, name in enumerate(MODES) if getattr(modes, name))
+    return jnp.minimum(sum((uniform >= np.float32(edge)).astype(jnp.int32) for edge in edges), last)
 
 
-def draw_given(uniform: Array, draws: Array, grid: Array, modes: Modes) -> Given:
-    """Draws the mode of each example by the shares of the mix, and what it leaves open.
+def draw_conditioning(mode: Array, draws: Array, grid: Array) -> Conditioning:
+    """What is given of each example in its mode, with the numbers of groups and the boxes drawn.
 
     Args:
-      uniform: in [0, 1), chooses the mode.
+      mode: index into `MODES`.
       draws: (..., DRAWS) in [0, 1).
       grid: (..., 3) patch grids.
-      modes: the mix.
 
     Returns:
       int32; of groups at least one is left to generate, so an image has nothing given but outside a box.
     """
-    edges = np.cumsum([getattr(modes, name) for name in MODES])[:-1]
-    # The last mode that has a share takes what rounding leaves.
-    last = max(i for i, name in enumerate(MODES) if getattr(modes, name))
-    mode = jnp.minimum(sum((uniform >= np.float32(edge)).astype(jnp.int32) for edge in edges), last)
     chosen = {name: mode == i for i, name in enumerate(MODES)}
     groups, rows, columns = (grid[..., axis] for axis in range(3))
     some = _up_to(draws[..., 0], groups - 1)
@@ -83,7 +79,7 @@ def draw_given(uniform: Array, draws: Array, grid: Array, modes: Modes) -> Given
     top, bottom = _interval(draws[..., 0], draws[..., 1], rows)
     left, right = _interval(draws[..., 2], draws[..., 3], columns)
     box = chosen["box"]
-    return Given(
+    return Conditioning(
         head,
         tail,
         jnp.where(box, top, 0),
@@ -94,13 +90,13 @@ def draw_given(uniform: Array, draws: Array, grid: Array, modes: Modes) -> Given
     )
 
 
-def any_given(given: Given, grid: Array) -> Array:
+def any_given(given: Conditioning, grid: Array) -> Array:
     """Whether anything of an example is given."""
     open_area = (given.bottom - given.top) * (given.right - given.left)
     return (given.head + given.tail > 0) | (open_area < grid[..., 1] * grid[..., 2])
 
 
-def given_patches(given: Given, grid: Array, token: Array) -> Array:
+def given_patches(given: Conditioning, grid: Array, token: Array) -> Array:
     """True for patches that are given.
 
     Args:
@@ -113,7 +109,7 @@ def given_patches(given: Given, grid: Array, token: Array) -> Array:
     return (group < given.head) | (group >= grid[..., 0] - given.tail) | outside
 
 
-def reference_shift(given: Given, grid: Array, token: Array) -> Array:
+def reference_shift(given: Conditioning, grid: Array, token: Array) -> Array:
     """What to add to the rotary times of an example's patches: `REFERENCE_GAP` for a last group that is away."""
     group, _, _ = _place(grid, token)
     return jnp.where(given.away & (group == grid[..., 0] - 1), REFERENCE_GAP, 0.0)
@@ -138,6 +134,6 @@ def _interval(uniform: Array, other: Array, size: Array) -> tuple[Array, Array]:
     return start, start + length
 
 
-def of_example(given: Given, example_BL: jax.Array) -> Given:
+def of_example(given: Conditioning, example_BL: jax.Array) -> Conditioning:
     """What is given of each slot's example, from what is given of each example."""
-    return Given(*(jnp.take_along_axis(value, example_BL, axis=1) for value in given))
+    return Conditioning(*(jnp.take_along_axis(value, example_BL, axis=1) for value in given))

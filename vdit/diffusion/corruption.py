@@ -1,4 +1,4 @@
-"""From a packed batch to what the network is asked: times, given patches, noise. Row by row, without communication."""
+"""From a packed batch to the inputs of the network: times, given patches, noise. Within rows, without communication."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ are numbers that no token has (GIVEN - i for the i-th draw of what is given)."""
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """What the network is asked about one batch.
+class DenoisingInputs:
+    """What the network gets of one batch, and what it is to predict.
 
     Attributes:
       noised_BLP: x_t of every slot.
@@ -35,7 +35,7 @@ class Question:
       time_index_BL: which of them each slot has.
       positions_BL3: the batch's, with references moved out of their clips.
       null_BN: examples whose caption is dropped.
-      scored_BL: 1.0 for patches that carry loss: real and not given.
+      loss_mask_BL: 1.0 for patches that carry loss: real and not given.
     """
 
     noised_BLP: jax.Array
@@ -45,7 +45,7 @@ class Question:
     time_index_BL: jax.Array
     positions_BL3: jax.Array
     null_BN: jax.Array
-    scored_BL: jax.Array
+    loss_mask_BL: jax.Array
 
 
 def to_model_scale(patches_BLP: jax.Array, mean: tuple[float, ...] = ()) -> jax.Array:
@@ -82,7 +82,7 @@ def example_of_slot(batch: PackedBatch) -> jax.Array:
     return jnp.maximum(batch.segments_BL - 1, 0)
 
 
-def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -> Question:
+def corrupt_batch(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -> DenoisingInputs:
     """Draws times, what is given, caption dropout and noise for one step from `key` and the examples' ids.
 
     Args:
@@ -91,44 +91,52 @@ def training_question(batch: PackedBatch, key: jax.Array, config: DiffusionConfi
       config: distribution of times and modes.
     """
 
-    def local(batch: PackedBatch, seed: jax.Array) -> Question:
+    def local(batch: PackedBatch, seed: jax.Array) -> DenoisingInputs:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         draw = lambda number: randomness.example_uniform(keys_BN, number)  # noqa: E731
-        draws_BND = jnp.stack([draw(GIVEN - i) for i in range(conditioning.DRAWS)], -1)
-        given_BN = conditioning.draw_given(draw(MODE), draws_BND, batch.grid_BN3, config.modes)
+        mode_BN = conditioning.draw_mode(draw(MODE), config.modes)
+        given_BN = conditioning.draw_conditioning(mode_BN, _draws(keys_BN), batch.grid_BN3)
         times_BN = _times(draw(TIME), batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
         null_BN = draw(DROPOUT) < config.caption_dropout
         forced_BN = draw(FORCING) < config.forcing if config.forcing else None
-        return _ask(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
+        return _corrupt(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
 
     return rowwise(local, batch, jax.random.key_data(key))
 
 
-def fixed_question(
-    batch: PackedBatch, key: jax.Array, quantile: jax.Array, groups: jax.Array, config: DiffusionConfig
-) -> Question:
-    """The question of validation: one quantile of time and one number of given groups for all, noise fixed by `key`."""
+def validation_inputs(
+    batch: PackedBatch, key: jax.Array, quantile: jax.Array, mode: jax.Array, config: DiffusionConfig
+) -> DenoisingInputs:
+    """Inputs with one quantile of time and one mode (an index into `conditioning.MODES`) for all, for validation.
 
-    def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, groups: jax.Array) -> Question:
+    Noise, and what a mode leaves open, follow from `key` and the examples' ids.
+    """
+
+    def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, mode: jax.Array) -> DenoisingInputs:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         shape = batch.grid_BN3.shape[:2]
-        given_BN = conditioning.groups_given(jnp.full(shape, groups), batch.grid_BN3)
+        given_BN = conditioning.draw_conditioning(jnp.full(shape, mode), _draws(keys_BN), batch.grid_BN3)
         some_BN = conditioning.any_given(given_BN, batch.grid_BN3)
         times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config, some_BN)
-        return _ask(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
+        return _corrupt(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
 
-    return rowwise(local, batch, jax.random.key_data(key), quantile, groups)
+    return rowwise(local, batch, jax.random.key_data(key), quantile, mode)
 
 
-def _ask(
+def _draws(keys_BN: jax.Array) -> jax.Array:
+    """The uniform numbers of each example that decide what its mode leaves open, draws_BND."""
+    return jnp.stack([randomness.example_uniform(keys_BN, GIVEN - i) for i in range(conditioning.DRAWS)], -1)
+
+
+def _corrupt(
     batch: PackedBatch,
     keys_BN: jax.Array,
     times_BN: jax.Array,
-    given_BN: conditioning.Given,
+    given_BN: conditioning.Conditioning,
     null_BN: jax.Array,
     forced_BN: jax.Array | None,
     config: DiffusionConfig,
-) -> Question:
+) -> DenoisingInputs:
     """Noises a batch. Local to rows.
 
     Args:
@@ -143,7 +151,7 @@ def _ask(
     example_BL = example_of_slot(batch)
     grid_BL3 = jnp.take_along_axis(batch.grid_BN3, example_BL[..., None], axis=1)
     given_BL = conditioning.of_example(given_BN, example_BL)
-    scored_BL = batch.is_patch_BL & ~conditioning.given_patches(given_BL, grid_BL3, batch.token_BL)
+    loss_mask_BL = batch.is_patch_BL & ~conditioning.given_patches(given_BL, grid_BL3, batch.token_BL)
     index_BL = example_BL
     times_BK = jnp.concatenate([times_BN, jnp.zeros_like(times_BN[:, :1])], axis=1)
     if forced_BN is not None:
@@ -151,7 +159,7 @@ def _ask(
         level_BL = _forced_level(keys_BN, example_BL, grid_BL3, batch.token_BL, config)
         index_BL = jnp.where(jnp.take_along_axis(forced_BN, example_BL, axis=1), times_BK.shape[1] + level_BL, index_BL)
         times_BK = jnp.concatenate([times_BK, jnp.broadcast_to(levels, (len(times_BK), FORCED_TIMES))], axis=1)
-    time_index_BL = jnp.where(scored_BL, index_BL, times_BN.shape[1])
+    time_index_BL = jnp.where(loss_mask_BL, index_BL, times_BN.shape[1])
     time_BL = jnp.take_along_axis(times_BK, time_index_BL, axis=1)
     clean_BLP = to_model_scale(batch.patches_BLP, config.mean)
     noise_BLP = randomness.token_noise(keys_BN, example_BL, batch.token_BL, batch.patches_BLP.shape[-1])
@@ -159,7 +167,7 @@ def _ask(
     if config.modes.reference:
         shift_BL = conditioning.reference_shift(given_BL, grid_BL3, batch.token_BL) * batch.is_patch_BL
         positions_BL3 = positions_BL3.at[..., 0].add(shift_BL)
-    return Question(
+    return DenoisingInputs(
         noised_BLP=flow.corrupt(clean_BLP, noise_BLP, time_BL[..., None]),
         target_BLP=flow.velocity_target(clean_BLP, noise_BLP),
         time_BL=time_BL,
@@ -167,7 +175,7 @@ def _ask(
         time_index_BL=time_index_BL,
         positions_BL3=positions_BL3,
         null_BN=null_BN,
-        scored_BL=scored_BL.astype(jnp.float32),
+        loss_mask_BL=loss_mask_BL.astype(jnp.float32),
     )
 
 

@@ -5,7 +5,7 @@ that follow from the times alone. So a `Plan` of weights, computed in float64 be
 samplers differ, and one compiled program (`vdit.generation.programs`) runs them all, every example of a row on its own
 times. An evaluation at time t knows
 
-    x       the state the network is asked about
+    x       the state that the network gets
     base    the state that the step under way started from (corrected, if the sampler corrects)
     now     the clean estimate at x, x - t * velocity
     before  the clean estimates of the last evaluation

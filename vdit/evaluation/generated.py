@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
 from vdit.evaluation.balls.adherence import Adherence, adherence
 from vdit.evaluation.balls.physics_task import has_truth, physics_errors
+from vdit.evaluation.clips import Clips
 from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
@@ -33,7 +33,7 @@ MODES = ("first_frame", "two_groups", "last_frame", "first_last")
 """Ways of giving frames whose likeness to the true clip is measured."""
 
 
-def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> dict[str, Any]:
+def protocol(dataset: Clips, split: str, count: int, settings: Settings) -> dict[str, Any]:
     """What a result depends on besides the model."""
     return {
         "data": {"source": dataset.meta["source"], "build": dataset.meta["build"]},
@@ -50,7 +50,7 @@ def protocol(dataset: Dataset, split: str, count: int, settings: Settings) -> di
 
 def text_to_video(
     generator: Generator | LatentGenerator,
-    dataset: Dataset,
+    dataset: Clips,
     split: str,
     numbers: Sequence[int],
     caption: str = "",
@@ -67,7 +67,7 @@ def text_to_video(
 
 def adherence_of(
     videos: Sequence[np.ndarray],
-    dataset: Dataset,
+    dataset: Clips,
     split: str,
     numbers: Sequence[int],
     caption: str = "",
@@ -135,7 +135,7 @@ def i3d_features(path: str) -> Features:
 
 
 def distances_of(
-    videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int], features: Features
+    videos: Sequence[np.ndarray], dataset: Clips, split: str, numbers: Sequence[int], features: Features
 ) -> dict[str, Any]:
     """Distances of generated clips from true ones, and of true ones from others: the floor.
 
@@ -148,7 +148,7 @@ def distances_of(
     Raises:
       ValueError: if the split has fewer than twice as many clips.
     """
-    size = len(dataset.index(split))
+    size = dataset.size(split)
     others = [i for i in range(size) if i not in set(numbers)][: len(numbers)]
     if len(others) < len(numbers):
         raise ValueError(f"distances of {len(numbers)} clips need {2 * len(numbers)} of split {split}, it has {size}")
@@ -162,13 +162,13 @@ def distances_of(
 
 
 @functools.lru_cache(maxsize=8)
-def _of_true(of: OfVideos, dataset: Dataset, split: str, numbers: tuple[int, ...]) -> list[np.ndarray]:
+def _of_true(of: OfVideos, dataset: Clips, split: str, numbers: tuple[int, ...]) -> list[np.ndarray]:
     """Features of true clips; kept, as one model after another is compared with the same."""
     return of([dataset.example(split, i)["video"] for i in numbers])
 
 
 def likeness_of(
-    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int]
+    generator: Generator | LatentGenerator, dataset: Clips, split: str, numbers: Sequence[int]
 ) -> dict[str, Any]:
     """PSNR and SSIM of the generated frames of clips, by which frames are given, and the error of the given ones."""
     clips = [dataset.read_clip(split, i, caption=dataset.meta["captions"][0]) for i in numbers]
@@ -203,7 +203,7 @@ def likeness_of(
 
 def measure(
     generator: Generator | LatentGenerator,
-    dataset: Dataset,
+    dataset: Clips,
     trained: str,
     names: Sequence[str],
     count: int,
@@ -231,7 +231,7 @@ def measure(
     if "velocity" in names and has_truth(dataset):
         out["physics_error"] = {split: physics_errors(generator, dataset, split, count) for split in held_out}
     split = held_out[0]
-    numbers = list(range(min(count, len(dataset.index(split)) // 2)))
+    numbers = list(range(min(count, dataset.size(split) // 2)))
     adheres = "adherence" in names and has_truth(dataset)
     if adheres or compared:
         videos = text_to_video(generator, dataset, split, numbers)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
+from vdit.evaluation.clips import Clips
 from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.models.autoencoders.autoencoder import Autoencoder
+from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.parallel import peers
 
 CHUNK = 8  # latent frames worked on at once
@@ -23,7 +25,7 @@ FRAME_INTERVAL = 4
 
 def reconstruction(
     autoencoder: Autoencoder,
-    dataset: Dataset,
+    dataset: Clips,
     split: str,
     limit: int = 0,
     features: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -110,3 +112,32 @@ def _summary(clips: list[_Clip]) -> dict[str, Any]:
     if len(features) > 1:
         out["kernel_distance"] = paired_kernel([pair[0] for pair in features], [pair[1] for pair in features])
     return out
+
+
+def evaluate_autoencoder(
+    workdir: epath.PathLike,
+    dataset: Clips,
+    trained: str,
+    features: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Reconstruction of the splits that were not trained on; the loss of each is the squared error.
+
+    Args:
+      workdir: where a run has left its autoencoder.
+      dataset: of pixels.
+      trained: the split it was trained on.
+      features: see `reconstruction`.
+
+    Returns:
+      what `reconstruction` says of each split, with its "loss"; "loss" is that of the first.
+
+    Raises:
+      UserError: if there is no other split, or no autoencoder.
+    """
+    others = [split for split in dataset.splits if split != trained]
+    if not others:
+        raise UserError(f"{dataset.path} has no split but {trained}; set train.evaluate_every=-1")
+    autoencoder = load_autoencoder(f"causal_vae:{workdir}")
+    found = {split: reconstruction(autoencoder, dataset, split, features=features) for split in others}
+    out = {split: {"loss": values["squared_error"], **values} for split, values in found.items()}
+    return {"loss": out[others[0]]["loss"], **out}

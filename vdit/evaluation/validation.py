@@ -1,42 +1,50 @@
-"""Validation loss: fixed noise, fixed quantiles of time, every example once; by time, size and duration."""
+"""Validation loss: fixed noise, fixed quantiles of time, every example once; by time, mode, size and duration."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from vdit.batch import PackedBatch
-from vdit.config import Config
-from vdit.diffusion import corruption
+from vdit.config import Config, Modes
+from vdit.diffusion import conditioning, corruption
+from vdit.diffusion.loss import denoising_loss
+from vdit.errors import UserError
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.parallel import peers
-from vdit.parallel.mesh import to_global, whole
+from vdit.parallel.mesh import row_reader, to_global, whole
 from vdit.parallel.rowwise import sum_of_segments
-from vdit.training.step import question_loss
+from vdit.training.run import Run
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Quantiles of the training distribution of times at which the loss is measured, for each clip's own shift."""
 
-GIVEN_GROUPS = (0, 2)
-"""Modes that are measured: nothing given, and the first two groups given."""
+MODES = ("text", "two_groups")
+"""Modes that are measured where they are trained: nothing given, and the first two groups given."""
 
 NOISE_SEED = 20_24
+
+_compiled: dict[Any, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class ExampleLosses:
     """Loss of every example at every quantile of time and mode.
 
+    G counts the modes that were measured.
+
     Attributes:
-      error_EGT: mean squared error of the velocity over the example's scored patches.
-      count_EG: scored patches.
+      modes: their names.
+      error_EGT: mean squared error of the velocity over the example's patches that carry loss.
+      count_EG: patches that carry loss.
       grid_E3: patch grids.
     """
 
+    modes: tuple[str, ...]
     error_EGT: np.ndarray
     count_EG: np.ndarray
     grid_E3: np.ndarray
@@ -55,7 +63,7 @@ class ExampleLosses:
             "loss": float(per_mode_GT.mean()),
             "loss_interval": [float(x - interval.mean + per_mode_GT.mean()) for x in interval.interval],
             "by_time_quantile": {str(t): float(x) for t, x in zip(QUANTILES, per_mode_GT.mean(0), strict=True)},
-            "by_given_groups": {str(g): float(x) for g, x in zip(GIVEN_GROUPS, per_mode_GT.mean(1), strict=True)},
+            "by_mode": {mode: float(x) for mode, x in zip(self.modes, per_mode_GT.mean(1), strict=True)},
             "by_spatial_patches": self._buckets(spatial_E),
             "by_groups": self._buckets(self.grid_E3[:, 0]),
             "examples": len(self.grid_E3),
@@ -75,29 +83,36 @@ class ExampleLosses:
 
 
 def make_evaluate(graph: Any, config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Compiled (params, batch, quantile, given groups) -> (error sum, scored patches) of every example, each _BN."""
+    """Compiled (params, batch, quantile, mode) -> (sum of errors, patches that carry loss) of every example, _BN."""
 
-    def evaluate(
-        params: Any, batch: PackedBatch, quantile: jax.Array, groups: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        question = corruption.fixed_question(batch, jax.random.key(NOISE_SEED), quantile, groups, config.diffusion)
-        error_BL, _ = question_loss(graph, params, batch, question, config)
+    def evaluate(params: Any, batch: PackedBatch, quantile: jax.Array, mode: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs = corruption.validation_inputs(batch, jax.random.key(NOISE_SEED), quantile, mode, config.diffusion)
+        error_BL, _ = denoising_loss(graph, params, batch, inputs, config)
         size = batch.grid_BN3.shape[1]
 
-        error_BN, scored_BN = (
-            sum_of_segments(values_BL, batch.segments_BL, size) for values_BL in (error_BL, question.scored_BL)
+        error_BN, count_BN = (
+            sum_of_segments(values_BL, batch.segments_BL, size) for values_BL in (error_BL, inputs.loss_mask_BL)
         )
-        return error_BN, scored_BN
+        return error_BN, count_BN
 
     return jax.jit(evaluate)
 
 
-def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[PackedBatch], mesh: Any) -> ExampleLosses:
+def measured_modes(modes: Modes) -> tuple[str, ...]:
+    """The modes that a model's validation loss is the mean of: `MODES` as far as trained, else all that are."""
+    trained = tuple(name for name in conditioning.MODES if getattr(modes, name))
+    return tuple(name for name in MODES if name in trained) or trained
+
+
+def validate(
+    evaluate: Callable[..., Any], params: Any, batches: Iterable[PackedBatch], mesh: Any, modes: Sequence[str] = MODES
+) -> ExampleLosses:
     """Runs a compiled `make_evaluate` over all batches, quantiles and modes."""
+    numbers = [np.int32(conditioning.MODES.index(mode)) for mode in modes]
     errors, counts, grids = [], [], []
     for local in batches:
         batch = to_global(local, mesh)
-        results = [[evaluate(params, batch, t, g) for t in QUANTILES] for g in GIVEN_GROUPS]
+        results = [[evaluate(params, batch, t, mode) for t in QUANTILES] for mode in numbers]
         sums_GTBN = np.array([[whole(error) for error, _ in row] for row in results])
         counts_GBN = np.array([whole(row[0][1]) for row in results])
         grid_BN3 = whole(batch.grid_BN3)
@@ -107,5 +122,33 @@ def validate(evaluate: Callable[..., Any], params: Any, batches: Iterable[Packed
         grids.append(grid_BN3[real_BN])
         peers.alive()
     return ExampleLosses(
-        np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
+        tuple(modes), np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
     )
+
+
+Batches = Callable[[int, int], Iterable[PackedBatch]]
+"""(part, parts) -> batches that hold every example of a split once, see `data.TrainingData.validation`."""
+
+
+def evaluate_run(run: Run, splits: Mapping[str, Batches]) -> dict[str, Any]:
+    """Validation loss of a run's averaged parameters on each held-out split; that of val, or the first, is the loss.
+
+    Raises:
+      UserError: if there is no split.
+    """
+    if not splits:
+        path, trained = run.config.data.path, run.config.data.split
+        raise UserError(f"{path} has no split but {trained}; nothing to validate on")
+    out = {split: split_losses(run, batches).summary() for split, batches in splits.items()}
+    first = out.get("val") or next(iter(out.values()))
+    return {"loss": first["loss"], "loss_interval": first["loss_interval"], **out}
+
+
+def split_losses(run: Run, batches: Batches) -> ExampleLosses:
+    """Loss of every example of a split."""
+    config = run.config
+    key = config.model, config.diffusion, run.mesh, run.shape
+    if key not in _compiled:  # shared by runs in one process that differ in data, length or schedule only
+        _compiled[key] = make_evaluate(run.graph, config)
+    rows = batches(*row_reader(run.mesh))
+    return validate(_compiled[key], run.state.ema, rows, run.mesh, measured_modes(config.diffusion.modes))

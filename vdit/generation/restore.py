@@ -16,8 +16,8 @@ from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.checkpoint import checkpoint_steps
 from vdit.training.initial import named
-from vdit.training.loop import Run, open_run
 from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
+from vdit.training.run import Run, open_run
 from vdit.training.weights_folder import open_weights
 from vdit.training.workdir import is_export, read_config
 

@@ -1,4 +1,4 @@
-"""An iterator that a thread keeps ahead of the one who asks."""
+"""An iterator that a thread reads ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
-class Ahead(Generic[_Item]):
-    """Gives the items of an iterator; a thread takes up to `count` of them before they are asked for, from now on.
+class Prefetcher(Generic[_Item]):
+    """Gives the items of an iterator; a thread takes up to `count` of them before they are needed, from now on.
 
-    Who asks never waits for a lock while an item is there: a `SimpleQueue` needs none. With every core computing, a
+    The consumer never waits for a lock while an item is there: a `SimpleQueue` needs none. With every core computing, a
     thread may be set aside while it holds the one of a `queue.Queue`, which Grain's own prefetching uses.
 
     Args:
@@ -22,7 +22,7 @@ class Ahead(Generic[_Item]):
       count: items that may wait.
 
     Attributes:
-      waited: seconds, so far, that items were waited for which were not there when they were asked for.
+      waited: seconds, so far, that the consumer waited for items which were not there yet.
     """
 
     def __init__(self, items: Iterator[_Item], count: int) -> None:
@@ -31,7 +31,7 @@ class Ahead(Generic[_Item]):
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(count):
             self._room.put(None)
-        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[_Item]:
@@ -45,13 +45,13 @@ class Ahead(Generic[_Item]):
             item, error = self._ready.get()
             self.waited += time.perf_counter() - started
         if error is not None:
-            self._ready.put((None, error))  # for whoever asks again
+            self._ready.put((None, error))  # for the next call
             raise error
         self._room.put(None)
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Ends the thread; after that nothing must be asked for."""
+        """Ends the thread; no item may be taken after that."""
         self._closed = True
         self._room.put(None)
         self._thread.join()
@@ -63,6 +63,6 @@ class Ahead(Generic[_Item]):
                 return
             try:
                 self._ready.put((next(self._items), None))
-            except BaseException as error:  # the one who asks is to know of it
+            except BaseException as error:  # raised in the consumer
                 self._ready.put((None, error))
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, ModelConfig
+from vdit.data import Interface
 from vdit.models.attention.attention import attention
 from vdit.models.attention.context import SAVED
 from vdit.models.feed_forward import feed_forward
@@ -26,14 +26,6 @@ from vdit.parallel.rowwise import rowwise, take
 
 INPUT = "block_input"
 """Name of a block's input, for remat policies."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Interface:
-    """What the data set fixes: length P of a patch vector and width E of caption features."""
-
-    patch: int
-    text: int
 
 
 def rms_norm(x_BLD: jax.Array) -> jax.Array:

@@ -32,9 +32,9 @@ import vdit
 from vdit.batch import PackedBatch, RowShape
 from vdit.config import Config
 from vdit.config_dict import to_dict
+from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.files import cache_dir, write_bytes
-from vdit.models.transformer import Interface
 from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
 from vdit.training.step import TrainState, abstract_state, make_train_step
 

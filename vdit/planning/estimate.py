@@ -10,9 +10,9 @@ import numpy as np
 
 from vdit import flops
 from vdit.config import ATTENTION_BLOCKS, Config, ModelConfig
+from vdit.data import RowLengths
 from vdit.planning.chips import Chip
 from vdit.planning.cost import Collective, Cost
-from vdit.planning.rows import Rows
 
 KERNEL_MATMULS = {"fwd": 2, "dkv": 5, "dq": 3}
 """Matrix products over the executed blocks in a splash kernel, by what its name says it is. tokamax's backward kernel,
@@ -91,7 +91,7 @@ class Seconds:
         return sum(dataclasses.astuple(self))
 
 
-def work_of(config: Config, rows: Rows, cost: Cost, chips: int, shards: int) -> Work:
+def work_of(config: Config, rows: RowLengths, cost: Cost, chips: int, shards: int) -> Work:
     """Counts a step of average rows; `shards` row shards wait for the slowest."""
     data, model = config.data, config.model
     shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
@@ -130,7 +130,7 @@ def speed_of(model: ModelConfig) -> float:
     return float(np.interp(model.attention_block or ATTENTION_BLOCKS["splash"], list(SPEED), list(SPEED.values())))
 
 
-def executed_areas(config: Config, rows: Rows) -> np.ndarray:
+def executed_areas(config: Config, rows: RowLengths) -> np.ndarray:
     """Query-key pairs of each row that the attention backend works on, in one layer and head."""
     block = config.model.attention_block or ATTENTION_BLOCKS.get(config.model.attention, 0)
     if config.model.attention == "reference":

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from vdit.config import Config
+from vdit.data import RowLengths
 from vdit.parallel.mesh import make_mesh, row_shards
 from vdit.planning import cost as costs
 from vdit.planning import estimate, hlo, memory
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import GIB, Program, compile_step, describe
 from vdit.planning.estimate import Assumptions
-from vdit.planning.rows import Rows
 
 HOUR = 3600.0
 
 
 def plan(
-    config: Config, topology: str, slices: int, rows: Rows, assumptions: Assumptions, budget: int
+    config: Config, topology: str, slices: int, rows: RowLengths, assumptions: Assumptions, budget: int
 ) -> tuple[dict[str, Any], Program]:
     """Compiles the step and reads its cost.
 

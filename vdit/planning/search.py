@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from vdit import flops
 from vdit.config import Config, MeshConfig
+from vdit.data import RowLengths
 from vdit.errors import UserError
 from vdit.planning.chips import chip_of
 from vdit.planning.compile import GIB, describe
 from vdit.planning.estimate import Assumptions
 from vdit.planning.result import plan
-from vdit.planning.rows import Rows
 
 POLICIES = ("none", "attention", "blocks", "offload")
 """Remat policies, from the fastest to the one that keeps least."""
@@ -31,7 +31,7 @@ ACTIVATION_BYTES = 2
 
 
 def search(
-    config: Config, topology: str, slices: int, rows: Rows, assumptions: Assumptions, compilations: int
+    config: Config, topology: str, slices: int, rows: RowLengths, assumptions: Assumptions, compilations: int
 ) -> list[dict[str, Any]]:
     """Plans of the candidates that were compiled: those that fit by tokens a second, then the others by their need.
 
@@ -97,7 +97,7 @@ def _tell(bar: tqdm, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def meshes(config: Config, topology: str, slices: int, rows: Rows) -> list[MeshConfig]:
+def meshes(config: Config, topology: str, slices: int, rows: RowLengths) -> list[MeshConfig]:
     """Meshes whose axes divide the model and that hold its state and the inputs of its blocks.
 
     Splitting a row or the heads moves activations, splitting the state only weights, so those with little context and

@@ -1,4 +1,4 @@
-"""What a run has consumed, beside FLOPs: different and repeated data, seconds of video, time on accelerators."""
+"""How long a run has trained, over all restarts, and how fast."""
 
 from __future__ import annotations
 
@@ -6,46 +6,12 @@ import itertools
 from typing import Any
 
 import jax
-import numpy as np
-
-from data_pipelines.packing.budget import unique_data
-from data_pipelines.packing.index import Index
-from data_pipelines.packing.packing import Plan
-from vdit.patches import Patch
-from vdit.training.checkpoint import Position
-
-
-def data_account(plan: Plan, index: Index, patch: Patch, position: Position) -> dict[str, Any]:
-    """Different data that the run could see, and how often it saw it.
-
-    Args:
-      plan: its rows.
-      index: shapes of the examples of its split.
-      patch: extent of a patch.
-      position: what it has consumed.
-
-    Returns:
-      unique_tokens, unique_examples: patches and examples of all members of its stages, long clips counting whole;
-      repeated_tokens: patches seen beyond those; epochs: patches seen over the different ones; seconds_of_video: seen,
-      from the mean length of the windows of the first stage.
-    """
-    unique, examples = unique_data(plan, index, patch)
-    stage = plan.stages[0]
-    counts = [weight * len(part) for weight, part in zip(stage.weights, stage.members, strict=True)]
-    means = [float((stage.frames[part] / index.fps[part]).mean()) if len(part) else 0.0 for part in stage.members]
-    return {
-        "unique_tokens": unique,
-        "unique_examples": examples,
-        "repeated_tokens": max(0, position.patches - unique),
-        "epochs": position.patches / unique,
-        "seconds_of_video": position.examples * float(np.average(means, weights=counts)),
-    }
 
 
 def _attempts(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The rows of training steps, by the start of the process that wrote them ("started", a Unix time).
 
-    Older versions did not write that: there, fewer seconds than in the row before tell of another start.
+    Older versions did not write that: there, fewer seconds than in the row before mean another start.
     """
     attempts: list[list[dict[str, Any]]] = []
     for row in (row for row in rows if "validation" not in row):

@@ -28,11 +28,13 @@ from vdit.io.files import is_remote
 from vdit.io.retry import is_passing, os_error, patiently
 from vdit.io.safetensors import check_tensors
 from vdit.training.checksums import checksums
+from vdit.training.spikes import LossSpikeDetector
 from vdit.training.step import TrainState
-from vdit.training.watch import Watch
 
-FORMAT = 2
-"""Version of what is saved; of 1, which had neither checksums nor a watch, no damage is noticed."""
+FORMAT = 3
+"""Version of what is saved. 2 had other names, see `_RENAMED`; 1 had no checksums, so no damage is noticed."""
+
+_RENAMED = {"watch": "spikes", "squares": "attention_pairs"}
 
 NEEDED = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
@@ -49,9 +51,9 @@ class Position:
       step: steps taken.
       next_row: next row of the plan's endless stream.
       patches, text, examples: real patches, caption tokens and examples seen.
-      squares: pairs of tokens that attended (n^2 of a segment, see scaling.flops), for the FLOPs of attention.
-      skipped: ranges of rows that were passed over.
-      watch: what is known of the losses so far.
+      attention_pairs: pairs of tokens that attended (n^2 of a segment, see `flops`), for the FLOPs of attention.
+      skipped: ranges of rows that were skipped after a divergence.
+      spikes: what is known of the losses so far.
     """
 
     step: int = 0
@@ -59,9 +61,9 @@ class Position:
     patches: int = 0
     text: int = 0
     examples: int = 0
-    squares: float = 0.0
+    attention_pairs: float = 0.0
     skipped: list[list[int]] = dataclasses.field(default_factory=list)
-    watch: Watch = dataclasses.field(default_factory=Watch)
+    spikes: LossSpikeDetector = dataclasses.field(default_factory=LossSpikeDetector)
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class Checkpoints:
         values["crc"] = _crc(values)
         args = ocp.args.Composite(state=ocp.args.StandardSave(named), position=ocp.args.JsonSave(values))
         metrics = None if loss is None else {"loss": loss}
-        with self._told(position.step):
+        with self._reporting(position.step):
             self._manager.save(position.step, args=args, metrics=metrics)
 
     def restore(self, like: TrainState, step: int) -> tuple[TrainState, Position]:
@@ -148,7 +150,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values())), position
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Position] | None:
-        """The newest checkpoint that can be restored, telling of newer ones that cannot; None if there are none.
+        """The newest checkpoint that can be restored, warning of newer ones that cannot; None if there are none.
 
         Several processes could differ in which they can restore, so there it is the newest or none.
 
@@ -165,14 +167,14 @@ class Checkpoints:
                 refused = refused or error
             else:
                 if refused:
-                    print(f"warning: {refused}; going on from that of step {step}", file=sys.stderr, flush=True)
+                    print(f"warning: {refused}; resuming from that of step {step}", file=sys.stderr, flush=True)
                 return found
         if refused:
             raise refused
         return None
 
     def newest_position(self, good: Callable[[Position], bool]) -> Position | None:
-        """The newest position among the checkpoints of which `good` holds; damaged ones are passed by.
+        """The newest position among the checkpoints of which `good` holds; damaged ones are left out.
 
         Raises:
           UserError: as `restore_newest`.
@@ -226,12 +228,12 @@ class Checkpoints:
         Raises:
           UserError: as `save`.
         """
-        with self._told(None):
+        with self._reporting(None):
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _told(self, step: int | None) -> Iterator[None]:
-        """Turns a failure to write, which Orbax may tell of only at the next save, into one line."""
+    def _reporting(self, step: int | None) -> Iterator[None]:
+        """Turns a failure to write, which Orbax may report only at the next save, into one line."""
         try:
             yield
             return
@@ -247,8 +249,8 @@ class Checkpoints:
         kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
         failed = f"a checkpoint could not be written to {self.path} ({reason}); {kept}"
         if mend:
-            raise UserError(f"{failed}; {mend}, and the same command goes on from there")
-        raise StorageError(f"{failed}; the same command goes on from there")
+            raise UserError(f"{failed}; {mend}, and the same command resumes from there")
+        raise StorageError(f"{failed}; the same command resumes from there")
 
     def close(self) -> None:
         try:
@@ -275,7 +277,7 @@ def _require_alone(error: UserError) -> None:
     if isinstance(error, StorageError):
         raise error
     if jax.process_count() > 1:
-        raise UserError(f"{error}; rename the folder, and all processes go on from the one before") from error
+        raise UserError(f"{error}; rename the folder, and all processes resume from the one before") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -295,17 +297,18 @@ def _position(read: Mapping[str, Any], where: epath.Path) -> tuple[Position, dic
       ValueError: if it is damaged.
     """
     values = dict(read)
-    if values.get("format") not in (1, FORMAT):
+    if values.get("format") not in (1, 2, FORMAT):
         raise UserError(f"checkpoint {where} is not of format {FORMAT}; use the version of vdit that wrote it")
     old = values["format"] == 1
     if not old and values.pop("crc", None) != _crc(values):
         raise ValueError("its position does not have the checksum written with it")
     del values["format"]
     sums = values.pop("sums", None)
-    expected = {field.name for field in dataclasses.fields(Position)} - ({"watch"} if old else set())
+    values = {_RENAMED.get(name, name): value for name, value in values.items()}
+    expected = {field.name for field in dataclasses.fields(Position)} - ({"spikes"} if old else set())
     if values.keys() != expected:
         raise ValueError(f"its position holds {', '.join(values)}")
-    return Position(**{**values, "watch": Watch(**values.get("watch", {}))}), sums
+    return Position(**{**values, "spikes": LossSpikeDetector(**values.get("spikes", {}))}), sums
 
 
 def _verify(arrays: Mapping[str, jax.Array], sums: Mapping[str, int] | None) -> None:

@@ -19,9 +19,18 @@ NOT_IDENTITY = {
     "data": {"path"},
     "model": {"remat", "keep_weights", "attention", "attention_block", "context"},
     "optimizer": {"accumulate"},
-    "train": {"log_every", "checkpoint_every", "evaluate_every", "keep", "keep_steps", "profile", "spike"},
+    "train": {
+        "log_every",
+        "checkpoint_every",
+        "evaluate_every",
+        "keep",
+        "keep_steps",
+        "profile",
+        "spike",
+        "accept_new_data",
+    },
 }
-"""Fields that change where, how or how often, not what is computed: a run may go on with other values of them."""
+"""Fields that change where, how or how often, not what is computed: a run may resume with other values of them."""
 
 
 def identity(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import numpy as np
 from etils import epath
 
 from vdit.config import Config, TrainConfig
+from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.files import read_json
 from vdit.io.hub import find_weights
 from vdit.io.safetensors import open_tensors
-from vdit.models.transformer import Interface
 from vdit.models.wan import wan_weights
 from vdit.training.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.workdir import read_config
@@ -39,7 +39,7 @@ def named(params: Any) -> dict[str, Any]:
 def of_weights(config: Config, workdir: epath.Path) -> Config:
     """The config with what the weights of init_from decide, for model.family "wan": sizes, and latents as they are.
 
-    A run that goes on has the sizes in its workdir, so the weights may be gone by then.
+    A run that resumes has the sizes in its workdir, so the weights may be gone by then.
 
     Raises:
       UserError: if init_from has no readable config.

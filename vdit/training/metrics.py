@@ -18,7 +18,7 @@ class MetricWriter:
 
     Args:
       workdir: the run's folder.
-      step: the step the run goes on from: rows of later steps, written before it was stopped, are dropped.
+      step: the step the run resumes from: rows of later steps, written before it was stopped, are dropped.
     """
 
     def __init__(self, workdir: epath.Path, step: int):

@@ -16,10 +16,11 @@ from jax.sharding import PartitionSpec as P
 from vdit import flops
 from vdit.batch import PackedBatch
 from vdit.config import Config
-from vdit.diffusion import corruption, flow
-from vdit.models.transformer import Interface, SpacetimeTransformer
+from vdit.data import Interface
+from vdit.diffusion.loss import loss_and_gradients
+from vdit.models.transformer import SpacetimeTransformer
 from vdit.models.wan.wan_dit import WanTransformer
-from vdit.parallel.rowwise import split_rows, sum_of_segments
+from vdit.parallel.rowwise import sum_of_segments
 from vdit.training.optimizer import make_optimizer, rate_multipliers
 
 NETWORKS = {"spacetime": SpacetimeTransformer, "wan": WanTransformer}
@@ -82,55 +83,6 @@ def _initialiser(config: Config, interface: Interface) -> tuple[list[Any], Calla
     return graphs, init
 
 
-def question_loss(
-    graph: Any, params: Any, batch: PackedBatch, question: corruption.Question, config: Config
-) -> tuple[jax.Array, jax.Array]:
-    """Squared error of the velocity, averaged over a patch's elements, for every slot.
-
-    Returns:
-      error_BL (0 where nothing is scored) and the number of scored patches.
-    """
-    batch = dataclasses.replace(batch, positions_BL3=question.positions_BL3)
-    time_BL1 = question.time_BL[..., None]
-    input_BLP = flow.scaled_input(question.noised_BLP, time_BL1, config.diffusion.input_std)
-    prediction_BLP = nnx.merge(graph, params)(
-        input_BLP, question.times_BK, question.time_index_BL, batch, question.null_BN
-    )
-    velocity_BLP = flow.velocity(
-        prediction_BLP, question.noised_BLP, time_BL1, config.model.prediction, config.diffusion.least_time
-    )
-    error_BL = ((velocity_BLP - question.target_BLP) ** 2).mean(-1) * question.scored_BL
-    return error_BL, question.scored_BL.sum()
-
-
-def train_loss(graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config) -> jax.Array:
-    """Sum of errors over scored patches divided by their global number: the same for any packing or mesh."""
-    question = corruption.training_question(batch, key, config.diffusion)
-    error_BL, count = question_loss(graph, params, batch, question, config)
-    return error_BL.sum() / jnp.maximum(count, 1)
-
-
-def loss_and_gradients(
-    graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config
-) -> tuple[jax.Array, Any]:
-    """`train_loss` and its gradient, in optimizer.accumulate parts of each device's rows, one after another."""
-    parts = config.optimizer.accumulate
-    if parts == 1:
-        return jax.value_and_grad(lambda p: train_loss(graph, p, batch, key, config))(params)
-    question = corruption.training_question(batch, key, config.diffusion)
-    count = jnp.maximum(question.scored_BL.sum(), 1)
-
-    def part_loss(params: Any, part: Any) -> jax.Array:
-        rows, asked = part
-        return question_loss(graph, params, rows, asked, config)[0].sum() / count
-
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(part_loss)(params, part)), None
-
-    zero = jnp.zeros((), count.dtype), jax.tree.map(jnp.zeros_like, params)
-    return jax.lax.scan(add, zero, split_rows((batch, question), parts))[0]
-
-
 def keep_finite(loss: jax.Array, norm: jax.Array, new: Any, old: Any) -> Any:
     """`new` where loss and the norm of the gradient are finite, else `old`, leaf by leaf."""
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -173,5 +125,5 @@ def consumed(batch: PackedBatch, config: Config) -> dict[str, jax.Array]:
         "patches": batch.is_patch_BL.sum(),
         "text": (batch.text_index_BL >= 0).sum(),
         "examples": (batch.grid_BN3[..., 0] > 0).sum(),
-        "squares": flops.attending_pairs(config.model.family == "wan", patches_BN, text_BN).sum(),
+        "attention_pairs": flops.attending_pairs(config.model.family == "wan", patches_BN, text_BN).sum(),
     }

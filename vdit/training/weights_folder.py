@@ -16,12 +16,13 @@ from safetensors.numpy import save_file
 
 from vdit import __version__, flops
 from vdit.config import Config
+from vdit.data import interface_of
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
 from vdit.parallel.mesh import make_mesh, use_mesh, whole
 from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named
-from vdit.training.loop import Run, interface_of
+from vdit.training.run import Run
 from vdit.training.step import TrainState, abstract_state
 from vdit.training.workdir import EXPORT, is_export, plain
 

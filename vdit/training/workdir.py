@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 from etils import epath
 
-from vdit.config import Config
+from vdit.config import Config, DiffusionConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
@@ -23,39 +25,63 @@ EXPORT = "export.json"
 """What vdit.export says of the weights in a folder."""
 
 
-def check(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
+def check(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
     """Checks that a workdir is new or of the same run.
 
     Raises:
-      UserError: if it holds a run of another config, or was trained on another kind of data set.
+      UserError: if it holds a run of another config, or was trained on other data.
     """
-    path = workdir / "config.json"
     if is_export(workdir):
         raise UserError(f"{workdir} is an export; take another --workdir, and start from it with --config.init_from")
-    if path.exists():
+    if (workdir / "dataset.json").exists():
+        check_dataset(workdir, config.data.path, meta)
+        if not config.train.accept_new_data:
+            _check_same_data(workdir, meta)
+    if (workdir / "config.json").exists():
         # Read as a config: a run from before a field was added counts as one with the field's default.
         ours, theirs = (flat(identity(plain(each))) for each in (config, read_config(workdir)))
-        differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        names = (ours.keys() | theirs.keys()) - ({"data.weights"} if config.train.accept_new_data else set())
+        differing = sorted(key for key in names if ours.get(key) != theirs.get(key))
         if differing:
             key = differing[0]
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise UserError(
                 f"{workdir} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}{more}; take another --workdir"
             )
-    if (workdir / "dataset.json").exists():
-        check_dataset(workdir, config.data.path, meta)
 
 
-def check_dataset(workdir: epath.Path, path: str, meta: dict[str, Any]) -> None:
+def _check_same_data(workdir: epath.Path, meta: Mapping[str, Any]) -> None:
+    """Raises UserError naming a data set that is another than before, by its place among those that are mixed."""
+    before, now = (values.get("datasets", []) for values in (read_json(workdir / "dataset.json"), meta))
+    if not before:  # the run is older than fingerprints, or has an iterator of its own
+        return
+    accept = "take another --workdir, or set train.accept_new_data=true to resume on the new data"
+    if len(before) != len(now):
+        raise UserError(f"{workdir} was trained on {len(before)} data sets, not {len(now)}; {accept}")
+    for place, (ours, theirs) in enumerate(zip(now, before, strict=True), 1):
+        for name in ("fingerprint", "weight"):
+            if ours[name] != theirs[name]:
+                raise UserError(
+                    f"the data has changed: data set {place} of {len(now)}, {ours['path']}, has {name} {ours[name]}, "
+                    f"{theirs[name]} ({theirs['path']}) when {workdir} was trained; {accept}"
+                )
+
+
+def diffusion_of(workdir: epath.Path) -> DiffusionConfig | None:
+    """That of the run in a workdir, with the channel means and deviation of its data; None if there is no run."""
+    return read_config(workdir).diffusion if (workdir / "config.json").exists() else None
+
+
+def check_dataset(workdir: epath.Path, path: str, meta: Mapping[str, Any]) -> None:
     """Checks that the data set at `path`, which `meta` describes, is of the kind that the run was trained on.
 
     Raises:
       UserError: naming the difference.
     """
-    stored = read_json(workdir / "dataset.json")
+    stored, plainly = read_json(workdir / "dataset.json"), json.loads(json.dumps(dict(meta)))
     for key in ("patch", "channels", "autoencoder", "text_encoder"):
-        if stored[key] != meta[key]:
-            raise UserError(f"{path} has {key}={meta[key]}, but {workdir} was trained with {stored[key]}")
+        if stored.get(key) != plainly.get(key):
+            raise UserError(f"{path} has {key}={meta.get(key)}, but {workdir} was trained with {stored.get(key)}")
 
 
 def is_export(folder: epath.Path) -> bool:
@@ -63,14 +89,14 @@ def is_export(folder: epath.Path) -> bool:
     return (folder / EXPORT).exists()
 
 
-def claim(workdir: epath.Path, config: Config, meta: dict[str, Any]) -> None:
+def claim(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
     """Writes config.json, dataset.json and environment.json."""
     import jax
 
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", plain(config))
-        write_json(workdir / "dataset.json", meta)
+        write_json(workdir / "dataset.json", dict(meta))
         write_json(workdir / "environment.json", environment())
 
 

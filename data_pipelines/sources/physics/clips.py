@@ -17,9 +17,10 @@ import math
 import numpy as np
 
 from data_pipelines.sources.physics.motion import GRAVITY, Scene, TooManyEvents, simulate
-from data_pipelines.sources.physics.render import COLOURS, draw_frame, render
+from data_pipelines.sources.physics.render import draw_frame, render
 from data_pipelines.sources.physics.world import ODD, SPEEDS, World
 from vdit.errors import UserError
+from vdit.palette import COLOURS
 
 SPLITS = ("train", "val", "ood")
 TAIL = 3

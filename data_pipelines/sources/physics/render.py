@@ -7,16 +7,6 @@ import numpy as np
 EDGE = 1.0
 """Half the width of a ball's soft edge, pixels. Coverage falls from 1 to 0 between radius - EDGE and radius + EDGE."""
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (230, 30, 30),
-    "green": (30, 170, 50),
-    "blue": (40, 60, 230),
-    "yellow": (250, 215, 20),
-    "cyan": (30, 210, 240),
-    "pink": (250, 60, 220),
-}
-"""Far apart as differences from white (cosine at most .8), so that any two can be told apart in a mixed pixel."""
-
 
 def coverage(centres_TB2: np.ndarray, radii_B: np.ndarray, height: int, width: int) -> np.ndarray:
     """The share of each pixel that each ball covers, in 0..1.

@@ -20,7 +20,8 @@ import numpy as np
 
 from data_pipelines.sources.physics.clips import FULL, PhysicsClip, clip_id, compose, make_clip
 from data_pipelines.sources.physics.motion import Scene, simulate
-from data_pipelines.sources.physics.render import COLOURS, render
+from data_pipelines.sources.physics.render import render
+from vdit.palette import COLOURS
 
 TEMPLATES = (3, 6, 10)
 """Numbers of pairs of colours that may meet in training. Of the 15 pairs the last 5 of `pairs()` never do."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.sources.physics.render import COLOURS
+from vdit.palette import COLOURS
 
 FIRST = 3
 """Frames looked at, from the first on."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from vdit.evaluation.balls.adherence import said, seen
 from vdit.evaluation.balls.physics import unmix
+from vdit.palette import COLOURS
 
 INSIDE = 0.5
 """Coverage from which on a pixel belongs to a ball."""
@@ -23,8 +24,6 @@ def subject_in_frame(video_TYXC: np.ndarray, caption: str) -> float:
     Raises:
       ValueError: if it names no ball.
     """
-    from data_pipelines.sources.physics.render import COLOURS
-
     wanted = said(caption)
     if not wanted:
         raise ValueError(f"the caption {caption!r} names no ball")

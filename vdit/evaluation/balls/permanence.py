@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.reading.store import Dataset
 from vdit.evaluation.balls.physics import RIM, ball_positions
 from vdit.evaluation.balls.physics_task import continue_clips, physics_clips
+from vdit.evaluation.clips import Clips
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.generation import Generator, LatentGenerator
 
@@ -48,7 +48,7 @@ def clip_score(video_TYXC: np.ndarray, truth: dict[str, Any]) -> tuple[float, fl
 
 
 def permanence(
-    videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int]
+    videos: Sequence[np.ndarray], dataset: Clips, split: str, numbers: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Mean scores of clips with a wall and without, with 95% intervals over clips.
 
@@ -71,7 +71,7 @@ def permanence(
 
 
 def permanence_of(
-    generator: Generator | LatentGenerator, dataset: Dataset, split: str, count: int
+    generator: Generator | LatentGenerator, dataset: Clips, split: str, count: int
 ) -> dict[str, dict[str, Any]]:
     """Generates all but the first two groups of the first `count` clips, and scores them."""
     numbers = physics_clips(dataset, split, count)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.reading.store import Dataset
-from data_pipelines.sources.physics.variants import PHYSICS_VARIANTS
 from vdit.errors import UserError
 from vdit.evaluation.balls.physics import velocity_error
+from vdit.evaluation.clips import Clips
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.generation import Generator, LatentGenerator, Request
 
@@ -19,20 +18,20 @@ STEPS = 12
 """Euler steps of the generated clips: more do not change the error by more than its interval."""
 
 
-def physics_clips(dataset: Dataset, split: str, count: int) -> list[int]:
+def physics_clips(dataset: Clips, split: str, count: int) -> list[int]:
     """The first `count` clips long enough to leave something to generate."""
-    index = dataset.index(split)
-    long = np.flatnonzero(index.frames > dataset.patch.frames(GIVEN_GROUPS))
+    long = np.flatnonzero(dataset.frames(split) > dataset.patch.frames(GIVEN_GROUPS))
     return [int(i) for i in long[:count]]
 
 
-def has_truth(dataset: Dataset) -> bool:
-    """Whether the data set's clips carry ground-truth velocities."""
-    return dataset.meta["source"] in ("physics", *PHYSICS_VARIANTS)
+def has_truth(dataset: Clips) -> bool:
+    """Whether the data set's clips are balls with known velocities, all of them in view: none behind a wall."""
+    known = dataset.example(dataset.splits[0], 0)
+    return "velocities" in known and "wall" not in known
 
 
 def continue_clips(
-    generator: Generator | LatentGenerator, dataset: Dataset, split: str, numbers: Sequence[int], seed: int = 0
+    generator: Generator | LatentGenerator, dataset: Clips, split: str, numbers: Sequence[int], seed: int = 0
 ) -> list[np.ndarray]:
     """The clips with all but their first two groups generated, video_TYXC uint8."""
     requests = []
@@ -44,7 +43,7 @@ def continue_clips(
     return generator.generate(requests, steps=STEPS)
 
 
-def score(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: Sequence[int]) -> dict[str, Any]:
+def score(videos: Sequence[np.ndarray], dataset: Clips, split: str, numbers: Sequence[int]) -> dict[str, Any]:
     """Mean velocity error in units/s with its 95% interval over clips, and the share of balls that were lost."""
     errors = []
     lost = []
@@ -59,13 +58,13 @@ def score(videos: Sequence[np.ndarray], dataset: Dataset, split: str, numbers: S
     return {"mean": mean.mean, "interval": list(mean.interval), "lost": float(np.mean(lost)), "clips": len(errors)}
 
 
-def physics_errors(generator: Generator | LatentGenerator, dataset: Dataset, split: str, count: int) -> dict[str, Any]:
+def physics_errors(generator: Generator | LatentGenerator, dataset: Clips, split: str, count: int) -> dict[str, Any]:
     """Generates and scores the first `count` clips of a split."""
     numbers = physics_clips(dataset, split, count)
     return score(continue_clips(generator, dataset, split, numbers), dataset, split, numbers)
 
 
-def physics_floor(dataset: Dataset, split: str, count: int) -> dict[str, Any]:
+def physics_floor(dataset: Clips, split: str, count: int) -> dict[str, Any]:
     """The same measurement on the true clips: what a perfect model would score."""
     numbers = physics_clips(dataset, split, count)
     return score([dataset.read_clip(split, i).video_TYXC for i in numbers], dataset, split, numbers)

@@ -16,11 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from vdit.batch import PackedBatch
 from vdit.config import WAN_TIME_FEATURES, ModelConfig
+from vdit.data import Interface
 from vdit.models.attention.attention import attention
 from vdit.models.attention.cross import cross_attention
 from vdit.models.memory import recomputed
 from vdit.models.rotary import angle_table, rotate
-from vdit.models.transformer import Interface, remat, time_features
+from vdit.models.transformer import remat, time_features
 from vdit.models.weights import use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vdit.config import WAN_TIME_FEATURES, ModelConfig
+from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.safetensors import open_tensors
-from vdit.models.transformer import Interface
 from vdit.models.wan.wan_dit import EPSILON
 
 CLASS = "WanTransformer3DModel"

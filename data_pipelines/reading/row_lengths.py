@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import numpy as np
@@ -12,10 +11,9 @@ from data_pipelines.packing.packing import Plan
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.mixture import open_data
 from vdit.config import Config, DataConfig, PlanConfig
+from vdit.data import Interface, RowLengths, interface_of
 from vdit.errors import UserError
-from vdit.models.transformer import Interface
 from vdit.patches import Patch
-from vdit.training.loop import interface_of
 
 CLIPS = 4096
 """Fewest clips drawn from config.plan."""
@@ -24,33 +22,7 @@ STEPS = 4
 """Fewest steps that they fill."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """An epoch of packed rows.
-
-    Attributes:
-      interface: sizes that the data fix.
-      pixels: patches are stored as uint8 pixels, not as bfloat16 latents.
-      patches, words: patches and caption tokens of every example, row after row.
-      offsets: where each row's examples start, (rows + 1,).
-    """
-
-    interface: Interface
-    pixels: bool
-    patches: np.ndarray
-    words: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> list[np.ndarray]:
-        """Tokens of the segments of each row, in order."""
-        return np.split(self.patches + self.words, self.offsets[1:-1])
-
-
-def rows_of(config: Config) -> Rows:
+def row_lengths(config: Config) -> RowLengths:
     """An epoch of data.path if that is a data set, else of clips drawn from config.plan.
 
     Raises:
@@ -65,7 +37,7 @@ def rows_of(config: Config) -> Rows:
         else:
             meta, index = dataset.meta, dataset.index(config.data.split)
             plan = pipeline.make_plan(dataset, config.data, dataset.patch, config.seed)
-            return _rows(plan, index, config.data, interface_of(meta), meta["dtype"] == "uint8")
+            return _of_epoch(plan, index, config.data, interface_of(meta), meta["dtype"] == "uint8")
     if not config.plan.clips:
         raise UserError(
             "the config names neither a data set (data.path) nor the clips to expect; set "
@@ -74,13 +46,13 @@ def rows_of(config: Config) -> Rows:
     interface = Interface(int(np.prod(config.plan.patch)) * config.plan.channels, config.plan.text_width)
     index = _expected(config)
     plan = Plan(index, config.data, Patch(*config.plan.patch), config.seed)
-    return _rows(plan, index, config.data, interface, config.plan.stride == (1, 1, 1))
+    return _of_epoch(plan, index, config.data, interface, config.plan.stride == (1, 1, 1))
 
 
-def _rows(plan: Plan, index: Index, data: DataConfig, interface: Interface, pixels: bool) -> Rows:
+def _of_epoch(plan: Plan, index: Index, data: DataConfig, interface: Interface, pixels: bool) -> RowLengths:
     epoch = plan.epoch(0)
     words = epoch.words(index)
-    return Rows(interface, pixels, epoch.tokens - words, words, epoch.offsets)
+    return RowLengths(interface, pixels, epoch.tokens - words, words, epoch.offsets)
 
 
 def _expected(config: Config) -> Index:

@@ -9,7 +9,7 @@ import pytest
 from waiting import wait_until
 
 from vdit.io import prefetch
-from vdit.io.prefetch import Ahead
+from vdit.io.prefetch import Prefetcher
 
 
 class Counted:
@@ -32,14 +32,14 @@ class Counted:
 
 def test_so_many_are_taken_ahead_and_no_more() -> None:
     items = Counted()
-    ahead = Ahead(items, 4)
+    prefetcher = Prefetcher(items, 4)
     wait_until(lambda: items.taken == 4)
     for number in range(20):
-        assert next(ahead) == number
+        assert next(prefetcher) == number
         wait_until(lambda number=number: items.taken == number + 5)
     time.sleep(0.02)  # in which the thread would take more, if it did
-    assert items.taken == 24 and ahead.waited == 0
-    ahead.close()
+    assert items.taken == 24 and prefetcher.waited == 0
+    prefetcher.close()
     assert items.taken == 24
 
 
@@ -55,15 +55,15 @@ def test_only_waiting_for_what_is_not_there_is_counted(monkeypatch: pytest.Monke
         return readings[-1]
 
     monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=clock))
-    ahead = Ahead(items, 2)
-    assert next(ahead) == 0
-    assert ahead.waited == 5.0 and readings == [0.0, 5.0]
-    ahead.close()
+    prefetcher = Prefetcher(items, 2)
+    assert next(prefetcher) == 0
+    assert prefetcher.waited == 5.0 and readings == [0.0, 5.0]
+    prefetcher.close()
 
 
 def test_the_end_and_errors_reach_the_one_who_asks() -> None:
-    assert list(Ahead(Counted(5), 2)) == [0, 1, 2, 3, 4]
-    empty = Ahead(Counted(0), 2)
+    assert list(Prefetcher(Counted(5), 2)) == [0, 1, 2, 3, 4]
+    empty = Prefetcher(Counted(0), 2)
     for _ in range(2):
         with pytest.raises(StopIteration):
             next(empty)
@@ -73,9 +73,9 @@ def test_the_end_and_errors_reach_the_one_who_asks() -> None:
         yield 7
         raise OSError("gone")
 
-    ahead = Ahead(breaks(), 2)
-    assert next(ahead) == 7
+    prefetcher = Prefetcher(breaks(), 2)
+    assert next(prefetcher) == 7
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
-            next(ahead)
-    ahead.close()
+            next(prefetcher)
+    prefetcher.close()

@@ -1,0 +1,168 @@
+"""What a run writes of its steps while it trains: position, metrics, heartbeat, progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from vdit.io.prefetch import Prefetcher
+from vdit.parallel import peers
+from vdit.training.checkpoint import Position
+from vdit.training.heartbeat import Heartbeat
+from vdit.training.metrics import MetricWriter
+from vdit.training.rollback import Diverged, first_skipped_row
+from vdit.training.run import Trainable
+
+COUNTS = ("patches", "text", "examples")
+
+
+class Progress(contextlib.ExitStack):
+    """Accounts for the steps of a run. Metrics of a step are fetched after the next is dispatched (`dispatched`).
+
+    Args:
+      run: whose position it moves on.
+      start: where this attempt began.
+      batches: that the steps take, for the share of time spent waiting for them.
+      progress: called with each row of metrics.
+    """
+
+    def __init__(
+        self,
+        run: Trainable,
+        start: Position,
+        batches: Prefetcher[Any],
+        progress: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        super().__init__()
+        self._run, self._start, self._progress = run, start, progress
+        self._steps, self._per_step = run.config.train.steps, run.config.data.rows_per_step
+        self._in_flight: tuple[dict[str, jax.Array], float] | None = None
+        self._writer = None
+        if jax.process_index() == 0:
+            self._writer = self.enter_context(contextlib.closing(MetricWriter(run.workdir, start.step)))
+        self._clock = _Clock(batches)
+        self._heart = Heartbeat(run.workdir, self._steps)
+        self._bar = self.enter_context(
+            tqdm(
+                total=self._steps,
+                initial=start.step,
+                unit="step",
+                disable=not sys.stderr.isatty(),
+                desc=run.workdir.name,
+            )
+        )
+        if self._stage_begins(first_skipped_row(start), start.next_row):
+            run.position.spikes.reset()
+
+    def dispatched(self, metrics: dict[str, jax.Array], rate: float) -> None:
+        """Accounts for the step before, and keeps the metrics of the one that the devices now work on."""
+        self.settle()
+        self._in_flight = metrics, rate
+
+    def settle(self) -> None:
+        """Accounts for the step that was dispatched last; waits for it.
+
+        Raises:
+          Diverged: if bad steps repeat, or the last one of the run is not finite.
+        """
+        if self._in_flight is None:
+            return
+        (metrics, rate), self._in_flight = self._in_flight, None
+        run, position, config = self._run, self._run.position, self._run.config.train
+        values = {name: float(value) for name, value in metrics.items()}
+        row = self._move_on(values)
+        loss, norm = values["loss"], values["grad_norm"]
+        self._clock.step()
+        self._bar.update()
+        self.heartbeat("training", loss, steps_per_second=1 / self._clock.seconds_per_step)
+        bad = position.spikes.update(position.step, row, loss, norm, config.spike)
+        if bad and self._writer:
+            where = f"step {position.step} of {run.workdir}, rows {row} to {position.next_row}"
+            self._bar.write(f"warning: {where}, has loss {loss:.4g} and gradient norm {norm:.4g}", file=sys.stderr)
+        if self._stage_begins(row, position.next_row):
+            position.spikes.reset()
+        if bad or position.step % config.log_every == 0 or position.step == self._steps:
+            self._record({**values, "skipped_updates": position.spikes.skipped_updates, "rate": rate})
+        if position.spikes.out_of_patience or (position.step == self._steps and not math.isfinite(loss)):
+            raise Diverged(position, self._start)
+
+    def evaluation(self, evaluate: Any, record: bool = True) -> dict[str, Any]:
+        """Evaluates the run; records what is found as a row of metrics."""
+        step = self._run.position.step
+        if record:
+            self.heartbeat("evaluating")
+            peers.doing("evaluating", step)
+        self._run.export()
+        found = evaluate(self._run)
+        if record:
+            self._record({"validation": found})
+        return found
+
+    def heartbeat(self, state: str, loss: float | None = None, **values: Any) -> None:
+        """Says that the run is alive, see `Heartbeat.beat`."""
+        self._heart.beat(state, self._run.position.step, loss, **values)
+
+    def clock(self) -> dict[str, float]:
+        """Seconds spent in this attempt, and the share of them spent waiting for batches."""
+        return self._clock.report()
+
+    def _move_on(self, values: dict[str, float]) -> int:
+        """Moves the position past a step, by the counts among its metrics, which it takes out; its first row."""
+        position = self._run.position
+        row = position.next_row
+        position.step += 1
+        position.next_row += self._per_step
+        for name in COUNTS:
+            setattr(position, name, getattr(position, name) + int(values.pop(name, 0)))
+        position.attention_pairs += values.pop("attention_pairs", 0.0)
+        return row
+
+    def _stage_begins(self, first: int, end: int) -> bool:
+        """Whether a stage of the data begins in these rows."""
+        return any(first < stage.step * self._per_step <= end for stage in self._run.config.data.stages)
+
+    def _record(self, values: dict[str, Any]) -> None:
+        run, position = self._run, self._run.position
+        counts = {name: getattr(position, name) for name in COUNTS}
+        values = {"step": position.step, **values, **counts, "flops": run.training_flops, **self._clock.report()}
+        values["started"] = self._clock.started
+        if self._writer:
+            self._writer.write(values)
+        if self._progress:
+            self._progress(values)
+        if self._bar.disable and self._writer:
+            left = (self._steps - position.step) * self._clock.seconds_per_step
+            kind, loss = ("train", values.get("loss"))
+            if "validation" in values:
+                kind, loss = "validation", values["validation"]["loss"]
+            print(
+                f"{run.workdir.name} step {position.step}/{self._steps} {kind} loss {loss:.4f}, {left:.0f} s left",
+                flush=True,
+            )
+
+
+class _Clock:
+    """Seconds spent in training, and the share of them spent waiting for batches that were not there."""
+
+    def __init__(self, batches: Prefetcher[Any]) -> None:
+        self.started = round(time.time(), 3)
+        self._start, self._batches = time.perf_counter(), batches
+        self._steps = 0
+
+    def step(self) -> None:
+        self._steps += 1
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (time.perf_counter() - self._start) / max(1, self._steps)
+
+    def report(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._start
+        return {"seconds": round(seconds, 3), "data_wait": round(self._batches.waited / seconds, 5)}
