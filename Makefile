@@ -39,10 +39,11 @@ $(VENV)-parity/.ready: setup.py constraints.txt constraints-parity.txt
 parity: $(VENV)-parity/.ready ## compare with PyTorch's implementations, in .venv-parity
 	$(VENV)-parity/bin/python -m pytest tests/parity
 
-check: venv ## formatting, lint, types
+check: venv ## formatting, lint, types, which folder may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 audit: ## known faults of the pinned dependencies; asks PyPI about each of them
 	$(PYTHON) -m venv $(VENV)-audit

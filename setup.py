@@ -12,6 +12,7 @@ TEST = [
     CLOUD,
     TOKAMAX,
     "hypothesis>=6.100",
+    "import-linter>=2.17",
     "ipykernel>=6.29",
     "libtpu>=0.0.42; platform_system == 'Linux'",  # the TPU compiler, which runs without a TPU
     "mypy>=1.15",

@@ -44,6 +44,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         hidden = _take_flags()
         capfd.readouterr()
         verbosity, handlers = absl_logging.get_verbosity(), logging.getLogger().handlers[:]
+        name, imported = module, sys.modules.pop(module, None)  # runpy warns of one that is there
         with (
             mock.patch.object(sys, "argv", [module, *arguments]),
             mock.patch.object(sys, "excepthook", sys.excepthook),
@@ -60,6 +61,8 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             except SystemExit as end:
                 status = end.code or 0
             finally:
+                if imported:
+                    sys.modules[name] = imported
                 _take_flags()
                 for module, flag in hidden:
                     flags.FLAGS[flag.name] = flag
