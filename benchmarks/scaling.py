@@ -152,7 +152,7 @@ def _attention_work() -> list[str]:
         config = config_of(next(line for line in LINES if line.size == size))
         rows = row_lengths(config)
         tokens, ideal = (
-            rows.patches + rows.words,
+            rows.patches + rows.caption_tokens,
             sum(float(n @ n) for n in (row.astype(float) for row in rows.lengths)),
         )
         cells = [size, ", ".join(config.plan.clips), f"{tokens.sum() / len(rows) / config.data.row_tokens:.1%}"]

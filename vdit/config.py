@@ -19,7 +19,7 @@ WAN_TIME_FEATURES = 256
 ATTENTION_BACKENDS = ("chunked", "splash", "gpu", "reference")
 ATTENTION_BLOCKS = {"chunked": 64, "splash": 512}
 """Tokens of a chunk or block of a backend where model.attention_block is 0."""
-BESIDE = "../"
+SIBLING = "../"
 """Begins a train.branch_from that is relative to the folder in which the run's workdir lies."""
 REMAT_POLICIES = ("none", "blocks", "attention", "offload")
 

@@ -73,14 +73,14 @@ class RowLengths:
     Attributes:
       interface: sizes that the data fix.
       pixels: patches are stored as uint8 pixels, not as bfloat16 latents.
-      patches, words: patches and caption tokens of every example, row after row.
+      patches, caption_tokens: of every example, row after row.
       offsets: where each row's examples start, (rows + 1,).
     """
 
     interface: Interface
     pixels: bool
     patches: np.ndarray
-    words: np.ndarray
+    caption_tokens: np.ndarray
     offsets: np.ndarray
 
     def __len__(self) -> int:
@@ -89,4 +89,4 @@ class RowLengths:
     @property
     def lengths(self) -> list[np.ndarray]:
         """Tokens of the segments of each row, in order."""
-        return np.split(self.patches + self.words, self.offsets[1:-1])
+        return np.split(self.patches + self.caption_tokens, self.offsets[1:-1])

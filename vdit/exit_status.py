@@ -17,4 +17,4 @@ STORAGE = 74
 
 PREEMPTED = 75
 """Asked to stop, by a signal or as nobody reads what it prints; what there is is saved (EX_TEMPFAIL): started again,
-the same command goes on from there."""
+the same command resumes from there."""

@@ -128,7 +128,7 @@ def _describe_parts(
 ) -> list[dict[str, Any]]:
     """Each data set: as `_describe`, its changes of size, and its share of the first epoch."""
     out, first = [], 0
-    text = epoch.words(index)
+    text = epoch.caption_tokens(index)
     for dataset, count, weight in zip(data.datasets, data.parts(config.split), plan.stages[0].weights, strict=True):
         mine = (epoch.examples >= first) & (epoch.examples < first + count)
         tokens = int(epoch.tokens[mine].sum(dtype=np.int64))

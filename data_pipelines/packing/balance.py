@@ -30,7 +30,7 @@ def row_costs(lengths: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def order_rows(costs: np.ndarray, rows_per_step: int, phase: int, rng: np.random.Generator) -> np.ndarray:
     """Permutes an epoch's rows so that the rows of each step have like costs, whatever the number of devices.
 
-    Steps are cut from sorted chunks, then shuffled. Inside a step the dearest rows stand beside the cheapest
+    Steps are cut from sorted chunks, then shuffled. Inside a step the costliest rows stand beside the cheapest
     (`_fold`). Rows of the two steps shared with the neighbouring epochs are taken from the middle of the costs.
 
     Args:
@@ -57,7 +57,7 @@ def order_rows(costs: np.ndarray, rows_per_step: int, phase: int, rng: np.random
 def _fold(rows_SB: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """Orders the rows of each step so that contiguous runs of 2, 4, 8 ... rows cost about the same.
 
-    Groups (at first single rows) are sorted by cost and the dearest joined with the cheapest, until the number of
+    Groups (at first single rows) are sorted by cost and the costliest joined with the cheapest, until the number of
     groups is odd.
     """
     steps, count = rows_SB.shape

@@ -29,7 +29,7 @@ class StepSums:
 
 def step_sums(epoch: EpochPlan, index: Index, rows_per_step: int) -> StepSums:
     """Means over an epoch, counted segment by segment."""
-    text = int(epoch.words(index).sum(dtype=np.int64))
+    text = int(epoch.caption_tokens(index).sum(dtype=np.int64))
     squares = float(np.square(epoch.tokens, dtype=np.float64).sum())
     patches = int(epoch.tokens.sum(dtype=np.int64)) - text
     steps = epoch.rows / rows_per_step

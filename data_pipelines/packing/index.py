@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from vdit.errors import UserError
-from vdit.io.retry import patiently
+from vdit.io.retry import retry_transient
 from vdit.patches import Patch
 
 FORMAT = 1
@@ -159,7 +159,7 @@ def load_index(directory: epath.PathLike, split: str) -> Index:
             return Index(**{name: arrays[name] for name in _DTYPES})
 
     try:
-        index = patiently(read, path)
+        index = retry_transient(read, path)
         _check(index, meta, split)
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"{path} is damaged ({_line(error)}); {REBUILD}") from error

@@ -42,7 +42,7 @@ class Plan:
       stages: the rows of each stage.
 
     Raises:
-      UserError: if the config asks what the data set does not have, or an example cannot fit a row.
+      UserError: if the config needs what the data set does not have, or an example cannot fit a row.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Plan:
         """Raises UserError if the first epoch of a stage has fewer rows than one step."""
         config = self._config
         for n, stage in enumerate(self.stages):
-            if stage.least_rows < config.rows_per_step and (rows := stage.epoch(0).rows) < config.rows_per_step:
+            if stage.min_rows < config.rows_per_step and (rows := stage.epoch(0).rows) < config.rows_per_step:
                 limits = f" within the limits of stage {n}" if config.stages else ""
                 raise UserError(
                     f"the {sum(map(len, stage.members))} examples of split {config.split!r} of {config.path}{limits} "

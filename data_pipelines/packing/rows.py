@@ -61,7 +61,7 @@ class EpochPlan:
         part = slice(self.offsets[k], self.offsets[k + 1])
         return RowPlan(self.examples[part], self.starts[part], self.frames[part], self.captions[part])
 
-    def words(self, index: Index) -> np.ndarray:
+    def caption_tokens(self, index: Index) -> np.ndarray:
         """(N,) caption tokens among `tokens`; the others are patches."""
         if not index.text_tokens.size:
             return np.zeros_like(self.tokens)

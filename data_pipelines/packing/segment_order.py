@@ -18,7 +18,7 @@ from vdit.config import ATTENTION_BLOCKS
 BLOCK = ATTENTION_BLOCKS["splash"]
 """Tokens of a block of the TPU kernel. Its divisors gain too."""
 
-LEAST_SLOTS = 8 * BLOCK
+MIN_SLOTS = 8 * BLOCK
 """Shorter rows are left as they are: few blocks, little to gain."""
 
 COUNTS = (1, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)

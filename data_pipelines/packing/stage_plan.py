@@ -18,7 +18,7 @@ from data_pipelines.packing.draws import chosen, visits, window_starts
 from data_pipelines.packing.index import Index
 from data_pipelines.packing.plan_cache import PlanFiles
 from data_pipelines.packing.rows import EpochPlan
-from data_pipelines.packing.segment_order import LEAST_SLOTS, order_segments
+from data_pipelines.packing.segment_order import MIN_SLOTS, order_segments
 from vdit.batch import RowShape
 from vdit.config import DataConfig, StageConfig
 from vdit.errors import UserError
@@ -91,7 +91,7 @@ class StagePlan:
             self._files = PlanFiles(cache_dir() / "plans", *key)
 
     @property
-    def least_rows(self) -> float:
+    def min_rows(self) -> float:
         """Rows that the patches of an epoch would fill to the last slot."""
         parts = zip(self.members, self.weights, strict=True)
         return sum(weight * float(self._grid_tokens[part].sum()) for part, weight in parts) / self._shape.tokens
@@ -115,7 +115,7 @@ class StagePlan:
         return self._first_rows[epoch]
 
     def epoch(self, number: int) -> EpochPlan:
-        """The rows of one epoch; the last few epochs asked for are kept."""
+        """The rows of one epoch; the last few epochs used are kept."""
         with self._lock:
             if number not in self._epochs:
                 self._epochs[number] = _Once(functools.partial(self._plan, number))
@@ -174,7 +174,7 @@ class StagePlan:
             order, offsets = pack_buckets(tokens, text, self._shape, self._config.buckets, rng)
         else:
             order, offsets = pack(tokens, text, self._shape, self._config.pack_window, rng)
-        if self._shape.tokens >= LEAST_SLOTS:
+        if self._shape.tokens >= MIN_SLOTS:
             order = order[order_segments(tokens[order], offsets)]
         rows = order_rows(row_costs(tokens[order], offsets), self._config.rows_per_step, phase, rng)
         order, offsets = _permute_rows(order, offsets, rows)
@@ -210,7 +210,7 @@ class StagePlan:
 
 
 class _Once:
-    """A value that the first who asks computes, while others wait for it."""
+    """A value that the first caller computes, while others wait for it."""
 
     def __init__(self, make: Callable[[], EpochPlan]) -> None:
         self._make, self._lock = make, threading.Lock()

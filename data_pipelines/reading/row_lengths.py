@@ -51,7 +51,7 @@ def row_lengths(config: Config) -> RowLengths:
 
 def _of_epoch(plan: Plan, index: Index, data: DataConfig, interface: Interface, pixels: bool) -> RowLengths:
     epoch = plan.epoch(0)
-    words = epoch.words(index)
+    words = epoch.caption_tokens(index)
     return RowLengths(interface, pixels, epoch.tokens - words, words, epoch.offsets)
 
 

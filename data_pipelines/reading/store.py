@@ -24,7 +24,7 @@ from vdit.batch import Example
 from vdit.errors import StorageError, UserError
 from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote
-from vdit.io.retry import is_passing, patiently
+from vdit.io.retry import is_transient, retry_transient
 from vdit.patches import Patch, patchify
 
 FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
@@ -219,10 +219,10 @@ class _Shards:
         shard, local = self._place(i)
         path = self._paths[shard]
         try:
-            return patiently(lambda: self._read(shard, local), path)
+            return retry_transient(lambda: self._read(shard, local), path)
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
-            if is_passing(error):
+            if is_transient(error):
                 raise StorageError(
                     f"{path} cannot be read at record {local} ({reason}); is its storage there?"
                 ) from error

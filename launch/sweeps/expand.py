@@ -13,7 +13,7 @@ from typing import Any
 
 from launch.sweeps import settings as target_settings
 from launch.sweeps.grid import Points
-from vdit.config import BESIDE, Config
+from vdit.config import SIBLING, Config
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.training.identity import run_id
@@ -39,7 +39,7 @@ class Run:
     def trunk(self) -> str:
         """Id of the run of the same sweep that this one branches off; empty if there is none."""
         where = self.config.train.branch_from
-        return where.removeprefix(BESIDE) if where.startswith(BESIDE) else ""
+        return where.removeprefix(SIBLING) if where.startswith(SIBLING) else ""
 
     @property
     def varies(self) -> list[str]:

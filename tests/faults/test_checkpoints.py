@@ -108,7 +108,7 @@ def test_the_one_before_is_used_and_said_so(tmp_path, capfd, damage):
     with mock.patch("sys.excepthook"), mock.patch("sys.unraisablehook"):
         tiny.train(CONFIG, workdir)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning:")]
-    assert f"{workdir}/checkpoints/4 cannot be restored" in line and line.endswith("going on from that of step 2")
+    assert f"{workdir}/checkpoints/4 cannot be restored" in line and line.endswith("resuming from that of step 2")
     assert (workdir / "checkpoints" / "4.set-aside").is_dir()
     assert checkpoint_steps(workdir) == [2, 4, 6]
     tiny.assert_same_result(workdir, undisturbed()[1], CONFIG)
@@ -132,7 +132,7 @@ def test_several_processes_never_fall_back_each_for_itself(monkeypatch):
         assert checkpoints.newest_position(lambda _: True) is None and tried == [6, 4, 2] * 2
         with monkeypatch.context() as patch:
             patch.setattr(jax, "process_count", lambda: 2)
-            with pytest.raises(UserError, match="6 is damaged; rename the folder, and all processes go on"):
+            with pytest.raises(UserError, match="6 is damaged; rename the folder, and all processes resume"):
                 checkpoints.restore_newest(None)
             with pytest.raises(UserError, match="checkpoints/6 cannot be read: it is damaged .* rename the folder"):
                 checkpoints.newest_position(lambda _: True)
@@ -152,7 +152,7 @@ def test_storage_that_fails_is_not_damage(tmp_path, monkeypatch, capfd, passes):
             file.unlink()
             aside.rename(file)
 
-    monkeypatch.setattr(retry, "_PASSING", (errno.ELOOP,))
+    monkeypatch.setattr(retry, "_TRANSIENT", (errno.ELOOP,))
     monkeypatch.setattr(retry.time, "sleep", sleep)
     if passes:
         assert tiny.restored(workdir, CONFIG).position.step == 4
@@ -170,8 +170,8 @@ def test_storage_that_fails_is_not_damage(tmp_path, monkeypatch, capfd, passes):
 @pytest.mark.parametrize(
     ("error", "kind", "end"),
     [
-        (OSError(errno.EIO, "Input/output error"), StorageError, "the same command goes on from there"),
-        (ValueError("UNAVAILABLE: 503"), StorageError, "the same command goes on from there"),
+        (OSError(errno.EIO, "Input/output error"), StorageError, "the same command resumes from there"),
+        (ValueError("UNAVAILABLE: 503"), StorageError, "the same command resumes from there"),
         (OSError(errno.ENOSPC, "No space left on device"), UserError, "make room, and the same command goes on"),
         (ValueError("NOT_FOUND: writing: Disk quota exceeded [os_error_code='122']"), UserError, "make room, and"),
         (OSError(errno.EACCES, "Permission denied"), UserError, "give permission, and the same command goes on"),

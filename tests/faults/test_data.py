@@ -177,7 +177,7 @@ def test_waits_grow_and_damage_is_not_waited_for(monkeypatch):
         raise error
 
     with pytest.raises(OSError):
-        retry.patiently(lambda: fail(OSError(errno.EIO, "bad")), "x")
+        retry.retry_transient(lambda: fail(OSError(errno.EIO, "bad")), "x")
     assert waits == list(retry.WAITS) == sorted(retry.WAITS) and len(waits) >= 3
     waits.clear()
     for error in (
@@ -187,5 +187,5 @@ def test_waits_grow_and_damage_is_not_waited_for(monkeypatch):
         ValueError("() failed"),
     ):
         with pytest.raises(type(error)):
-            retry.patiently(lambda error=error: fail(error), "x")
+            retry.retry_transient(lambda error=error: fail(error), "x")
     assert waits == []

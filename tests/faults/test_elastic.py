@@ -74,7 +74,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("devices", "mesh"), OTHERS)
-def test_it_goes_on_with_other_devices(tmp_path, devices, mesh):
+def test_it_resumes_on_other_devices(tmp_path, devices, mesh):
     train(stopped(tmp_path / "run"), devices, mesh)
     assert losses(tmp_path / "run")[:STOP] == losses(undisturbed())[:STOP]
     check(tmp_path / "run")

@@ -129,7 +129,7 @@ def test_a_long_evaluation_is_no_standstill(tmp_path, watching):
 
 def test_evaluations_say_that_they_go_on(monkeypatch):
     moves = []
-    monkeypatch.setattr(peers, "_running", mock.Mock(goes_on=lambda: moves.append(1)))
+    monkeypatch.setattr(peers, "_running", mock.Mock(progressed=lambda: moves.append(1)))
     batches = [small_model.pack([small_model.clips(first=first)]) for first in (0, 50)]
     none = np.zeros(batches[0].segments_BL.shape[:1] + batches[0].grid_BN3.shape[1:2], np.float32)
     with use_mesh(small_model.one_device()):

@@ -46,7 +46,7 @@ def test_their_checkpoints_restore_in_one_process(runs):
         np.testing.assert_allclose(ours[0][name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_one_process_goes_on_where_two_stopped(runs, tmp_path):
+def test_one_process_resumes_where_two_stopped(runs, tmp_path):
     config, two, _, _ = runs
     longer = tiny.change(config, train={"steps": 8})
     shutil.copytree(two, tmp_path / "run")

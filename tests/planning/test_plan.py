@@ -136,7 +136,7 @@ def test_a_kernel_that_does_not_fit_its_memory_says_nothing_of_hbm():
 def test_clips_to_expect_become_rows():
     rows = row_lengths(MODEL)
     assert rows.interface.patch == 1 * 2 * 2 * 16 and rows.interface.text == 32 and not rows.pixels
-    assert set(rows.patches) == {3 * 8 * 8, 4 * 4} and set(rows.words) == {8}
+    assert set(rows.patches) == {3 * 8 * 8, 4 * 4} and set(rows.caption_tokens) == {8}
     assert all(row.sum() <= 512 and len(row) <= 16 for row in rows.lengths)
     assert (rows.patches == 16).mean() == pytest.approx(2 / 3, abs=0.05)
     assert len(rows) >= 4 * MODEL.data.rows_per_step

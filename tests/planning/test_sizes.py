@@ -18,7 +18,7 @@ def test_named_sizes(name):
     rows, model = row_lengths(config), config.model
     shape = flops.ModelShape(model.width, model.depth, rows.interface.patch, rows.interface.text, model.feed_forward)
     assert flops.parameters(shape).total / 1e9 == pytest.approx(SIZES[name], rel=0.01)
-    filled = (rows.patches + rows.words).sum() / len(rows) / config.data.row_tokens
+    filled = (rows.patches + rows.caption_tokens).sum() / len(rows) / config.data.row_tokens
     assert filled > 0.94 and config.data.row_tokens % 512 == 0
     assert (rows.interface.patch, rows.interface.text) == (64, 4096)
 

@@ -97,7 +97,7 @@ def test_a_branch_finds_a_trunk_beside_it():
     assert train_rows(tiny.folder() / "beside")[0]["loss"] == stem[4]["loss"]
 
 
-def test_a_branch_goes_on_from_its_own_checkpoint(tmp_path):
+def test_a_branch_resumes_from_its_own_checkpoint(tmp_path):
     tiny.train(branch(), tmp_path / "whole")
     expected = tiny.result(tmp_path / "whole", branch())
     with pytest.raises(ZeroDivisionError):

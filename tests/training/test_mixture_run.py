@@ -38,7 +38,7 @@ def test_its_config_is_its_identity(config, tmp_path):
             workdir.check(epath.Path(tmp_path), tiny.change(config, data=change), meta)
 
 
-def test_a_run_from_before_there_were_mixtures_goes_on(tmp_path):
+def test_a_run_from_before_there_were_mixtures_resumes(tmp_path):
     config = tiny.tiny_config()
     meta = open_data(config.data).meta
     workdir.claim(epath.Path(tmp_path), config, meta)

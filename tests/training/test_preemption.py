@@ -29,7 +29,7 @@ def terminate(row, step: int = 2) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm_saves_a_checkpoint_between_those_planned_and_the_run_goes_on(tmp_path):
+def test_sigterm_saves_a_checkpoint_between_those_planned_and_the_run_resumes(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted, match="after step 3") as stopped:  # step 3 had been dispatched
         tiny.train(CONFIG, tmp_path, terminate)
@@ -67,7 +67,7 @@ def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):
         patch.setattr(metrics.MetricWriter, "write", lambda self, row: (write(self, row), terminate(row)))
         stopped = run("vdit.train", *flags)
     assert stopped.status == PREEMPTED == 75
-    assert stopped.out.splitlines()[-1].endswith("stopped as asked, after step 3; the same command goes on from there")
+    assert stopped.out.splitlines()[-1].endswith("stopped as asked, after step 3; the same command resumes from there")
     assert not (tmp_path / "run" / "result.json").exists()
     assert run("vdit.train", *flags).status == 0
     result = read_json(tmp_path / "run" / "result.json")

@@ -49,7 +49,7 @@ ATTENTION = {"float32": 1e-5, "bfloat16": 2e-2}
 difference over the norm; attention and its gradients, the largest difference over the largest value. One rounding is
 6e-8 in float32, 4e-3 in bfloat16; sums in another order differ by several, and a gradient passes every layer twice."""
 
-LEAST = 1e-3
+MIN_SHARE = 1e-3
 """A leaf counts at least as this share of the norm of the whole gradient, whose roundings reach it."""
 
 Row = tuple[str, float, float, float, float]
@@ -115,9 +115,9 @@ def gradient_rows(found: Computed, expected: Computed, precision: str) -> list[R
     off = abs(found.loss - expected.loss) / abs(expected.loss)
     rows = [("loss", found.loss, expected.loss, off, LOSS[precision])]
     norms = {name: float(np.linalg.norm(leaf)) for name, leaf in expected.gradient.items()}
-    least = LEAST * math.hypot(*norms.values())
+    floor = MIN_SHARE * math.hypot(*norms.values())
     for name, norm in norms.items():
-        off = float(np.linalg.norm(found.gradient[name] - expected.gradient[name])) / max(norm, least)
+        off = float(np.linalg.norm(found.gradient[name] - expected.gradient[name])) / max(norm, floor)
         rows.append(
             (f"gradient of {name}", float(np.linalg.norm(found.gradient[name])), norm, off, GRADIENT[precision])
         )

@@ -65,12 +65,12 @@ def coordinate_check(
         sized = dataclasses.replace(config, model=model)
         with use_mesh(mesh):
             graph, state = init_state(sized, interface)
-            step, look = make_train_step(graph, sized), _measure(graph, sized)
+            step, measure = make_train_step(graph, sized), _measure(graph, sized)
             first = to_global(batches[0], mesh)
-            seen = [look(state.params, first)]
+            seen = [measure(state.params, first)]
             for batch in batches:
                 state, _ = step(state, to_global(batch, mesh), np.float32(sized.optimizer.learning_rate))
-                seen.append(look(state.params, first))
+                seen.append(measure(state.params, first))
         arrays = [[np.asarray(x) for x in activations] for activations in seen]
         size_TK = np.array([[_rms(x) for x in now] for now in arrays])
         moved_TK = np.array([[_rms(x - x0) for x, x0 in zip(now, arrays[0], strict=True)] for now in arrays])
@@ -91,7 +91,7 @@ def _rms(x: np.ndarray) -> float:
 def _measure(graph: Any, config: Config) -> Any:
     """Compiled (parameters, batch) -> the stream after 0, 1, ... blocks, and the prediction; padding is 0."""
 
-    def look(params: Any, batch: PackedBatch) -> list[jax.Array]:
+    def measure(params: Any, batch: PackedBatch) -> list[jax.Array]:
         inputs = corruption.validation_inputs(
             batch, jax.random.key(0), jnp.float32(0.5), jnp.int32(MODES.index("text")), config.diffusion
         )
@@ -104,4 +104,4 @@ def _measure(graph: Any, config: Config) -> Any:
             out.append(nnx.merge(graph, part).stream(*given)[0] * real_BL1)
         return [*out, nnx.merge(graph, params)(*given) * batch.is_patch_BL[..., None]]
 
-    return jax.jit(look)
+    return jax.jit(measure)

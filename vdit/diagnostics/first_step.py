@@ -20,7 +20,7 @@ from vdit.diffusion import corruption
 from vdit.diffusion.loss import loss_and_gradients
 from vdit.errors import UserError
 from vdit.models.attention.attention import attention
-from vdit.parallel.mesh import ROWS, make_mesh, specs_of, tokens_spec, use_mesh, whole
+from vdit.parallel.mesh import ROWS, make_mesh, process_allgather, specs_of, tokens_spec, use_mesh
 from vdit.training.initial import named
 from vdit.training.step import abstract_state, init_state
 
@@ -30,7 +30,7 @@ NOISE = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """What a step computes: the mean loss over `scored` patches, and its gradient by name of the parameter."""
+    """What a step computes: the mean loss over the `scored` patches that carry it, and its gradient by parameter."""
 
     loss: float
     gradient: dict[str, np.ndarray]
@@ -120,7 +120,9 @@ class FirstStep:
                 self._compiled = self._function.lower(self._params, placed).compile()
                 _require_memory(self._compiled, self._mesh)
             (loss, gradient), scored = self._compiled(self._params, placed)
-            return Computed(float(loss), {name: whole(leaf) for name, leaf in named(gradient).items()}, float(scored))
+            return Computed(
+                float(loss), {name: process_allgather(leaf) for name, leaf in named(gradient).items()}, float(scored)
+            )
 
 
 def attender(
@@ -143,7 +145,7 @@ def attender(
     def attend(inputs: Sequence[np.ndarray], segments_BL: np.ndarray) -> list[np.ndarray]:
         heads, ids = (NamedSharding(mesh, spec) for spec in (P(ROWS, "tensor", "context", None), tokens_spec(2)))
         with use_mesh(mesh):
-            return [whole(x) for x in both(*(_place(x, heads) for x in inputs), _place(segments_BL, ids))]
+            return [process_allgather(x) for x in both(*(_place(x, heads) for x in inputs), _place(segments_BL, ids))]
 
     return attend
 

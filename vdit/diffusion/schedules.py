@@ -33,7 +33,7 @@ def cosine(steps: int) -> np.ndarray:
 def linear_quadratic(steps: int) -> np.ndarray:
     """Small even steps for the first half, then steps that grow (Movie Gen, Polyak et al. 2024, section 3.4.2).
 
-    The second half is the parabola that goes on with the first half's slope and reaches 0 with the last step.
+    The second half is the parabola that continues with the first half's slope and reaches 0 with the last step.
     """
     straight = steps // 2
     if not straight:

@@ -16,7 +16,7 @@ from vdit.diffusion.loss import denoising_loss
 from vdit.errors import UserError
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.parallel import peers
-from vdit.parallel.mesh import row_reader, to_global, whole
+from vdit.parallel.mesh import process_allgather, row_reader, to_global
 from vdit.parallel.rowwise import sum_of_segments
 from vdit.training.run import Run
 
@@ -113,9 +113,9 @@ def validate(
     for local in batches:
         batch = to_global(local, mesh)
         results = [[evaluate(params, batch, t, mode) for t in QUANTILES] for mode in numbers]
-        sums_GTBN = np.array([[whole(error) for error, _ in row] for row in results])
-        counts_GBN = np.array([whole(row[0][1]) for row in results])
-        grid_BN3 = whole(batch.grid_BN3)
+        sums_GTBN = np.array([[process_allgather(error) for error, _ in row] for row in results])
+        counts_GBN = np.array([process_allgather(row[0][1]) for row in results])
+        grid_BN3 = process_allgather(batch.grid_BN3)
         real_BN = grid_BN3[..., 0] > 0
         errors.append((sums_GTBN / np.maximum(counts_GBN, 1)[:, None])[:, :, real_BN])
         counts.append(counts_GBN[:, real_BN])

@@ -129,7 +129,7 @@ def fetch(url: str, target: Path) -> Path:
             return target
         except OSError as error:
             if attempt == ATTEMPTS - 1:
-                raise UserError(f"{url} cannot be read ({error}); start again to go on from here") from error
+                raise UserError(f"{url} cannot be read ({error}); start again to resume from here") from error
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError
 
@@ -148,7 +148,7 @@ def send(path: Path, url: str) -> None:
             return
         except OSError as error:
             if attempt == ATTEMPTS - 1:
-                raise UserError(f"{url} cannot be written ({error}); start again to go on from here") from error
+                raise UserError(f"{url} cannot be written ({error}); start again to resume from here") from error
             time.sleep(FIRST_WAIT * 2**attempt)
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 WAITS = (0.1, 1.0, 5.0, 20.0)
 """Seconds before each further attempt."""
 
-_PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ENETDOWN)
+_TRANSIENT = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ENETDOWN)
 
 Result = TypeVar("Result")
 
@@ -29,23 +29,23 @@ def os_error(error: BaseException) -> int | None:
     return os_error(error.__cause__) if error.__cause__ else None
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether storage failed, rather than what is stored being wrong, so that another attempt may succeed.
+def is_transient(error: BaseException) -> bool:
+    """Whether storage failed for a while, rather than what is stored being wrong, so that another attempt may succeed.
 
     Riegeli, which reads ArrayRecord, tells of a failed system call as "pread() failed: ..." and of damage as
     "Corrupted ...". TensorStore tells of a bucket that fails as "UNAVAILABLE: ...".
     """
     if (number := os_error(error)) is not None:
-        return number in _PASSING
+        return number in _TRANSIENT
     if isinstance(error, RuntimeError) and "() failed" in str(error):
         return True
     if str(error).startswith(("UNAVAILABLE:", "DEADLINE_EXCEEDED:")):
         return True
-    return error.__cause__ is not None and is_passing(error.__cause__)
+    return error.__cause__ is not None and is_transient(error.__cause__)
 
 
-def patiently(read: Callable[[], Result], what: object) -> Result:
-    """Calls `read`, and again after a while if it fails for a reason that `is_passing`.
+def retry_transient(read: Callable[[], Result], what: object) -> Result:
+    """Calls `read`, and again after a while if it fails for a reason that `is_transient`.
 
     Raises:
       Exception: of the last attempt, or of the first that does not pass.
@@ -54,7 +54,7 @@ def patiently(read: Callable[[], Result], what: object) -> Result:
         try:
             return read()
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
             reason = " ".join(str(error).split())[:200]
             print(f"warning: reading {what} failed ({reason}); again in {wait:g} s", file=sys.stderr, flush=True)

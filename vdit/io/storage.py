@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from vdit.errors import StorageError, UserError
-from vdit.io.retry import is_passing, os_error
+from vdit.io.retry import is_transient, os_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -45,7 +45,7 @@ def as_user_error(error: BaseException, where: str = "") -> UserError | None:
     number = number_of(error)
     if number in MENDS:
         return UserError(f"{_what(error, number, where)}; {MENDS[number]}")
-    if any(is_passing(each) for each in _chain(error)):
+    if any(is_transient(each) for each in _chain(error)):
         return StorageError(f"{_what(error, number, where)}; is its storage there? The same command may succeed later")
     return None
 

@@ -116,7 +116,7 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, batch, specs_of(batch))
 
 
-def whole(array: jax.Array) -> np.ndarray:
+def process_allgather(array: jax.Array) -> np.ndarray:
     """A global array on this host, gathered from other processes where parts of it are theirs."""
     if not array.is_fully_addressable:
         from jax.experimental import multihost_utils

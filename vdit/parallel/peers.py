@@ -7,7 +7,7 @@ ends with status `LOST_PEER` and a line that names the process and what it was l
   killed, or its machine is gone or stopped; or when it says that it has failed;
 * when this process's own work stands still for VDIT_STALL_SECONDS (3600): some process hangs, though its thread lives.
 
-A restart then goes on from the last checkpoint. Ages are of this machine's clock, so clocks may differ.
+A restart then resumes from the last checkpoint. Ages are of this machine's clock, so clocks may differ.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def doing(what: str, step: int) -> None:
 
 
 def alive() -> None:
-    """Says that what this process is doing goes on, as after each batch of an evaluation."""
+    """Says that this process makes progress, as after each batch of an evaluation."""
     if _running:
-        _running.goes_on()
+        _running.progressed()
 
 
 def announce(workdir: epath.PathLike, index: int) -> None:
@@ -53,7 +53,7 @@ def announce(workdir: epath.PathLike, index: int) -> None:
 
 
 def missing(workdir: epath.PathLike, count: int, since: float) -> str:
-    """Which of `count` processes have not been started since a Unix time, in words."""
+    """Which of `count` processes have not been started since a Unix time, as text."""
     read = {i: _read(epath.Path(workdir) / FOLDER / f"{i}.json") for i in range(count)}
     gone = [str(i) for i, values in read.items() if values.get("time", 0) < since]
     return f"no sign of process {', '.join(gone)}" if gone else "all of them were started"
@@ -78,9 +78,9 @@ class Peers:
     def moved(self, what: str, step: int) -> None:
         """See `doing`."""
         self._mine |= {"doing": what, "step": step}
-        self.goes_on()
+        self.progressed()
 
-    def goes_on(self) -> None:
+    def progressed(self) -> None:
         """See `alive`."""
         self._moved = time.monotonic()
 
@@ -157,7 +157,7 @@ def _name(index: int, values: dict[str, Any]) -> str:
 
 def _end(message: str) -> None:
     print(
-        f"error: {message.rstrip(',')}; this process ends, and the same command goes on from the last checkpoint",
+        f"error: {message.rstrip(',')}; this process ends, and the same command resumes from the last checkpoint",
         file=sys.stderr,
         flush=True,
     )

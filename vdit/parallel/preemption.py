@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves a checkpoint first, at a step on which all its processes agree."""
+"""A run that gets a signal to stop saves a checkpoint first, at a step on which all its processes agree."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vdit.stopping import Request, Stopped, noted
 
 
 class Preempted(Stopped):
-    """The run was asked to stop; `step` is that of the checkpoint it has saved."""
+    """The run got a signal to stop; `step` is that of the checkpoint it has saved."""
 
     def __init__(self, step: int):
-        super().__init__(f"stopped as asked, after step {step}; the same command goes on from there")
+        super().__init__(f"stopped as asked, after step {step}; the same command resumes from there")
         self.step = step
 
 
 class Notice:
-    """Tells whether this run has been asked to stop."""
+    """Whether this run has got a signal to stop."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -33,11 +33,11 @@ class Notice:
         return self._request.asked
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after this step; all processes must ask after every step but the last.
+        """Whether to save and stop after this step; all processes must call this after every step but the last.
 
         After that a run only evaluates, saves and writes its result: to start again would take longer than to finish.
 
-        With several processes the one that got the signal tells the others, and all agree on the step.
+        With several processes the signal reaches the others, and all agree on the step.
         """
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)

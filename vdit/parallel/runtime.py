@@ -28,7 +28,7 @@ def process_count() -> int:
 
 
 def process_index() -> int | None:
-    """This process's place among those of its run before JAX is started, where variables or SLURM tell it."""
+    """This process's place among those of its run before JAX is started, where variables or SLURM say."""
     value = os.environ.get("JAX_PROCESS_ID") or (os.environ.get("SLURM_PROCID") if cluster() == "slurm" else None)
     return int(value) if value else None
 
@@ -70,7 +70,7 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
       cpu_devices: virtual devices of a CPU; 0 takes one per core. Two rows on two devices use two cores fully,
         which one device's thread pool does not. JAX_NUM_CPU_DEVICES overrides it.
       cache: keep compiled programs on disk, so that a restart does not compile again.
-      missing: says, in words, which processes have not been started; asked when they do not meet.
+      missing: gives text on which processes have not been started; called when they do not meet.
 
     Raises:
       UserError: if only some of the variables of `PROCESSES` are set. If the other processes do not come within
@@ -120,9 +120,9 @@ def _join(kind: str, given: tuple[Any, ...], seconds: int, missing: Callable[[],
         os._exit(2)
 
     # Past its own limit the distributed runtime aborts the process with a stack trace, so ours comes first.
-    watch = threading.Timer(seconds, give_up, [f"not all came within {seconds} s"])
-    watch.daemon = True
-    watch.start()
+    timer = threading.Timer(seconds, give_up, [f"not all came within {seconds} s"])
+    timer.daemon = True
+    timer.start()
     try:
         named = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=False))
         jax.distributed.initialize(**named, initialization_timeout=seconds + 60)
@@ -130,4 +130,4 @@ def _join(kind: str, given: tuple[Any, ...], seconds: int, missing: Callable[[],
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"the processes of this run did not meet ({where}): {reason}") from error
     finally:
-        watch.cancel()
+        timer.cancel()

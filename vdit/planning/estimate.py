@@ -96,8 +96,8 @@ def work_of(config: Config, rows: RowLengths, cost: Cost, chips: int, shards: in
     data, model = config.data, config.model
     shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
     steps = len(rows) / data.rows_per_step  # of the epoch
-    squares = float(np.square(rows.patches + rows.words, dtype=np.float64).sum())
-    patches, words = (float(x.sum(dtype=np.int64)) for x in (rows.patches, rows.words))
+    squares = float(np.square(rows.patches + rows.caption_tokens, dtype=np.float64).sum())
+    patches, words = (float(x.sum(dtype=np.int64)) for x in (rows.patches, rows.caption_tokens))
     total = flops.training_flops_of_sums(shape, patches, words, squares, len(rows.patches)) / steps
     areas = executed_areas(config, rows)
     attention = flops.attention_flops(model.width, areas.sum(), executed_matmuls(config, cost)) * model.depth / steps

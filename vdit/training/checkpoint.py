@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from vdit.config import TrainConfig
 from vdit.errors import StorageError, UserError
 from vdit.io.files import is_remote
-from vdit.io.retry import is_passing, os_error, patiently
+from vdit.io.retry import is_transient, os_error, retry_transient
 from vdit.io.safetensors import check_tensors
 from vdit.training.checksums import checksums
 from vdit.training.spikes import LossSpikeDetector
@@ -194,7 +194,7 @@ class Checkpoints:
         return _position(read["position"], self.path / str(step))
 
     def _read(self, step: int, args: Any) -> Any:
-        return patiently(lambda: self._manager.restore(step, args=args), self.path / str(step))
+        return retry_transient(lambda: self._manager.restore(step, args=args), self.path / str(step))
 
     def restore_average(self, like: Any, step: int) -> Any:
         """The averaged parameters of one checkpoint in the shapes and shardings of `like`; reads nothing else.
@@ -267,7 +267,7 @@ class Checkpoints:
 
 def _refusal(where: epath.Path, what: str, error: Exception) -> UserError:
     """Why a checkpoint cannot be read: because of storage, or else of what it holds."""
-    if is_passing(error):
+    if is_transient(error):
         return StorageError(f"checkpoint {where} cannot be read ({_reason(error)}); is its storage there?")
     return UserError(f"checkpoint {where} cannot be {what} ({_reason(error)})")
 

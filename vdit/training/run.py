@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from vdit import flops
-from vdit.config import BESIDE, Config
+from vdit.config import SIBLING, Config
 from vdit.data import TrainingData, interface_of
 from vdit.errors import UserError
 from vdit.models.transformer import parameter_counts
@@ -155,7 +155,7 @@ def open_run(
 def _leave_trunk(config: Config, like: TrainState, workdir: epath.Path) -> tuple[TrainState, Position]:
     """The trunk's state where the cool-down begins."""
     start, where = config.train.steps - config.optimizer.cooldown, config.train.branch_from
-    beside = workdir.parent / where.removeprefix(BESIDE) if where.startswith(BESIDE) else where
+    beside = workdir.parent / where.removeprefix(SIBLING) if where.startswith(SIBLING) else where
     with Checkpoints(beside, config.train, create=False) as trunk:
         state, position = trunk.restore(like, start)
     read = position.next_row - sum(end - first for first, end in position.skipped)

@@ -19,7 +19,7 @@ from vdit.config import Config
 from vdit.data import interface_of
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
-from vdit.parallel.mesh import make_mesh, use_mesh, whole
+from vdit.parallel.mesh import make_mesh, process_allgather, use_mesh
 from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named
 from vdit.training.run import Run
@@ -47,7 +47,7 @@ def write_weights(run: Run, out: Path, raw: bool = False) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         for file, names in files.items():
-            tensors = {name: np.ascontiguousarray(whole(leaves[name])) for name in names}
+            tensors = {name: np.ascontiguousarray(process_allgather(leaves[name])) for name in names}
             if first:
                 save_file(tensors, partial / file, {"format": "vdit"})
         if first:
