@@ -6,10 +6,10 @@ import pytest
 from data_pipelines.media.clip import Input, Options
 from data_pipelines.sources.physics import physics_source
 from data_pipelines.sources.physics.clips import make_clip
-from data_pipelines.sources.physics.render import COLOURS
 from data_pipelines.sources.physics.world import ODD, WORLDS, parse_world
 from vdit.errors import UserError
 from vdit.evaluation.balls.physics import velocity_error
+from vdit.palette import COLOURS
 from vdit.patches import Patch
 
 

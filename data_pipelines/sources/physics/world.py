@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from data_pipelines.sources.physics.render import COLOURS, EDGE
+from data_pipelines.sources.physics.render import EDGE
 from vdit.errors import UserError
+from vdit.palette import COLOURS
 
 KINDS = ("uniform", "parabola", "collision", "bounce")
 ODD = {"speed": (0.0, 0.8), "slow": (0.0, 0.8), "fast": (4.5, 6.0), "radius": None, "small": None, "both": (0.0, 0.8)}
