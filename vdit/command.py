@@ -13,7 +13,7 @@ from typing import Any
 
 from vdit.errors import UserError
 from vdit.exit_status import PREEMPTED, USER_ERROR
-from vdit.io.names import expand_home
+from vdit.io.names import read_arguments
 from vdit.stopping import GRACE, Stopped, listen
 
 _told: list[str] = []
@@ -40,7 +40,7 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
             sys.stdout.flush()
             sys.exit(0)
         try:
-            return flags.FLAGS(expand_home(argv))
+            return flags.FLAGS(read_arguments(argv))
         except (LookupError, AttributeError) as error:  # of ml_collections
             _fail(f"a --config flag names a field that does not exist: {error}", USER_ERROR)
         except (flags.Error, UserError, TypeError) as error:

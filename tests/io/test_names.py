@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vdit.io.names import expand_home, printable
+from vdit.errors import UserError
+from vdit.io.names import printable, read_arguments
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_home(monkeypatch: pytest.MonkeyPatch, given: list[str], wanted: list[st
         wanted = given
         for short, long in kept.items():
             wanted = [each.replace(short, long) for each in wanted]
-    assert expand_home(given) == wanted
+    assert read_arguments(given) == wanted
 
 
 def test_names_that_are_no_utf8_are_shown() -> None:
@@ -39,16 +40,23 @@ def test_names_that_are_no_utf8_are_shown() -> None:
     assert printable("熊") == "熊"
 
 
+@pytest.mark.parametrize("flag", ["--out=caf\udce9", "--workdir=/x/caf\udce9"])
+def test_what_is_made_has_a_name_in_utf8(flag: str) -> None:
+    with pytest.raises(UserError, match=r"is not UTF-8 .*caf.udce9\); choose another name"):
+        read_arguments([flag])
+    assert read_arguments(["--out", "café", flag.replace("out", "source").replace("workdir", "image")])
+
+
 def test_commands_expand_flags_and_print_any_name(tmp_path: Path) -> None:
     """One place serves every command: `run_main`."""
     code = """
 from absl import flags
 from vdit.command import run_main
-flags.DEFINE_string("out", "", "where")
-run_main(lambda argv: print(flags.FLAGS.out, argv[1:]))
+flags.DEFINE_string("source", "", "where")
+run_main(lambda argv: print(flags.FLAGS.source, argv[1:]))
 """
     name = os.fsdecode(b"caf\xe9")
-    command = [sys.executable, "-c", code, f"--out=~/{name}", "~/a"]
+    command = [sys.executable, "-c", code, f"--source=~/{name}", "~/a"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/caf\\udce9 ['{tmp_path}/a']\n"

@@ -6,8 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 
+from vdit.errors import UserError
+
 TEXT_FLAGS = ("prompt", "negative")
 """Flags whose values are text, in which `~` means nothing."""
+
+WRITTEN_FLAGS = ("out", "workdir")
+"""Flags that name what is made, by libraries that know names in UTF-8 only."""
 
 _FLAG = re.compile(r"--?(?P<name>[^=]+)(?P<value>=.*)?", re.DOTALL)
 _HOME = re.compile(r"(?P<kind>(?:\w+:)?)(?P<path>~[^/]*(?:/.*)?)", re.DOTALL)
@@ -18,22 +23,27 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def expand_home(arguments: Sequence[str]) -> list[str]:
+def read_arguments(arguments: Sequence[str]) -> list[str]:
     """A command line with `~` and `~USER` at the start of paths replaced by the home folder.
 
     A shell replaces it only where a word begins, not in `--out=~/data`, `--head=a.mp4,~/b.mp4` or `--source=tfds:~/d`.
+
+    Raises:
+      UserError: if the name of what is to be made is not UTF-8.
     """
-    expanded, before = [], ""
+    read, before = [], ""
     for argument in arguments:
         flag = _FLAG.fullmatch(argument)
         name = flag["name"] if flag else before
+        if name in WRITTEN_FLAGS and printable(argument) != argument:
+            raise UserError(f"--{name} is not UTF-8 ({printable(argument)}); choose another name")
         if flag and flag["value"] and name not in TEXT_FLAGS:
             argument = argument[: -len(flag["value"])] + "=" + _expand(flag["value"][1:])
         elif not flag and name not in TEXT_FLAGS:
             argument = _expand(argument)
         before = name if flag and not flag["value"] else ""
-        expanded.append(argument)
-    return expanded
+        read.append(argument)
+    return read
 
 
 def _expand(value: str) -> str:
