@@ -9,8 +9,6 @@ from launch.experiments import power
 from launch.experiments.report import describe, write_inputs
 from launch.experiments.runner import Runner
 from launch.experiments.spec import Experiment
-from launch.sweeps.expand import Sweep
-from launch.sweeps.settings import Local
 from vdit.config import Config
 from vdit.config_dict import build
 
@@ -55,8 +53,6 @@ def conduct(
         if dry_run:
             return
         power.check(needs, experiment)
-        runs = tuple(trial.run for trial in trials)
-        runner.folder.write_plan(Sweep(experiment.name, experiment.name, runs, {}), "local", Local())
         if experiment.report:
             describe(experiment, out, command)
         else:

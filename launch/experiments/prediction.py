@@ -27,26 +27,33 @@ def grid_of(rows: Rows) -> Table:
     return table([dict(row) for row in rows if row["kind"] == "grid"], "the grid")
 
 
-def best_size(arm: Arm, rows: Rows, trials: Trials) -> Arm:
+def at_best_size(arm: Arm, rows: Rows, trials: Trials, path: Path) -> Arm:
     """A held-out arm at that of its choices for which the law of the grid predicts the lowest loss.
 
     Args:
       arm: with choices; {size} in its name becomes the one that is chosen.
       rows: finished runs.
       trials: plans the runs of an arm.
+      path: of the prediction: the size of one that is there for this budget stays, whatever a law says by now.
     """
+    chosen = {each.name: each for each in (_at(arm, fields) for fields in arm.choices)}
+    said = read_json(path) if path.exists() else {}
+    if said and math.isclose(said["flops"], arm.budget, rel_tol=1e-6) and said["run"] in chosen:
+        return chosen[said["run"]]
     grid = grid_of(rows)
     law = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops, bootstraps=0).law
 
-    def loss(fields: Mapping[str, Any]) -> float:
-        config = trials.of(chosen(fields))[0].config
+    def loss(each: Arm) -> float:
+        config = trials.of(each)[0].config
         return float(law.loss(_params(config, rows), _tokens(config)))
 
-    def chosen(fields: Mapping[str, Any]) -> Arm:
-        name = arm.name.format(size=size_name(fields), budget=arm.budget)
-        return dataclasses.replace(arm, name=name, fields={**arm.fields, **fields}, choices=())
+    return min(chosen.values(), key=loss)
 
-    return chosen(min(arm.choices, key=loss))
+
+def _at(arm: Arm, fields: Mapping[str, Any]) -> Arm:
+    """The arm at one of its choices."""
+    name = arm.name.format(size=size_name(fields), budget=arm.budget)
+    return dataclasses.replace(arm, name=name, fields={**arm.fields, **fields}, choices=())
 
 
 def write_prediction(path: Path, done: Rows, planned: Trial, begun: bool) -> bool:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from launch.experiments.data_sets import DataSets
-from launch.experiments.prediction import best_size, keep_earlier, write_prediction
+from launch.experiments.prediction import at_best_size, keep_earlier, write_prediction
 from launch.experiments.spec import Experiment
 from launch.experiments.trials import Trial, Trials, branch_step
+from launch.sweeps.expand import Sweep
+from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder
 from launch.targets import in_process
 from vdit.errors import UserError
@@ -51,22 +53,29 @@ class Runner:
           stop: when the prediction has been written, so that it can be committed before the held-out runs.
         """
         done: list[Row] = []
+        self._list(trials)
         for trial in trials:
             if trial.arm.kind != "heldout":
                 done.append(self.row(trial, f"run {len(done) + 1} of {len(trials)}"))
                 yield done[-1]
         held_out = [trial for trial in trials if trial.arm.kind == "heldout"] + self._chosen(done)
+        self._list(held_out)
         if held_out:
             self.predict(held_out, done, stop)
         for number, trial in enumerate(held_out):
             yield self.row(trial, f"held-out run {number + 1} of {len(held_out)}")
+
+    def _list(self, trials: Sequence[Trial]) -> None:
+        """Lists runs in the folder, beside those that are there, for `launch.status`."""
+        name, runs = self.experiment.name, tuple(trial.run for trial in trials)
+        self.folder.write_plan(Sweep(name, name, runs, {}), "local", Local())
 
     def _chosen(self, done: Sequence[Row]) -> list[Trial]:
         """Held-out runs at the size that the law of the finished grid says is best."""
         found = []
         for arm in self.experiment.arms:
             if arm.choices:
-                found += self.trials.of(best_size(arm, done, self.trials))
+                found += self.trials.of(at_best_size(arm, done, self.trials, self._prediction))
         return found
 
     def predict(self, held_out: Sequence[Trial], done: Sequence[Row], stop: bool) -> None:

@@ -125,7 +125,6 @@ class Gke:
       gpu: value of the node label cloud.google.com/gke-accelerator, such as "nvidia-h100-80gb".
       gpus_per_node, nodes: GPUs of a node, nodes of one run.
       slices: TPU slices of one run.
-      workload_policy: that places the hosts of a tpu7x slice; its node pool was made with it.
       bucket, data: as of queued_resources.
       service_account: Kubernetes service account that may use the bucket.
       secret: a Secret whose keys become environment variables, such as tokens; empty = none.
@@ -145,7 +144,6 @@ class Gke:
     gpus_per_node: int = 8
     nodes: int = 1
     slices: int = 1
-    workload_policy: str = ""
     bucket: str = ""
     data: str = ""
     service_account: str = ""

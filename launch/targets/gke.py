@@ -34,28 +34,25 @@ def check(settings: Gke) -> None:
     require("gke", settings, "image", "bucket")
     if bool(settings.topology) == bool(settings.gpu):
         raise UserError("set one of gke.topology, such as v5e:4x4, and gke.gpu, such as nvidia-h100-80gb")
-    if settings.topology and tpu_slices.parse(settings.topology).needs_workload_policy and not settings.workload_policy:
-        raise UserError(
-            f"gke.workload_policy is not set: GKE places the hosts of {settings.topology} by one; give its name, and "
-            "--dry_run prints the commands that make it and its node pool"
-        )
 
 
 def node_pool(settings: Gke) -> list[str]:
-    """Commands that make the workload policy and the node pool of a TPU slice; CLUSTER, ZONE and REGION are yours."""
+    """Commands that make the node pool of a TPU slice, and the workload policy that places the hosts of tpu7x.
+
+    CLUSTER, ZONE and REGION are for the user to replace.
+    """
     if not settings.topology:
         return []
     shape = tpu_slices.parse(settings.topology)
+    name, policy = f"{shape.name}-{shape.topology}", []
+    placement = f"--tpu-topology={shape.topology}"
     if shape.needs_workload_policy:
-        kind = ["--type=HIGH_THROUGHPUT", f"--accelerator-topology={shape.topology}"]
-        policy = ["gcloud compute resource-policies create workload-policy", settings.workload_policy, *kind]
-        commands, placement = [" ".join([*policy, "--region=REGION"])], f"--placement-policy={settings.workload_policy}"
-    else:
-        commands, placement = [], f"--tpu-topology={shape.topology}"
-    name = f"{shape.name}-{shape.topology}"
+        placement = f"--placement-policy={name}"
+        kind = f"--type=HIGH_THROUGHPUT --accelerator-topology={shape.topology} --region=REGION"
+        policy = [f"gcloud compute resource-policies create workload-policy {name} {kind}"]
     pool = [f"gcloud container node-pools create {name} --cluster=CLUSTER --zone=ZONE", placement]
     pool += [f"--machine-type={shape.machine_type}", f"--num-nodes={shape.hosts}", *(["--spot"] * settings.spot)]
-    return [*commands, " ".join(pool)]
+    return [*policy, " ".join(pool)]
 
 
 def start(sweep: Sweep, folder: Folder, settings: Gke) -> int:

@@ -162,8 +162,6 @@ def _hardware(settings: Gke) -> tuple[dict[str, str], dict[str, int], list[Manif
             "cloud.google.com/gke-tpu-accelerator": shape.generation.gke,
             "cloud.google.com/gke-tpu-topology": shape.topology,
         }
-        if settings.workload_policy:
-            selector["cloud.google.com/placement-policy-name"] = settings.workload_policy
         resource, count = "google.com/tpu", shape.per_host
     else:
         selector = {"cloud.google.com/gke-accelerator": settings.gpu}

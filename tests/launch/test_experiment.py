@@ -227,6 +227,32 @@ def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path,
     assert trained == ["predicted", *(each.id for each in trials)]
 
 
+def test_a_held_out_run_has_the_size_that_the_law_says_is_best_and_keeps_it(out, tmp_path):
+    law, grid = a_grid()
+    sizes = [{"model.width": width, "model.head_width": 8, "model.depth": 2} for width in (8, 16, 32, 64)]
+    arm = Arm("big-{size}-{budget:.3g}", {}, 3e10, kind="heldout", choices=sizes)
+    trials = runner_of(small(arms=[arm], compare=[]), out).trials
+    assert trials.plan() == []  # it is not known yet
+    path = tmp_path / "prediction.json"
+    found = prediction.at_best_size(arm, grid, trials, path)
+
+    def loss(fields):
+        (trial, *_) = trials.of(dataclasses.replace(arm, fields=fields, choices=()))
+        tokens = budget.sums_per_step(trial.config).patches * trial.config.train.steps
+        return law.loss(budget.params(trial.config), tokens)
+
+    best = min(sizes, key=loss)
+    assert found.fields == best and found.name == f"big-w{best['model.width']}d2-3e+10" and not found.choices
+    other = next(fields for fields in sizes if fields != best)
+    said = {"flops": 3e10, "run": f"big-w{other['model.width']}d2-3e+10"}
+    path.write_text(json.dumps(said))
+    assert prediction.at_best_size(arm, grid, trials, path).fields == other
+    path.write_text(json.dumps(said | {"flops": 1e10}))  # of a smaller budget
+    assert prediction.at_best_size(arm, grid, trials, path).fields == best
+    prediction.keep_earlier(path, 3e10)
+    assert not path.exists() and (tmp_path / "prediction-1e+10.json").exists()
+
+
 def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
     def rows(*exponents):
         return [

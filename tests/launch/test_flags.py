@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from launch.sweeps import tpu_slices
 from launch.targets import compiler_flags
 from vdit.errors import UserError
 
@@ -13,6 +14,11 @@ COMPILE = """
 import jax
 from jax.experimental import topologies
 topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+"""
+DEVICES = """
+from jax.experimental import topologies
+for name in {names}:
+    print(len(topologies.get_topology_desc(platform="tpu", topology_name=name).devices))
 """
 ON_CPU = "import jax; jax.jit(lambda x: x + 1)(1)"
 
@@ -35,6 +41,13 @@ def test_the_tpu_compiler_knows_the_flags():
     assert done.returncode == 0, done.stderr
     done = run(COMPILE, LIBTPU_INIT_ARGS="--xla_tpu_no_such_flag=true")
     assert done.returncode and "no_such_flag" in done.stderr
+
+
+def test_the_tpu_compiler_sees_as_many_devices():
+    """Of v4 it sees two a chip, which real ones join to one."""
+    names = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
+    devices = run(DEVICES.format(names=names)).stdout.split()
+    assert [int(count) for count in devices] == [tpu_slices.parse(name).devices for name in names] == [4, 4, 4, 8]
 
 
 def test_xla_knows_the_gpu_flags():

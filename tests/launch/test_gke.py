@@ -96,30 +96,26 @@ def test_a_multislice_jobset(tmp_path):
     assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": jobset["metadata"]["name"]}
 
 
-def test_a_slice_of_tpu7x_needs_a_workload_policy(tmp_path):
-    values = {**TPU, "topology": "tpu7x:2x2x2"}
-    sweep, settings = made(tmp_path, **values)
-    with pytest.raises(UserError, match="gke.workload_policy is not set: GKE places the hosts of tpu7x:2x2x2 by one"):
-        gke.describe(sweep, sweep.runs[0], Folder(tmp_path), settings)
-    sweep, settings = made(tmp_path, **values, workload_policy="cube")
+def test_a_slice_of_tpu7x_is_placed_by_a_workload_policy(tmp_path):
+    sweep, settings = made(tmp_path, **{**TPU, "topology": "tpu7x:2x2x2"})
     assert settings.chips == 8 and settings.devices == 16
     policy, pool, *_ = gke.describe(sweep, sweep.runs[0], Folder(tmp_path), settings).splitlines()
-    assert policy.startswith("# gcloud compute resource-policies create workload-policy cube --type=HIGH_THROUGHPUT")
+    assert policy.startswith("# gcloud compute resource-policies create workload-policy tpu7x-2x2x2 ")
+    assert "--type=HIGH_THROUGHPUT" in policy
     assert "--accelerator-topology=2x2x2 --region=REGION" in policy
-    assert "--placement-policy=cube --machine-type=tpu7x-standard-4t --num-nodes=2 --spot" in pool
+    assert "--placement-policy=tpu7x-2x2x2 --machine-type=tpu7x-standard-4t --num-nodes=2 --spot" in pool
     _, jobset = manifests.of_run(sweep, sweep.runs[0], settings)
     assert_valid(models.JobsetV1alpha2JobSet, jobset)
     spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert spec["parallelism"] == 2 and spec["template"]["spec"]["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu7x",
         "cloud.google.com/gke-tpu-topology": "2x2x2",
-        "cloud.google.com/placement-policy-name": "cube",
         "cloud.google.com/gke-spot": "true",
     }
-    one_host = gke.node_pool(Gke(**{**TPU, "topology": "tpu7x:2x2x1", "spot": False}))
-    assert len(one_host) == 1 and "--tpu-topology=2x2x1 --machine-type=tpu7x-standard-4t --num-nodes=1" in one_host[0]
+    (one_host,) = gke.node_pool(Gke(**{**TPU, "topology": "tpu7x:2x2x1", "spot": False}))
+    assert one_host.endswith("--tpu-topology=2x2x1 --machine-type=tpu7x-standard-4t --num-nodes=1")
     (older,) = gke.node_pool(Gke(**TPU))
-    assert "--tpu-topology=4x4 --machine-type=ct5lp-hightpu-4t --num-nodes=4 --spot" in older
+    assert older.endswith("--tpu-topology=4x4 --machine-type=ct5lp-hightpu-4t --num-nodes=4 --spot")
 
 
 def test_processes_of_a_gpu_run_find_each_other(tmp_path):

@@ -163,7 +163,7 @@ def test_the_committed_sweeps_are_valid():
     for path in (
         "configs/sweeps/physics.py",
         "configs/sweeps/mup.py",
-    ):  # isoflop.py needs built data: test_scaling_grid.py
+    ):  # isoflop.py needs built data: test_isoflop.py
         made = expand.build_sweep(expand.load(path), path)
         assert len(made.runs) == len({run.id for run in made.runs}) >= 2
 
