@@ -105,6 +105,10 @@ def _velocity(finished: Finished, of: str) -> Metrics:
         found = physics_errors(finished.generator, data, split, finished.clips)
         out[f"velocity_{side}"], out[f"lost_{side}"] = found["mean"], found["lost"]
         out[f"velocity_{side}_low"], out[f"velocity_{side}_high"] = found["interval"]
+        out |= {f"velocity_{side}_{name}": value for name, value in found["baselines"].items()}
+        for odd, part in found.get("apart", {}).items():
+            out[f"velocity_{odd}"], out[f"lost_{odd}"] = part["mean"], part["lost"]
+            out |= {f"velocity_{odd}_{name}": value for name, value in part["baselines"].items()}
     return out
 
 
