@@ -79,8 +79,8 @@ def physics_errors(generator: Generator | LatentGenerator, dataset: Clips, split
         found = score([videos[i] for i in chosen], dataset, split, chosen)
         return found | {"baselines": physics_baselines(dataset, split, chosen)}
 
-    apart = {odd: [i for i in numbers if _odd(dataset, split, i) == odd] for odd in ODD}
-    apart = {odd: of(chosen) for odd, chosen in apart.items() if chosen}
+    parts = {odd: [i for i in numbers if _odd(dataset, split, i) == odd] for odd in ODD}
+    apart = {odd: of(chosen) for odd, chosen in parts.items() if chosen}
     return of(numbers) | ({"apart": apart} if apart else {})
 
 
