@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
         else:
             clear = "\033[2J\033[H" if values.watch and sys.stdout.isatty() else ""
             print(clear + table(rows, time.time()), flush=True)
-        if not values.watch or not (folder.locked("launcher") or any(row.state in OPEN for row in rows)):
+        if not values.watch or not (folder.launched_by() or any(row.state in OPEN for row in rows)):
             return
         time.sleep(values.every)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterable
 
 from launch.sweeps.state import Folder
 from launch.targets import registry
 from vdit.command import run_main
 from vdit.errors import UserError
+from vdit.io.lock import writer_of
 
 
 def stop(folder: Folder, ids: list[str]) -> str:
@@ -24,23 +27,33 @@ def stop(folder: Folder, ids: list[str]) -> str:
     target, settings = registry.settings_of(folder)
     if target != "local":
         return str(registry.of(target).stop(folder, settings, ids or known))
-    if folder.locked("launcher"):
-        launcher = int((folder.path / "locks" / "launcher.pid").read_text())
-        here = [run_id for run_id in ids if (state := folder.state(run_id)) and state.pids == [launcher]]
+    launcher = folder.launched_by()
+    if launcher:
+        here = [run_id for run_id in ids if (state := folder.state(run_id)) and state.pids == [launcher.pid]]
         if not ids or here:  # the runs of an experiment are trained by its launcher itself
-            os.kill(launcher, signal.SIGTERM)
+            _terminate([launcher.pid])
             return f"{folder.path} is asked to stop"
-    signalled = []
+    asked = []
     for run_id in ids or known:
-        if folder.locked("launcher"):
+        if launcher:
             folder.run(run_id).mkdir(parents=True, exist_ok=True)
             (folder.run(run_id) / "stop").touch()
-            signalled.append(run_id)
-        elif folder.locked(run_id) and (state := folder.state(run_id)):  # its launcher is gone
-            for pid in state.pids:
-                os.kill(pid, signal.SIGTERM)
-            signalled.append(run_id)
-    return f"asked to stop: {', '.join(signalled) or 'none, as none is running'}"
+            asked.append(run_id)
+        elif folder.locked(run_id):  # its launcher is gone
+            state, writer = folder.state(run_id), writer_of(folder.run(run_id))
+            if _terminate({*(state.pids if state else []), *([writer.pid] if writer else [])}):
+                asked.append(run_id)
+    return f"asked to stop: {', '.join(asked) or 'none, as none is running'}"
+
+
+def _terminate(pids: Iterable[int]) -> bool:
+    """Sends SIGTERM to the processes that are there, one after another; whether some were."""
+    found = False
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or its number is another user's by now
+            os.kill(pid, signal.SIGTERM)
+            found = True
+    return found
 
 
 def main(argv: list[str]) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.sweeps.expand import Run, Sweep
-from launch.sweeps.settings import Settings
+from launch.sweeps.settings import TARGETS, Settings
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
+from vdit.io.lock import Busy, Writer, check_writer, one_writer, writer_of
 
 
 @dataclasses.dataclass
@@ -104,7 +105,12 @@ class Folder:
         """
         if not (self.path / "sweep.json").is_file():
             raise UserError(f"{self.path} is not the folder of a sweep; launch.sweep writes sweeps/NAME")
-        return read_json(self.path / "sweep.json")
+        mend = "bring it back, or start the sweep again"
+        values = read_json(self.path / "sweep.json", keys=("name", "target", "settings", "runs"), mend=mend)
+        runs = values["runs"]
+        if values["target"] not in TARGETS or not isinstance(values["settings"], dict) or not _are_entries(runs):
+            raise UserError(f"{self.path / 'sweep.json'} is damaged (it does not list runs and a target); {mend}")
+        return values
 
     def state(self, run_id: str) -> State | None:
         """What the launcher knows of a run; None if it has not been started."""
@@ -115,6 +121,7 @@ class Folder:
         return State(**{name: values[name] for name in values.keys() & STATE_FIELDS})
 
     def write_state(self, run_id: str, state: State) -> None:
+        check_writer(self.path)
         self.run(run_id).mkdir(parents=True, exist_ok=True)
         write_json(self.run(run_id) / "state.json", dataclasses.asdict(state))
 
@@ -184,22 +191,45 @@ class Folder:
 
     @contextlib.contextmanager
     def launcher(self) -> Iterator[None]:
-        """Only one launcher at a time works on a sweep; launcher.pid says which.
+        """Only one launcher at a time works on a sweep (see `vdit.io.lock`).
 
         Raises:
           UserError: if another one does.
         """
-        descriptor = self.lock("launcher")
-        pid = self.path / "locks" / "launcher.pid"
-        if descriptor is None:
-            raise UserError(
-                f"{self.path} is being run already, by process {pid.read_text().strip()}; see launch.status {self.path}"
-            )
-        try:
-            pid.write_text(f"{os.getpid()}\n")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(one_writer(self.path))
+            except Busy as busy:
+                raise UserError(
+                    f"{self.path} is being run already, by {busy.writer}; see launch.status {self.path}"
+                ) from busy
             yield
-        finally:
-            os.close(descriptor)
+
+    def launched_by(self) -> Writer | None:
+        """The launcher that works on the sweep, if there is one."""
+        return writer_of(self.path)
+
+
+def _state(values: dict[str, Any]) -> State:
+    """Raises TypeError or ValueError if the values are not those of a state."""
+    state = State(**values)
+    for field in dataclasses.fields(State):
+        kind, value = type(getattr(State(), field.name)), getattr(state, field.name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{field.name}={value!r}")
+    for attempt in state.attempts:
+        if not isinstance(attempt["start"], int | float) or not isinstance(attempt["end"], int | float | None):
+            raise ValueError(f"attempt {attempt}")
+    if not all(isinstance(pid, int) and pid > 0 for pid in state.pids):
+        raise ValueError(f"pids={state.pids}")
+    return state
+
+
+def _are_entries(runs: Any) -> bool:
+    kinds = {"id": str, "label": str, "varies": list, "steps": int}
+    return isinstance(runs, list) and all(
+        isinstance(run, dict) and all(isinstance(run.get(name), kind) for name, kind in kinds.items()) for run in runs
+    )
 
 
 def _entry(run: Run) -> dict[str, Any]:

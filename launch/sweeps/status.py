@@ -71,13 +71,13 @@ def differing(runs: list[tuple[str, list[str]]]) -> list[str]:
 
 def _status(folder: Folder, entry: dict[str, Any], label: str, price: float, target: str) -> Status:
     run_id = entry["id"]
-    state, beat = folder.state(run_id), folder.read(run_id, "heartbeat.json")
-    result = folder.read(run_id, "result.json")
+    state, beat = folder.state(run_id), _usable(folder.read(run_id, "heartbeat.json"))
+    result = _usable(folder.read(run_id, "result.json"))
     name = "planned" if state is None else state.state
     if result:
         name = "finished"
     elif name in OPEN and target == "local":
-        alive = folder.locked(run_id) or (name == "waiting" and folder.locked("launcher"))
+        alive = folder.locked(run_id) or (name == "waiting" and folder.launched_by())
         name = ("running" if folder.locked(run_id) else name) if alive else "interrupted"
     seen = beat.get("time")
     hours = state.hours(seen or time.time()) if state else 0.0
@@ -98,9 +98,16 @@ def _status(folder: Folder, entry: dict[str, Any], label: str, price: float, tar
     )
 
 
+def _usable(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without those that should be numbers and are not, as in a file that something else has written."""
+    whole, any_number = ("step", "steps", "processes"), ("time", "loss", "steps_per_second")
+    kinds = {**dict.fromkeys(whole, int), **dict.fromkeys(any_number, int | float)}
+    return {name: value for name, value in values.items() if name not in kinds or isinstance(value, kinds[name])}
+
+
 def _silent(folder: Folder, run_id: str, beat: dict[str, Any]) -> str:
     """Which processes of a run of several have given no sign of life for long, while another has."""
-    read = {i: folder.read(run_id, f"processes/{i}.json") for i in range(beat.get("processes", 1))}
+    read = {i: _usable(folder.read(run_id, f"processes/{i}.json")) for i in range(beat.get("processes", 1))}
     newest = max((values.get("time", 0.0) for values in read.values()), default=0.0)
     silent = [
         f"process {i} ({values.get('host', '?')}) silent for {ago(newest - values['time']).removesuffix(' ago')}"

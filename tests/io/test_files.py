@@ -29,19 +29,36 @@ def test_two_writers_of_one_file_never_mix(tmp_path):
         thread.start()
     while any(thread.is_alive() for thread in threads):
         if path.exists():
-            assert files.read_json(path) in ("a" * length, "b" * length)
+            assert files.read_json(path, str) in ("a" * length, "b" * length)
     for thread in threads:
         thread.join()
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("data", [b"", b'{"step": ', b"\xff\xfe\xff", b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b'{"step": ', b"\xff\xfe\xff", b"[" * 100_000, b"[]", b"3", b"null"])
 def test_json_that_cannot_be_read_is_named(tmp_path, data):
     (tmp_path / "state.json").write_bytes(data)
     with pytest.raises(UserError, match="state.json is damaged"):
         files.read_json(tmp_path / "state.json")
     with pytest.raises(UserError, match="none.json is missing"):
         files.read_json(tmp_path / "none.json")
+
+
+def test_what_json_must_hold_is_said(tmp_path):
+    files.write_json(tmp_path / "a.json", {"step": 1})
+    with pytest.raises(UserError, match=r"a.json is damaged \(it holds dict, not list\); bring it back"):
+        files.read_json(tmp_path / "a.json", list, mend="bring it back")
+    with pytest.raises(UserError, match=r"a.json is damaged \(it lacks loss, time\); restore it"):
+        files.read_json(tmp_path / "a.json", keys=("step", "loss", "time"))
+
+
+def test_rows_that_are_not_whole_are_left_out():
+    data = (
+        b'{"step": 1}\n{"step": "2"}\n[3]\n\xff\n'
+        + b"[" * 100_000
+        + b'\n{"loss": 4}\n{"step": 5, "a": "\xe2\x80\xa8"}\n{"st'
+    )
+    assert [row["step"] for row in files.parse_rows(data, "step")] == [1, 5]
 
 
 def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch):

@@ -91,6 +91,9 @@ with open(sys.argv[1] + ".new", "w") as file:
 os.replace(sys.argv[1] + ".new", sys.argv[1])
 if sys.argv[2] == "wait":
     signal.pause()
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(sys.argv[2]) if sys.argv[2].isdigit() else 0)
 """
 
 
@@ -119,6 +122,32 @@ def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
     assert job(False) == 0
     (where / "stop").touch()
     assert job(True) == 75 and (cluster / "requeue").read_text() == "requeue 42\n"  # launch.stop meant it
+
+
+@pytest.mark.parametrize(("end", "status", "requeued"), [
+    ("69", 69, True), ("74", 74, True), ("killed", 137, True), ("2", 2, False), ("1", 1, False), ("0", 0, False),
+])  # fmt: skip
+def test_the_job_requeues_itself_after_failures_that_may_pass(cluster, tmp_path, end, status, requeued):
+    (tmp_path / "stand_in_trainer.py").write_text(TRAINER)
+    arguments = [str(tmp_path / "environment"), end]
+    told = {"module": "stand_in_trainer", "arguments": arguments, "environment": {}}
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    more = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2"}
+    more["PYTHONPATH"] = f"{Path(local.__file__).parents[2]}:{tmp_path}"
+
+    def jobs(step: int) -> list[int]:
+        """How often the job is in the queue again, after each of three ends at a step."""
+        (tmp_path / "heartbeat.json").write_text(json.dumps({"step": step}, indent=1))
+        found = []
+        for _ in range(3):
+            command = ["bash", str(slurm.SCRIPT), sys.executable, str(tmp_path / "run.json")]
+            assert subprocess.run(command, env={**os.environ, **more}, timeout=60).returncode == status
+            path = cluster / "requeue"
+            found.append(path.read_text().count("requeue 42\n") if path.exists() else 0)
+        return found
+
+    assert jobs(step=7) == ([1, 2, 2] if requeued else [0, 0, 0])  # the third at the same step is given up
+    assert jobs(step=8) == ([3, 4, 4] if requeued else [0, 0, 0])
 
 
 def test_no_slurm_here(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,49 @@ def write_json(path: str | os.PathLike[str], values: Any) -> None:
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(
+    path: str | os.PathLike[str],
+    kind: type = dict,
+    keys: Collection[str] = (),
+    mend: str = "restore it or start a new workdir",
+) -> Any:
     """Reads a JSON file.
 
+    Args:
+      path: the file, or object of a bucket.
+      kind: dict or list, what it must hold.
+      keys: what that must have.
+      mend: what a user can do if it is damaged.
+
     Raises:
-      UserError: if it is missing or damaged.
+      UserError: naming the file, if it is missing, damaged or holds something else.
     """
     try:
-        return json.loads(epath.Path(path).read_bytes())
+        data = epath.Path(path).read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; is this the workdir of a run?") from error
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
-        raise UserError(f"{path} is damaged ({error}); restore it or start a new workdir") from error
+    return parse_json(data, path, kind, keys, mend)
+
+
+def parse_json(data: bytes | str, source: object, kind: type = dict, keys: Collection[str] = (), mend: str = "") -> Any:
+    """As `read_json`, from what was read of `source`."""
+    try:
+        values: Any = json.loads(data)
+        if not issubclass(type(values), kind):
+            raise ValueError(f"it holds {type(values).__name__}, not {kind.__name__}")
+        if missing := [key for key in keys if key not in values]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end, or of another shape
+        raise UserError(f"{source} is damaged ({error}){mend and '; '}{mend}") from error
+    return values
+
+
+def parse_rows(data: bytes, key: str) -> list[dict[str, Any]]:
+    """The whole objects with a number `key` among lines of JSON; a line that is half written or damaged is left out."""
+    rows = []
+    for line in data.decode("utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get(key), int | float):
+                rows.append(values)
+    return rows

@@ -76,6 +76,14 @@ class Writer:
         return f"process {self.pid} on {self.host} since {since} ({self.command})"
 
 
+class Busy(UserError):
+    """Another process, `writer`, writes the folder."""
+
+    def __init__(self, message: str, writer: Writer) -> None:
+        super().__init__(message)
+        self.writer = writer
+
+
 class TakenOver(UserError):
     """Another process has become the writer: nothing more may be written."""
 
@@ -127,10 +135,10 @@ def one_writer(folder: Any) -> Iterator[Lock]:
     Within another one for the same folder it is that one.
 
     Raises:
-      UserError: if another process writes it, naming that; or if it cannot be written.
+      Busy: if another process writes it, naming that.
+      UserError: if it cannot be written.
     """
-    text = os.fspath(folder)
-    name = text.rstrip("/") if is_remote(text) else os.path.realpath(text)
+    text, name = os.fspath(folder), _name(folder)
     if name in _held:
         yield _held[name]
         return
@@ -144,11 +152,26 @@ def one_writer(folder: Any) -> Iterator[Lock]:
             lock.release()
 
 
+def check_writer(folder: Any) -> None:
+    """To be called before something is written to a folder: `Lock.check`, if this process became its writer.
+
+    Raises:
+      TakenOver: if it is so no longer.
+    """
+    if lock := _held.get(_name(folder)):
+        lock.check()
+
+
 def writer_of(folder: Any) -> Writer | None:
     """Who writes a folder: a process of this machine that lives, or whoever is named there from another one."""
     cell = _cell(os.fspath(folder))
     found = cell.read()
     return found if found and (found.machine != _machine() or _state(found)) else None
+
+
+def _name(folder: Any) -> str:
+    text = os.fspath(folder)
+    return text.rstrip("/") if is_remote(text) else os.path.realpath(text)
 
 
 def _take(name: str, text: str) -> tuple[_File | _Object, Writer]:
@@ -175,14 +198,14 @@ def _take(name: str, text: str) -> tuple[_File | _Object, Writer]:
 
 
 def _require_gone(writer: Writer, cell: _File | _Object, text: str) -> None:
-    """Raises UserError if the writer lives."""
+    """Raises Busy if the writer lives."""
     if writer.machine == _machine():
         state = _state(writer)
         if state == "T":
             mend = f"it is stopped: `kill -CONT {writer.pid}` lets it go on, `kill -KILL {writer.pid}` ends it"
-            raise UserError(f"{text} is written by {writer}; {mend}")
+            raise Busy(f"{text} is written by {writer}; {mend}", writer)
         if state:
-            raise UserError(f"{text} is written by {writer}; wait for it, or stop it with `kill {writer.pid}`")
+            raise Busy(f"{text} is written by {writer}; wait for it, or stop it with `kill {writer.pid}`", writer)
         return
     seconds = SILENT * cell.renew
     print(
@@ -194,7 +217,7 @@ def _require_gone(writer: Writer, cell: _File | _Object, text: str) -> None:
         if (now := cell.read()) != writer:
             if now is None:
                 return
-            raise UserError(f"{text} is written by {now}; wait for it, or stop it there")
+            raise Busy(f"{text} is written by {now}; wait for it, or stop it there", now)
 
 
 def _machine() -> str:
