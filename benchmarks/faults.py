@@ -30,7 +30,7 @@ from benchmarks import pages
 from benchmarks.kills import fork, kills, training
 from vdit.command import no_arguments, run_main
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 KILLS = flags.DEFINE_integer("kills", 0, "Kill runs so many times.", lower_bound=0)
 SOAK = flags.DEFINE_float("soak_minutes", 0.0, "Watch one run for so long.", lower_bound=0.0)

@@ -38,9 +38,9 @@ from vdit.parallel.runtime import initialise
 from vdit.scaling.runs import result_row
 from vdit.train import train
 from vdit.training import loop
-from vdit.training.checkpoint import Checkpoints, checkpoint_steps
-from vdit.training.heartbeat import Heartbeat
-from vdit.training.metrics import MetricWriter
+from vdit.training.record.heartbeat import Heartbeat
+from vdit.training.record.metrics import MetricWriter
+from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.run import open_run
 
 TIMES = ("seconds", "data_wait", "started", "train_seconds", "accelerator_hours", "tflops")

@@ -29,7 +29,7 @@ from launch.sweeps.grid import over
 from launch.sweeps.state import Folder
 from launch.targets import local
 from vdit.command import run_main
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
 
 EXPERIMENT = """
 from ml_collections import ConfigDict

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     if WORKDIR.value is None:
         raise UserError("--workdir=W is needed: the folder of a run")
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.workdir import read_config
+    from vdit.training.record.workdir import read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     from data_pipelines.reading.store import Dataset

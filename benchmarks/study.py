@@ -9,8 +9,8 @@ from typing import Any
 
 from vdit.command import run_main
 from vdit.errors import UserError
-from vdit.training.account import training_seconds
-from vdit.training.metrics import read_metrics
+from vdit.training.record.account import training_seconds
+from vdit.training.record.metrics import read_metrics
 
 
 def account(study: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ python -m launch.study --out=study (with --dry_run: what it takes; with --full: 
 from configs import balls, film
 from configs.experiments.common import sizes
 from launch.experiments.spec import Arm, Experiment, Packing, Report, isoflop_arms
-from vdit.training.identity import flat
+from vdit.training.record.identity import flat
 
 SIZES = sizes(8, 12, 16, 24, 32, 48, 64, 96)
 GRID = (

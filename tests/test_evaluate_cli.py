@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from vdit.models.features import efficientnet, i3d, inception
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
 
 
 @pytest.fixture

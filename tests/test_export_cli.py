@@ -14,9 +14,9 @@ from test_sample_cli import Words
 from vdit.errors import UserError
 from vdit.generation.restore import load_run
 from vdit.models.text.text_encoders import TEXT_ENCODERS
-from vdit.training import weights_folder
+from vdit.training import export as exports
 from vdit.training.initial import named
-from vdit.training.workdir import read_config
+from vdit.training.record.workdir import read_config
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def run(capfd):
 
 def export(folder):
     with tiny.two_devices():
-        weights_folder.write_weights(load_run(tiny.long_run()[1]), folder)
+        exports.write_weights(load_run(tiny.long_run()[1]), folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_a_run_starts_from_an_export_a_file_or_a_workdir(tmp_path, exported):
 
 
 def test_weights_in_several_files(tmp_path, exported, monkeypatch):
-    monkeypatch.setattr(weights_folder, "FILE_BYTES", 40_000)
+    monkeypatch.setattr(exports, "FILE_BYTES", 40_000)
     folder = export(tmp_path / "parts")
     assert len(list(folder.glob("*.safetensors"))) > 2
     assert_same(arrays(start(tmp_path, folder).state.params), load_file(exported / "model.safetensors"))

@@ -4,8 +4,8 @@ import cli
 import pytest
 import tiny
 
-from vdit.training.metrics import read_metrics
-from vdit.training.workdir import read_config
+from vdit.training.record.metrics import read_metrics
+from vdit.training.record.workdir import read_config
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainC
 from vdit.diagnostics import check
 from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
-from vdit.training import loop, run, step, weights_folder
-from vdit.training.metrics import read_metrics
+from vdit.training import export, loop, run, step
+from vdit.training.record.metrics import read_metrics
 
 PATCH = Patch(4, 8, 8)
 TEXT_WIDTH = 6
@@ -115,7 +115,7 @@ def two_devices() -> Iterator[None]:
     """Runs use two of the devices only: that is enough, and faster than all eight."""
     mesh = lambda config: make_mesh(config, jax.devices()[:2])  # noqa: E731
     with contextlib.ExitStack() as patches:
-        for module in (loop, run, weights_folder, check):
+        for module in (loop, run, export, check):
             patches.enter_context(mock.patch.object(module, "make_mesh", mesh))
         patches.enter_context(mock.patch.object(run, "init_state", _init_state))
         yield

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         if name not in known:
             raise UserError(f"--measures={name} is not one of {', '.join(known)}")
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.workdir import check_dataset, read_config
+    from vdit.training.record.workdir import check_dataset, read_config
 
     config = read_config(WORKDIR.value)
     initialise(cpu_devices_for(config))

@@ -24,13 +24,13 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
     from vdit.io.files import read_json
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.workdir import EXPORT, read_config
+    from vdit.training.record.workdir import EXPORT, read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     import jax
 
     from vdit.generation.restore import load_run
-    from vdit.training.weights_folder import write_weights
+    from vdit.training.export import write_weights
 
     write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value)
     if jax.process_index() == 0:

@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--guidance_interval={','.join(INTERVAL.value)} is not two numbers low,high") from error
     settings = Settings(STEPS.value, SAMPLER.value, SCHEDULE.value, GUIDANCE.value, (low, high), RESCALE.value)
     from vdit.parallel.runtime import cpu_devices_for, initialise
-    from vdit.training.workdir import read_config
+    from vdit.training.record.workdir import read_config
 
     initialise(cpu_devices_for(read_config(WORKDIR.value)))
     from vdit.generation.outputs import run_about

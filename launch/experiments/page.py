@@ -19,7 +19,7 @@ from vdit.scaling.laws.quality import fit_quality
 from vdit.scaling.laws.seeds import LEVEL, mean
 from vdit.scaling.reporting.measures import columns
 from vdit.scaling.runs import Run
-from vdit.training.workdir import environment
+from vdit.training.record.workdir import environment
 
 Rows = Sequence[Mapping[str, Any]]
 STUDENT = f"{LEVEL:.0%} interval of the mean over seeds, by Student's t"

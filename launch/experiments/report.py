@@ -17,7 +17,7 @@ from vdit.io.files import read_json, write_json
 
 def describe(experiment: Experiment, out: Path, command: str) -> None:
     """Writes study.json: what is planned, by which command, on which machine, and what the report is to say of it."""
-    from vdit.training.workdir import environment
+    from vdit.training.record.workdir import environment
 
     path = out / "study.json"
     out.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ class Trials:
         path = self._speed(arm)
         if not path.exists():
             from vdit.train import train
-            from vdit.training.metrics import read_metrics
+            from vdit.training.record.metrics import read_metrics
 
             path.parent.mkdir(parents=True, exist_ok=True)
             short = dataclasses.replace(config.train, steps=SPEED_STEPS, log_every=SPEED_EVERY, evaluate_every=-1)

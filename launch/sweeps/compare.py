@@ -11,8 +11,8 @@ import numpy as np
 from vdit.errors import UserError
 from vdit.io.files import read_json
 from vdit.io.formatting import align
-from vdit.training.identity import flat
-from vdit.training.metrics import read_metrics
+from vdit.training.record.identity import flat
+from vdit.training.record.metrics import read_metrics
 
 POINTS = 10
 REACHED = ("steps", "params", "tokens", "flops", "train_seconds", "loss", "loss_ood")

@@ -16,7 +16,7 @@ from launch.sweeps.grid import Points
 from vdit.config import SIBLING, Config
 from vdit.config_dict import build
 from vdit.errors import UserError
-from vdit.training.identity import run_id
+from vdit.training.record.identity import run_id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-      id: names it wherever it is; see `vdit.training.identity.run_id`.
+      id: names it wherever it is; see `vdit.training.record.identity.run_id`.
       overrides: fields in which it differs from the experiment, as flags of `vdit.train` take them.
       config: all of it.
       title: what it is, for people; empty = what it varies.

@@ -20,8 +20,8 @@ from vdit.evaluation import validation
 from vdit.generation.restore import load_run
 from vdit.io import retry
 from vdit.parallel.mesh import make_mesh
-from vdit.training.checkpoint import Checkpoints, Position, checkpoint_steps
-from vdit.training.checksums import checksums
+from vdit.training.recovery.checkpoint import Checkpoints, Position, checkpoint_steps
+from vdit.training.recovery.checksums import checksums
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=2, keep=3)
 

@@ -21,14 +21,14 @@ from vdit.config import StageConfig
 from vdit.data import TrainingData
 from vdit.io.files import read_json
 from vdit.parallel.mesh import to_global, use_mesh
-from vdit.training import rollback, spikes
-from vdit.training.checkpoint import Position, checkpoint_steps
-from vdit.training.clipping import adaptive_clip
 from vdit.training.loop import train_loop
-from vdit.training.metrics import read_metrics
-from vdit.training.optimizer import make_optimizer
+from vdit.training.optimization.clipping import adaptive_clip
+from vdit.training.optimization.optimizer import make_optimizer
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery import rollback, spikes
+from vdit.training.recovery.checkpoint import Position, checkpoint_steps
+from vdit.training.recovery.spikes import LossSpikeDetector
 from vdit.training.run import Run
-from vdit.training.spikes import LossSpikeDetector
 from vdit.training.step import TrainState, make_train_step
 
 CONFIG = tiny.tiny_config(steps=12, checkpoint_every=2, keep=2)

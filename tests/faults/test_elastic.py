@@ -15,8 +15,8 @@ import vdit.train
 from vdit.config import MeshConfig
 from vdit.parallel.mesh import make_mesh
 from vdit.training import loop
-from vdit.training.checkpoint import Checkpoints
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import Checkpoints
 
 TOLERANCE = 2e-6
 STOP, STEPS = 3, 7

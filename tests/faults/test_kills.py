@@ -13,8 +13,8 @@ from etils import epath
 
 from benchmarks.kills import differing, outcome
 from vdit.io.files import write_json
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 KILLS = """
 import ast, random, sys
@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.kills import Doing, fork, kill_when, processor_seconds, training
 from vdit.config import Config
 from vdit.config_dict import build
-from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 config, workdir = build(ast.literal_eval(sys.argv[1]), Config), Path(sys.argv[2])
 doing, random = Doing(), random.Random(0)

@@ -30,8 +30,8 @@ from vdit.evaluation.validation import validate
 from vdit.exit_status import LOST_PEER
 from vdit.parallel import peers
 from vdit.parallel.mesh import use_mesh
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 
 class Clock:

@@ -16,7 +16,7 @@ from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder
 from vdit.errors import UserError
-from vdit.training.workdir import claim, environment
+from vdit.training.record.workdir import claim, environment
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for name in ("vdit", "data_pipelines", "launch") for path in (ROOT / name).rglob("*.py"))

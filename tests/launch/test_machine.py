@@ -19,8 +19,8 @@ from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over
 from launch.sweeps.settings import QueuedResources
 from launch.targets import cloud, queued_resources
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 MACHINE = Path(queued_resources.MACHINE)
 

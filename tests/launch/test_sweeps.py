@@ -14,7 +14,7 @@ from vdit import config_flag
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
-from vdit.training.identity import run_id
+from vdit.training.record.identity import run_id
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from vdit.models.feed_forward import feed_forward
 from vdit.models.transformer import parameter_counts, rms_norm, time_features
 from vdit.models.wan.wan_dit import gelu
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
-from vdit.training.optimizer import rate_multipliers
+from vdit.training.optimization.optimizer import rate_multipliers
 from vdit.training.step import init_state
 
 CLIPS = clips()

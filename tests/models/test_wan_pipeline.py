@@ -10,7 +10,7 @@ from models import test_t5, test_wan_vae
 from published_wan import write_published
 
 from vdit.config import ModelConfig
-from vdit.training.workdir import read_config
+from vdit.training.record.workdir import read_config
 
 MODEL = ModelConfig(family="wan", width=16, depth=1, head_width=8)
 

@@ -9,8 +9,8 @@ import tiny
 from processes import run_together
 
 from vdit.config import MeshConfig
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 
 @pytest.fixture(scope="module")

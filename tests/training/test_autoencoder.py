@@ -29,9 +29,10 @@ from vdit.models.features import efficientnet
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
 from vdit.patches import Patch, patchify
 from vdit.scaling.runs import result_row
-from vdit.training import autoencoder, autoencoder_step
-from vdit.training.checkpoint import Position
-from vdit.training.metrics import read_metrics
+from vdit.training.autoencoder import run as autoencoder
+from vdit.training.autoencoder import step as autoencoder_step
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import Position
 
 VAE = AutoencoderConfig(channels=4, width=8, encoder_blocks=1, decoder_blocks=1, crop=(5, 8, 16))
 

@@ -15,7 +15,7 @@ import tiny
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from vdit.train import train
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
 for steps in (4, 6):
     train(tiny.tiny_config(steps=steps, checkpoint_every=2), sys.argv[1])
 timing = ("seconds", "data_wait", "started")

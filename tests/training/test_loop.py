@@ -11,8 +11,8 @@ from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from vdit import flops
 from vdit.errors import UserError
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 
 def train_rows(workdir) -> list[dict]:

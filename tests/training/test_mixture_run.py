@@ -9,8 +9,8 @@ from etils import epath
 from data_pipelines.reading.mixture import open_data
 from vdit.config import StageConfig
 from vdit.errors import UserError
-from vdit.training import workdir
-from vdit.training.metrics import read_metrics
+from vdit.training.record import workdir
+from vdit.training.record.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from vdit.data import TrainingData
 from vdit.errors import UserError
 from vdit.training.loop import train
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
 
 EXAMPLE = re.compile(r"## A loader of your own.*?```python\n(.*?)```", re.S)
 

@@ -12,8 +12,9 @@ from vdit.exit_status import PREEMPTED
 from vdit.io.files import read_json
 from vdit.parallel.preemption import Preempted, notice
 from vdit.scaling import runs
-from vdit.training import metrics, rollback
-from vdit.training.checkpoint import Position, checkpoint_steps
+from vdit.training.record import metrics
+from vdit.training.recovery import rollback
+from vdit.training.recovery.checkpoint import Position, checkpoint_steps
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=5, evaluate_every=3)
 

@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from vdit.evaluation import validation
-from vdit.training.checkpoint import checkpoint_steps
-from vdit.training.metrics import read_metrics
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import checkpoint_steps
 
 CONFIG = tiny.tiny_config(steps=5, evaluate_every=3)
 ROWS = [(1, False), (2, False), (3, False), (3, True), (4, False), (5, False), (5, True)]  # step, validation

@@ -25,7 +25,7 @@ from vdit.batch import RowShape
 from vdit.config import OptimizerConfig
 from vdit.diffusion.loss import denoising_loss
 from vdit.parallel.mesh import to_global, use_mesh
-from vdit.training.optimizer import make_optimizer
+from vdit.training.optimization.optimizer import make_optimizer
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
 
 CLIPS = clips()

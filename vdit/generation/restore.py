@@ -14,12 +14,12 @@ from vdit.generation import Generator, LatentGenerator
 from vdit.io.files import read_json
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
-from vdit.training.checkpoint import checkpoint_steps
+from vdit.training.export import open_weights
 from vdit.training.initial import named
-from vdit.training.published import is_pipeline, on_this_backend, pipeline_meta
+from vdit.training.record.published import is_pipeline, on_this_backend, pipeline_meta
+from vdit.training.record.workdir import is_export, read_config
+from vdit.training.recovery.checkpoint import checkpoint_steps
 from vdit.training.run import Run, open_run
-from vdit.training.weights_folder import open_weights
-from vdit.training.workdir import is_export, read_config
 
 
 def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None = None) -> Run:

@@ -38,7 +38,7 @@ def weight(
       rngs: source of the key.
       shape: its shape.
       spec: its partition spec over the mesh axes.
-      role: one of `ROLES`; with fan_in it decides the learning rate (training.optimizer).
+      role: one of `ROLES`; with fan_in it decides the learning rate (training.optimization).
       fan_in: inputs that a matrix sums over; it starts normal with variance 1 / fan_in.
       zero: a matrix that starts at zero instead.
       fill: value at which a vector starts.

@@ -20,8 +20,8 @@ from vdit.io.files import read_json
 from vdit.io.hub import find_weights
 from vdit.io.safetensors import open_tensors
 from vdit.models.wan import wan_weights
-from vdit.training.checkpoint import Checkpoints, checkpoint_steps
-from vdit.training.workdir import read_config
+from vdit.training.record.workdir import read_config
+from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 
 SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "prediction")
 """Fields of the model that the weights of a Wan transformer decide."""

@@ -18,15 +18,15 @@ from vdit.io.prefetch import Prefetcher
 from vdit.parallel import peers
 from vdit.parallel.mesh import make_mesh, row_reader, row_shards, to_global, use_mesh
 from vdit.parallel.preemption import Preempted, notice
-from vdit.training import workdir as workdirs
-from vdit.training.account import time_account
-from vdit.training.autoencoder import open_autoencoder
-from vdit.training.checkpoint import Checkpoints, set_aside
-from vdit.training.metrics import read_metrics
-from vdit.training.optimizer import learning_rate
+from vdit.training.autoencoder.run import open_autoencoder
+from vdit.training.optimization.optimizer import learning_rate
 from vdit.training.profile import profiled
 from vdit.training.progress import Progress
-from vdit.training.rollback import skip_batches, train_with_rollback
+from vdit.training.record import workdir as workdirs
+from vdit.training.record.account import time_account
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import Checkpoints, set_aside
+from vdit.training.recovery.rollback import skip_batches, train_with_rollback
 from vdit.training.run import Trainable, complete_config, open_run
 
 AHEAD = 6

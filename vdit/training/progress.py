@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from vdit.io.prefetch import Prefetcher
 from vdit.parallel import peers
-from vdit.training.checkpoint import Position
-from vdit.training.heartbeat import Heartbeat
-from vdit.training.metrics import MetricWriter
-from vdit.training.rollback import Diverged, first_skipped_row
+from vdit.training.record.heartbeat import Heartbeat
+from vdit.training.record.metrics import MetricWriter
+from vdit.training.recovery.checkpoint import Position
+from vdit.training.recovery.rollback import Diverged, first_skipped_row
 from vdit.training.run import Trainable
 
 COUNTS = ("patches", "text", "examples")

@@ -16,10 +16,10 @@ from vdit.data import TrainingData, interface_of
 from vdit.errors import UserError
 from vdit.models.transformer import parameter_counts
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training.checkpoint import Checkpoints, Position
 from vdit.training.initial import load_params, of_weights
+from vdit.training.record.workdir import diffusion_of
+from vdit.training.recovery.checkpoint import Checkpoints, Position
 from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
-from vdit.training.workdir import diffusion_of
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 """A compiled step: (state, batch, rate) -> (state, metrics)."""

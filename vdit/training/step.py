@@ -21,7 +21,7 @@ from vdit.diffusion.loss import loss_and_gradients
 from vdit.models.transformer import SpacetimeTransformer
 from vdit.models.wan.wan_dit import WanTransformer
 from vdit.parallel.rowwise import sum_of_segments
-from vdit.training.optimizer import make_optimizer, rate_multipliers
+from vdit.training.optimization.optimizer import make_optimizer, rate_multipliers
 
 NETWORKS = {"spacetime": SpacetimeTransformer, "wan": WanTransformer}
 

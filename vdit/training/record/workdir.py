@@ -16,8 +16,8 @@ from vdit.config import Config, DiffusionConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
-from vdit.training.identity import flat, identity, plain
-from vdit.training.published import is_pipeline, pipeline_config
+from vdit.training.record.identity import flat, identity, plain
+from vdit.training.record.published import is_pipeline, pipeline_config
 
 PACKAGES = ("vdit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

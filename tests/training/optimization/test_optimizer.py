@@ -8,7 +8,7 @@ from flax import nnx
 from small_model import CONFIG, initial, stirred
 
 from vdit.config import ModelConfig, OptimizerConfig
-from vdit.training.optimizer import learning_rate, make_optimizer, rate_multipliers
+from vdit.training.optimization.optimizer import learning_rate, make_optimizer, rate_multipliers
 
 
 def params_of(**arrays) -> nnx.State:

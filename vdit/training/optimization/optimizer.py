@@ -10,8 +10,8 @@ import optax
 from flax import nnx
 
 from vdit.config import ModelConfig, OptimizerConfig
-from vdit.training.clipping import clipping
-from vdit.training.muon import scale_by_muon, shape_factor, uses_muon
+from vdit.training.optimization.clipping import clipping
+from vdit.training.optimization.muon import scale_by_muon, shape_factor, uses_muon
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

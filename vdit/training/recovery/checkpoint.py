@@ -27,8 +27,8 @@ from vdit.errors import StorageError, UserError
 from vdit.io.files import is_remote
 from vdit.io.retry import is_transient, os_error, retry_transient
 from vdit.io.safetensors import check_tensors
-from vdit.training.checksums import checksums
-from vdit.training.spikes import LossSpikeDetector
+from vdit.training.recovery.checksums import checksums
+from vdit.training.recovery.spikes import LossSpikeDetector
 from vdit.training.step import TrainState
 
 FORMAT = 3

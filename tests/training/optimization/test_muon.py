@@ -12,8 +12,8 @@ from small_model import CONFIG, initial, one_device, shard_like
 
 from vdit.config import MeshConfig, OptimizerConfig
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training.muon import BETA, orthogonalise, scale_by_muon, shape_factor, uses_muon
-from vdit.training.optimizer import make_optimizer, rate_multipliers
+from vdit.training.optimization.muon import BETA, orthogonalise, scale_by_muon, shape_factor, uses_muon
+from vdit.training.optimization.optimizer import make_optimizer, rate_multipliers
 
 MUON = OptimizerConfig(method="muon", weight_decay=0.0, clip=1e9)
 

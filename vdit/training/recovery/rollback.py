@@ -20,7 +20,7 @@ from vdit.config import TrainConfig
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
 from vdit.parallel.preemption import notice
-from vdit.training.checkpoint import Checkpoints, Position, set_aside
+from vdit.training.recovery.checkpoint import Checkpoints, Position, set_aside
 
 NAME = "skipped_batches.json"
 """File of a workdir: which rows were skipped, and why."""

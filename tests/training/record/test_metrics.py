@@ -3,7 +3,7 @@ import json
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from vdit.training.metrics import MetricWriter, read_metrics
+from vdit.training.record.metrics import MetricWriter, read_metrics
 
 
 def write(workdir, steps, resumed_at: int = 0) -> None:

@@ -7,7 +7,7 @@ from data_pipelines.reading.store import Dataset
 from vdit.config_dict import to_dict
 from vdit.errors import UserError
 from vdit.io.files import read_json
-from vdit.training import workdir as workdirs
+from vdit.training.record import workdir as workdirs
 
 CONFIG = tiny.tiny_config()
 

@@ -18,8 +18,8 @@ from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import EXPORT, read_causal_vae, save_causal_vae
 from vdit.models.features import efficientnet
 from vdit.patches import Patch
-from vdit.training.autoencoder_step import init_state, make_train_step
-from vdit.training.checkpoint import Checkpoints, Position
+from vdit.training.autoencoder.step import init_state, make_train_step
+from vdit.training.recovery.checkpoint import Checkpoints, Position
 from vdit.training.run import Step
 from vdit.training.step import TrainState
 

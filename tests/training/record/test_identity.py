@@ -6,7 +6,7 @@ import tiny
 
 from vdit.config import Config, DataConfig
 from vdit.config_dict import build
-from vdit.training.identity import plain, run_id
+from vdit.training.record.identity import plain, run_id
 
 CONFIG = tiny.change(Config(), data={"path": "data/physics"}, model={"width": 128})
 
@@ -49,5 +49,5 @@ def test_the_id_is_a_constant():
 
 
 def test_it_needs_no_jax():
-    code = "import sys; import vdit.training.identity; sys.exit('jax' in sys.modules)"
+    code = "import sys; import vdit.training.record.identity; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -16,7 +16,7 @@ from vdit.config import MeshConfig, TrainConfig
 from vdit.data import interface_of
 from vdit.errors import UserError
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training.checkpoint import FORMAT, Checkpoints, Position, checkpoint_steps
+from vdit.training.recovery.checkpoint import FORMAT, Checkpoints, Position, checkpoint_steps
 from vdit.training.step import TrainState, abstract_state
 
 CONFIG = tiny.tiny_config()

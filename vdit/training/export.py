@@ -20,11 +20,11 @@ from vdit.data import interface_of
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
 from vdit.parallel.mesh import make_mesh, process_allgather, use_mesh
-from vdit.training.checkpoint import Position
 from vdit.training.initial import load_params, named
+from vdit.training.record.workdir import EXPORT, is_export, plain
+from vdit.training.recovery.checkpoint import Position
 from vdit.training.run import Run
 from vdit.training.step import TrainState, abstract_state
-from vdit.training.workdir import EXPORT, is_export, plain
 
 FILE_BYTES = 5_000_000_000
 """Weights of more than this are spread over several files, as is usual."""

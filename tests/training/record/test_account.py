@@ -7,7 +7,7 @@ import tiny
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.mixture import open_data
 from vdit.scaling.runs import COLUMNS, flatten, result_row
-from vdit.training.account import time_account, training_seconds
+from vdit.training.record.account import time_account, training_seconds
 
 
 def test_account_of_a_run_is_that_of_the_rows_read(tmp_path):

@@ -16,7 +16,7 @@ from vdit.models.autoencoders import causal_vae
 from vdit.models.features.efficientnet import feature_distance
 from vdit.parallel.mesh import ROWS, rows_spec
 from vdit.patches import Patch
-from vdit.training.clipping import clipping
+from vdit.training.optimization.clipping import clipping
 from vdit.training.step import TrainState, keep_finite
 
 
