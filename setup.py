@@ -57,6 +57,7 @@ setup(
         "markdown-it-py>=4",
         "ml_collections>=1.1",
         "numpy>=2.0",
+        "opencv-python-headless>=4.10",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11.3",  # AVIF

@@ -3,6 +3,7 @@
 python -m data_pipelines.inspect data/film
 python -m data_pipelines.inspect data/film data/physics --weights=1,0.5 --row_tokens=4096 --json
 python -m data_pipelines.inspect data/film --split=val --sheet=film.png
+python -m data_pipelines.inspect data/film --filter="motion > 0.1 and bars == 0" --sheet=film.png --sheet_by=motion
 python -m data_pipelines.inspect --config=configs/physics.py --flops=1e15
 
 Several data sets are packed as the mixture that training makes of them.
@@ -52,7 +53,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> flags.FlagValues:
     flags.DEFINE_float("tokens", None, "Budget in tokens (patches, captions apart).", 1, flag_values=values)
     flags.DEFINE_float("flops", None, "Budget in training FLOPs of the model in --config.", 1, flag_values=values)
     flags.DEFINE_bool("json", False, "Print the figures as JSON.", values)
+    flags.DEFINE_string("filter", "", "As data.filter of a training config: says how much it keeps.", values)
+    flags.DEFINE_string("strata", "", "As data.strata of a training config.", values)
     flags.DEFINE_string("sheet", "", "PNG to draw a contact sheet of all named data sets to.", values)
+    flags.DEFINE_string("sheet_by", "", "Column, such as motion, whose quantiles the contact sheet shows.", values)
     return values
 
 
@@ -74,13 +78,15 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     else:
         print_report(figures)
     if values.sheet:
-        _save_sheet(data, data_config.split, values.sheet)
+        _save_sheet(data, data_config.split, values.sheet, values.sheet_by)
 
 
 def _config(argv: list[str], values: flags.FlagValues) -> Config:
     """--config, with what other flags and arguments say put into it."""
     config = build(values.config.to_dict(), Config) if values.config else Config()
-    changes: dict[str, Any] = {name: values[name].value for name in ("split", *COUNTS) if values[name].present}
+    changes: dict[str, Any] = {
+        name: values[name].value for name in ("split", "filter", "strata", *COUNTS) if values[name].present
+    }
     if paths := [path for argument in argv[1:] for path in argument.split(",") if path]:
         changes["path"] = ",".join(paths)
     if values["captions"].present:
@@ -109,10 +115,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _save_sheet(data: Dataset | Mixture, split: str, path: str) -> None:
+def _save_sheet(data: Dataset | Mixture, split: str, path: str, by: str) -> None:
     try:
         with epath.Path(path).open("wb") as file:
-            contact_sheet(data, split).save(file, "PNG")
+            contact_sheet(data, split, by=by).save(file, "PNG")
     except OSError as error:
         raise UserError(f"--sheet={path} cannot be written ({error}); name a file in a folder that exists") from error
 

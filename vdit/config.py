@@ -8,6 +8,7 @@ import math
 
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
+from vdit.expressions import parse_condition
 
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
@@ -69,6 +70,11 @@ class DataConfig:
       fraction: share of the examples of split that is trained on; smaller shares are part of larger ones.
       weights: how often an epoch holds each example, by data set, such as (1, 0.25); empty = once.
       stages: limits and weights by step, the first from step 0; empty = the same throughout.
+      filter: condition on columns of the index that examples must meet, such as "motion > 0.1 and height >= 256"; empty
+        = all. Columns: frames, height, width (of what is stored), fps, seconds, aspect, and what the build measured.
+        Validation is not filtered.
+      strata: a column and weights, such as "motion: 0.5, 1, 2": the examples of each data set are divided into as many
+        parts of equal number by their quantile of the column, which an epoch holds so many times as often; empty = one.
       autoencoder, text_encoder: names of what must have made the data set; empty = any.
     """
 
@@ -85,6 +91,8 @@ class DataConfig:
     fraction: float = 1.0
     weights: tuple[float, ...] = ()
     stages: tuple[StageConfig, ...] = ()
+    filter: str = ""
+    strata: str = ""
     autoencoder: str = ""
     text_encoder: str = ""
 
@@ -96,9 +104,32 @@ class DataConfig:
                 raise UserError(f"data.weights={weights} must not be negative, and one must be greater than 0")
         if not 0 < self.fraction <= 1:
             raise UserError(f"data.fraction={self.fraction:g} is not a share of the data: above 0, at most 1")
+        if self.filter:
+            parse_condition(self.filter, "data.filter")
+        self.strata_weights()
         steps = [stage.step for stage in self.stages]
         if steps and (steps[0] or any(a >= b for a, b in itertools.pairwise(steps))):
             raise UserError(f"data.stages begin at steps {steps}; the first must begin at 0, each later than the last")
+
+    def strata_weights(self) -> tuple[str, tuple[float, ...]]:
+        """The column and the weights of `strata`; ("", (1.0,)) if there are none.
+
+        Raises:
+          UserError: if it is not a column, a colon and numbers.
+        """
+        if not self.strata:
+            return "", (1.0,)
+        column, _, listed = self.strata.partition(":")
+        try:
+            weights = tuple(float(weight) for weight in listed.split(","))
+        except ValueError:
+            weights = ()
+        if not (column.strip() and weights and min(weights) >= 0 and 0 < max(weights) < float("inf")):
+            raise UserError(
+                f"data.strata={self.strata!r} should be a column and weights, not negative and one of them above 0, "
+                "such as 'motion: 0.5, 1, 2'"
+            )
+        return column.strip(), weights
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from absl import flags
 
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.media.clip import Options
-from data_pipelines.media.filters import FILTERS, parse_filters
+from data_pipelines.media.filters import FILTERS, MEASURES, parse_filters
 from data_pipelines.media.shots import require_detector
 from data_pipelines.sources.registry import SOURCES, Source, find_source
 from vdit.errors import UserError
@@ -185,7 +185,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_side", 0, "reject inputs whose shorter side has fewer pixels")
     flags.DEFINE_integer("min_frames", 1, "reject clips of fewer kept frames")
     flags.DEFINE_integer("max_frames", 0, "split clips of more kept frames; 0 = those of more than 256 MiB of pixels")
-    flags.DEFINE_list("reject", [], f"kinds of clip to leave out: {', '.join(FILTERS)}")
+    about = f"clips to leave out: {', '.join(FILTERS)}, or conditions such as motion<0.02 on {', '.join(MEASURES)}"
+    flags.DEFINE_list("reject", [], about)
     about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"
     flags.DEFINE_string("autoencoder", PIXELS, about)
     about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id), or none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ from data_pipelines.building.ledger import Entry
 from data_pipelines.building.result import Result
 from data_pipelines.building.shard import Shard, ShardWriter
 from data_pipelines.media.clip import Clip, Cut, Outcome, Rejection
+from data_pipelines.media.filters import reject_conditions
+from data_pipelines.media.measures import measure
 from data_pipelines.reading.records import Record
 from vdit.errors import UserError
+from vdit.expressions import Condition
 from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote, whole_file
 
@@ -29,7 +32,8 @@ BATCH_CLIPS, BATCH_BYTES = 256, 64 << 20
 Encode = Callable[[list[str], list[np.ndarray]], tuple[list[np.ndarray], list[np.ndarray]]]
 """From captions and videos to their features and latents; each depends on nothing else that is encoded with it."""
 
-_Found = tuple[int, Outcome]  # with the position of its input
+_Measures = dict[str, np.float32]
+_Found = tuple[int, Outcome, _Measures]  # with the position of its input; a clip's are not empty
 
 
 def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], None]) -> None:
@@ -49,10 +53,10 @@ def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], Non
     with _shard_file(recipe.shards, job.file) as path:
         writer = ShardWriter(path, recipe.patch)
         for batch in _batches(_outcomes(recipe, job, report)):
-            for record in _records(recipe, job, batch, encode):
-                writer.add(record)
-            places += [job.places[position] for position, _ in batch]
-            entries += [_entry(outcome) for _, outcome in batch]
+            for record, measures in _records(recipe, job, batch, encode):
+                writer.add(record, measures)
+            places += [job.places[position] for position, *_ in batch]
+            entries += [_entry(outcome) for _, outcome, _ in batch]
             report(batch[-1][0])
         shard: Shard = writer.close(job.file)
     Result(shard, tuple(places), tuple(entries)).save(f"{recipe.results}/{job.result}")
@@ -78,14 +82,16 @@ def _shard_file(folder: str, name: str) -> Iterator[Path]:
 
 
 def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterator[_Found]:
+    """What becomes of the job's inputs, clips measured."""
+    conditions = reject_conditions(recipe.options.reject)
     for position, source in enumerate(job.inputs):
         if position in job.verdicts:
-            yield position, Rejection(source.item, source.split, job.verdicts[position])
+            yield position, Rejection(source.item, source.split, job.verdicts[position]), {}
             continue
         report(position)
         try:
             for outcome in recipe.clips(recipe.options, source):
-                yield position, _checked(outcome)
+                yield position, *_judged(outcome, conditions)
                 report(position)
         except (UserError, MemoryError):
             raise
@@ -93,27 +99,36 @@ def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterat
             if not source.path:
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            yield position, Rejection(source.item, source.split, reason)
+            yield position, Rejection(source.item, source.split, reason), {}
 
 
-def _checked(outcome: Outcome) -> Outcome:
-    """The outcome, or its rejection if its captions cannot be stored."""
+def _judged(outcome: Outcome, conditions: Sequence[Condition]) -> tuple[Outcome, _Measures]:
+    """The outcome and what it is like; a rejection if its captions cannot be stored, or the user does not want it."""
     if not isinstance(outcome, Clip):
-        return outcome
+        return outcome, {}
+    reason, measures = _caption_problem(outcome), measure(outcome.video_TYXC, outcome.fps)
+    for condition in conditions:
+        if not reason and condition(measures):
+            reason = f"not wanted: {condition.text}"
+    if reason:
+        return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before), {}
+    return outcome, measures
+
+
+def _caption_problem(outcome: Clip) -> str:
     for caption in outcome.captions.values():
         try:
             caption.encode()
         except UnicodeEncodeError:
-            reason = f"its caption {caption[:40]!a} is not valid Unicode; write it as UTF-8"
-            return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before)
-    return outcome
+            return f"its caption {caption[:40]!a} is not valid Unicode; write it as UTF-8"
+    return ""
 
 
 def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
     batch: list[_Found] = []
     size = 0
-    for position, outcome in outcomes:
-        batch.append((position, outcome))
+    for position, outcome, measures in outcomes:
+        batch.append((position, outcome, measures))
         size += outcome.video_TYXC.nbytes if isinstance(outcome, Clip) else 0
         if len(batch) >= BATCH_CLIPS or size >= BATCH_BYTES:
             yield batch
@@ -122,9 +137,9 @@ def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
         yield batch
 
 
-def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[Record]:
-    """The records of a batch's clips."""
-    clips = [outcome for _, outcome in batch if isinstance(outcome, Clip)]
+def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[tuple[Record, _Measures]]:
+    """The records of a batch's clips, and what these are like."""
+    clips = [outcome for _, outcome, _ in batch if isinstance(outcome, Clip)]
     if strays := [clip for clip in clips if clip.split != job.split]:
         raise RuntimeError(f"{strays[0].item} is of the split {strays[0].split}, its input of {job.split}")
     captions = list(dict.fromkeys(caption for clip in clips for caption in clip.captions.values()))
@@ -133,9 +148,11 @@ def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> I
     features, latents = encode(captions, [clip.video_TYXC for clip in clips] if recipe.latents else [])
     text = dict(zip(captions, features, strict=True))
     stored = latents if recipe.latents else [clip.video_TYXC for clip in clips]
-    for clip, video_TYXC in zip(clips, stored, strict=True):
+    measured = [measures for _, outcome, measures in batch if isinstance(outcome, Clip)]
+    for clip, video_TYXC, measures in zip(clips, stored, measured, strict=True):
         texts = {kind: text[caption] for kind, caption in clip.captions.items()}
-        yield Record(clip.id, video_TYXC, clip.fps / recipe.time_stride, clip.captions, texts, clip.extra)
+        fps = clip.fps / recipe.time_stride
+        yield Record(clip.id, video_TYXC, fps, clip.captions, texts, clip.extra), measures
 
 
 def _entry(outcome: Outcome) -> Entry:

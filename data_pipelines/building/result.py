@@ -13,7 +13,7 @@ from typing import IO
 from data_pipelines.building.jobs import Job, Recipe
 from data_pipelines.building.ledger import Entry, Ledger, make_entry
 from data_pipelines.building.shard import RecordKind, Shard, pack, unpack
-from data_pipelines.packing.index import Index
+from data_pipelines.packing.index import index_of
 from vdit.errors import UserError
 from vdit.io import remote
 
@@ -57,7 +57,7 @@ def load_result(path: str) -> Result:
     try:
         values, arrays = unpack(remote.read_bytes(path))
         kind = values["kind"] and RecordKind(**{**values["kind"], "captions": tuple(values["kind"]["captions"])})
-        shard = Shard(values["file"], int(values["bytes"]), kind, Index(**arrays) if arrays else None)
+        shard = Shard(values["file"], int(values["bytes"]), kind, index_of(arrays) if arrays else None)
         return Result(shard, tuple(values["places"]), tuple(map(make_entry, values["entries"])))
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

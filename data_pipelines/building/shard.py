@@ -7,7 +7,8 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,19 @@ class ShardWriter:
     def __init__(self, path: Path, patch: Patch) -> None:
         self._path, self._patch = path, patch
         self._rows: list[tuple[int, tuple[int, ...], float, list[int]]] = []
+        self._measures: list[Mapping[str, np.float32]] = []
         self._encoder: Encoder | None = None
         self._kind: RecordKind | None = None
         self.bytes = 0
         with _reporting(path):
             self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), RECORD_OPTIONS)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, measures: Mapping[str, np.float32] = types.MappingProxyType({})) -> None:
         """Appends a record.
+
+        Args:
+          record: of the same kind as the others.
+          measures: what the clip is like, for the index; of the same names as those of the others.
 
         Raises:
           ValueError: if the clip does not fit the patch, or is not like the first.
@@ -100,6 +106,7 @@ class ShardWriter:
             self._writer.write(data)
         self.bytes += len(data)
         self._rows.append((record.id, video_TYXC.shape[:3], record.fps, [len(text) for text in record.text.values()]))
+        self._measures.append(measures)
 
     def close(self, name: str) -> Shard:
         """Finishes the file, which will be called `name`; it is on the disk when this returns.
@@ -117,7 +124,7 @@ class ShardWriter:
                 f"{self._path.parent / name} cannot be read back; make room on the disk or choose another --out"
             )
         reader.close()
-        index = make_index(self._rows) if self._rows else None
+        index = make_index(self._rows, self._measures) if self._rows else None
         return Shard(name, os.path.getsize(self._path), self._kind, index)
 
 
@@ -130,8 +137,10 @@ def _reporting(path: Path) -> Iterator[None]:
         raise as_user_error(error) or UserError(f"cannot write {path.parent} ({str(error).split(';')[0]})") from error
 
 
-def make_index(rows: list[tuple[int, tuple[int, ...], float, list[int]]]) -> Index:
-    """The index of examples given as (id, (frames, height, width), fps, caption lengths)."""
+def make_index(
+    rows: Sequence[tuple[int, tuple[int, ...], float, list[int]]], measures: Sequence[Mapping[str, np.float32]]
+) -> Index:
+    """The index of examples given as (id, (frames, height, width), fps, caption lengths), and of their measures."""
     ids, shapes, fps, tokens = zip(*rows, strict=True)
     shape_N3 = np.array(shapes, np.int32)
     return Index(
@@ -141,6 +150,7 @@ def make_index(rows: list[tuple[int, tuple[int, ...], float, list[int]]]) -> Ind
         width=shape_N3[:, 2].copy(),
         fps=np.array(fps, np.float32),
         text_tokens=np.array(tokens, np.int32).reshape(len(ids), -1),
+        measures={name: np.array([each[name] for each in measures], np.float32) for name in measures[0]},
     )
 
 

@@ -9,23 +9,38 @@ from data_pipelines.inspecting.fonts import Text
 from data_pipelines.inspecting.ledger_names import names_of
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
+from vdit.errors import UserError
 
 FRAMES, FRAME_HEIGHT, MAX_WIDTH = 5, 96, 176  # pictures of a clip, and the size they are drawn at
 TEXT_WIDTH, TEXT_SIZE, LINE, GAP, BORDER = 616, 12, 17, 8, 2
 
 
-def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image.Image:
+def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12, by: str = "") -> Image.Image:
     """Draws about `count` clips: evenly spaced frames, the file, the size, and every kind of caption.
 
     They are spread evenly over the split, with at least two of each data set of a mixture.
+
+    Args:
+      data, split: what is drawn.
+      count: clips.
+      by: column of the index by which each data set is ordered: its quantiles from the least on are drawn. Empty = in
+        the order of the split.
+
+    Raises:
+      UserError: if a data set has no such column.
     """
     strips, text = [], Text(TEXT_SIZE)
     for dataset in data.datasets:
         size = dataset.size(split) if split in dataset.splits else 0
         share = max(2, round(count * size / data.size(split)))
-        numbers = np.unique(np.linspace(0, size - 1, min(share, size)).astype(int)).tolist()
-        names = names_of(dataset.path, split, numbers, size)
-        strips += [_strip(dataset, split, i, names.get(i, ""), text) for i in numbers]
+        column = _column(dataset, split, by) if by and size else np.arange(size)
+        order = np.argsort(column, kind="stable")
+        places = np.unique(np.linspace(0, size - 1, min(share, size)).astype(int))
+        numbers = order[places].tolist()
+        names = names_of(dataset.path, split, sorted(numbers), size)
+        for place, i in zip(places, numbers, strict=True):
+            said = f"{by} {column[i]:.4g}, quantile {place / max(1, size - 1):.2f}" if by else ""
+            strips.append(_strip(dataset, split, i, (names.get(i, ""), said), text))
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
     top = 0
     for strip in strips:
@@ -34,7 +49,14 @@ def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12) -> Image
     return sheet
 
 
-def _strip(dataset: Dataset, split: str, i: int, name: str, text: Text) -> Image.Image:
+def _column(dataset: Dataset, split: str, name: str) -> np.ndarray:
+    columns = dataset.index(split).columns()
+    if name not in columns:
+        raise UserError(f"--sheet_by={name} is no column of {dataset.path}; it has {', '.join(sorted(columns))}")
+    return columns[name]
+
+
+def _strip(dataset: Dataset, split: str, i: int, said: tuple[str, ...], text: Text) -> Image.Image:
     """One clip: frames on the left, text on the right."""
     example = dataset.example(split, i)
     video_TYXC = dataset.read_clip(split, i).video_TYXC
@@ -44,7 +66,7 @@ def _strip(dataset: Dataset, split: str, i: int, name: str, text: Text) -> Image
     chosen = np.unique(np.linspace(0, frames - 1, min(FRAMES, frames)).astype(int))
     length = "image" if frames == 1 else f"{frames} frames, {frames / example['fps']:.3g} s"
     lines = [f"{dataset.path.name} {split} {i}: {width}x{height}, {length}"]
-    for line in (name, *(f"{kind}: {example[f'caption_{kind}']}" for kind in dataset.meta["captions"])):
+    for line in (*said, *(f"{kind}: {example[f'caption_{kind}']}" for kind in dataset.meta["captions"])):
         lines += text.wrap(line, TEXT_WIDTH) if line else []
     left = FRAMES * (MAX_WIDTH + BORDER) + GAP
     strip = Image.new("RGB", (left + TEXT_WIDTH, max(FRAME_HEIGHT, LINE * len(lines))), "white")

@@ -26,6 +26,7 @@ def print_report(figures: dict[str, Any]) -> None:
         "patches of a frame": shapes["area"],
         "patches (whole clip)": shapes["patches"],
         **{f"caption tokens, {kind}": table for kind, table in figures["captions"].items()},
+        **figures["measures"],
         "slots (as packed)": figures["tokens_per_example"],
         "examples in a row": figures["examples_per_row"],
     }
@@ -39,6 +40,8 @@ def print_report(figures: dict[str, Any]) -> None:
     _print_histogram("seconds", shapes["seconds"])
     _print_histogram("patches of a frame", shapes["area"])
     _print_histogram("slots (as packed)", figures["tokens_per_example"])
+    for name, table in figures["measures"].items():
+        _print_histogram(name, table)
     _print_plan(figures)
     _print_stages(figures.get("stages", ()))
     if "budget" in figures:
@@ -97,6 +100,9 @@ def _print_sources(figures: dict[str, Any]) -> None:
 
 
 def _print_plan(figures: dict[str, Any]) -> None:
+    if figures["filter"]:
+        total = sum(each["examples"] for each in figures["datasets"])
+        print(f"data.filter={figures['filter']!r} keeps {figures['kept']} of {total} examples")
     print(
         f"plan of {figures['path']}: {figures['rows']} rows, {figures['steps']:.1f} steps an epoch, "
         f"{figures['tokens']} tokens in {figures['slots']} slots, fill {figures['fill']:.2%}, "

@@ -50,8 +50,10 @@ def inspect(
     figures = {
         "path": str(data.path),
         "split": config.split,
+        "filter": config.filter,
         **_describe(data, index, config.split),
         **plan_figures(epoch, config, devices),
+        "kept": sum(map(len, plan.stages[0].members)),
         "datasets": _describe_parts(data, index, config, plan, epoch),
     }
     if config.stages:
@@ -102,6 +104,9 @@ def _describe(data: Dataset | Mixture, index: Index, split: str) -> dict[str, An
         "splits": {name: data.size(name) for name in data.splits},
         "shapes": _describe_shapes(index, data.patch),
         "captions": {kind: describe(text[text >= 0]) for kind, text in texts.items()},  # -1: not of this data set
+        "measures": {
+            name: describe(known) for name, values in index.measures.items() if len(known := values[~np.isnan(values)])
+        },
     }
 
 

@@ -32,7 +32,7 @@ class Options:
       min_side: inputs whose shorter side has fewer pixels are rejected.
       min_frames: shorter clips are rejected, counted after thinning to `fps`.
       max_frames: longer clips are split; 0 = at `CLIP_BYTES` of pixels.
-      reject: kinds of clip to leave out, of `filters.FILTERS`.
+      reject: kinds of clip to leave out, of `filters.FILTERS`, and conditions on measures.
       film: the film's file, where the user has it; empty = fetch it.
       stamps: folder of the stamps, where the user has it; empty = fetch them.
       data_dir: where prepared TFDS data sets are; empty = TFDS's own default.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.expressions import Condition, parse_condition
 
 FILTERS = ("black", "frozen")
+
+MEASURES = ("motion", "sharpness", "brightness", "contrast", "bars", "still", "cuts")
+"""What `measures.measure` gives."""
 
 BLACK_LEVEL, BLACK_SHARE = 26, 0.98
 """A frame is black if so large a share of its values lies below a tenth of white (as FFmpeg's blackdetect has it)."""
@@ -15,15 +19,33 @@ FROZEN_DIFFERENCE = 0.255
 """A frame repeats the one before if their mean difference is at most a thousandth of white (as freezedetect has it)."""
 
 
-def parse_filters(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Checks filter names.
+def parse_filters(wanted: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Checks what clips are to be left out: names of `FILTERS`, and conditions on measures.
 
     Raises:
-      UserError: if one is unknown.
+      UserError: if one is neither, or names no measure.
     """
-    if unknown := [name for name in names if name not in FILTERS]:
-        raise UserError(f"--reject={unknown[0]!r} is unknown; choose from {', '.join(FILTERS)}")
-    return tuple(sorted(set(names)))
+    for condition in reject_conditions(tuple(wanted)):
+        condition(dict.fromkeys(MEASURES, 0.0))
+    return tuple(sorted({each.strip() for each in wanted}))
+
+
+def reject_conditions(wanted: tuple[str, ...]) -> list[Condition]:
+    """Those of what is to be left out that are conditions on measures.
+
+    Raises:
+      UserError: if one can be neither that nor a name of `FILTERS`.
+    """
+    conditions = []
+    for text in wanted:
+        if text.strip().isidentifier() and text.strip() not in FILTERS:
+            raise UserError(
+                f"--reject={text.strip()!r} is unknown; choose from {', '.join(FILTERS)}, or compare a measure, as in "
+                f"'motion<0.02': {', '.join(MEASURES)}"
+            )
+        if text.strip() not in FILTERS:
+            conditions.append(parse_condition(text, "--reject"))
+    return conditions
 
 
 def reject_reason(video_TYXC: np.ndarray, filters: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ _DTYPES = {
     "fps": "float32",
     "text_tokens": "int32",
 }
+_MEASURE = "measure_"
+"""Begins the names of stored measures."""
+
 _META_KEYS = ("source", "licence", "patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
 REBUILD = "remove the folder and build it again with `python -m data_pipelines.build`"
 
@@ -45,6 +48,7 @@ class Index:
       frames, height, width: (N,) int32, extent of the stored array (pixels or latents).
       fps: (N,) float32, frames per second of the stored array.
       text_tokens: (N, K) int32, feature rows of each of the K caption kinds.
+      measures: what the clips are like, (N,) float32 by name, such as "motion"; NaN where it was not measured.
     """
 
     id: np.ndarray
@@ -53,9 +57,13 @@ class Index:
     width: np.ndarray
     fps: np.ndarray
     text_tokens: np.ndarray
+    measures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.id)
+        for name, array in self.measures.items():
+            if array.dtype != np.float32 or array.shape != (count,):
+                raise ValueError(f"measure {name} is {array.dtype}{array.shape}, not float32 with {count} entries")
         for name, dtype in _DTYPES.items():
             array, ndim = getattr(self, name), 2 if name == "text_tokens" else 1
             if array.dtype != dtype or array.ndim != ndim or len(array) != count:
@@ -73,8 +81,19 @@ class Index:
         ).astype(np.int32)
 
     def arrays(self) -> dict[str, Any]:
-        """The arrays by name."""
-        return {name: getattr(self, name) for name in _DTYPES}
+        """The arrays by name, as they are stored; `index_of` takes them back."""
+        measures = {_MEASURE + name: array for name, array in self.measures.items()}
+        return {name: getattr(self, name) for name in _DTYPES} | measures
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What a condition on examples may name: (N,) by name. `seconds` and `aspect` (width / height) are computed."""
+        shapes = {name: getattr(self, name) for name in ("frames", "height", "width", "fps")}
+        return {
+            **shapes,
+            "seconds": self.frames / self.fps,
+            "aspect": self.width / self.height,
+            **self.measures,
+        }
 
     def save(self, path: epath.PathLike) -> None:
         """Writes the arrays as an uncompressed npz whose bytes depend on nothing but the arrays."""
@@ -82,10 +101,23 @@ class Index:
             np.savez(file, **self.arrays())
 
 
+def index_of(arrays: Mapping[str, Any]) -> Index:
+    """The index whose `arrays` these are."""
+    measures = {name.removeprefix(_MEASURE): arrays[name] for name in arrays if name.startswith(_MEASURE)}
+    return Index(**{name: arrays[name] for name in _DTYPES}, measures=measures)
+
+
 def join_indexes(indexes: Sequence[Index]) -> Index:
-    """One index of the examples of several, in order."""
-    parts = [index.arrays() for index in indexes]
-    return Index(**{name: np.concatenate([part[name] for part in parts]) for name in _DTYPES})
+    """One index of the examples of several, in order; measures that one of them lacks are NaN for it."""
+    names = dict.fromkeys(name for index in indexes for name in index.measures)
+
+    def column(index: Index, name: str) -> np.ndarray:
+        return index.measures.get(name, np.full(len(index), np.nan, np.float32))
+
+    return Index(
+        **{name: np.concatenate([getattr(index, name) for index in indexes]) for name in _DTYPES},
+        measures={name: np.concatenate([column(index, name) for index in indexes]) for name in names},
+    )
 
 
 def load_meta(directory: epath.PathLike) -> dict[str, Any]:
@@ -156,7 +188,7 @@ def load_index(directory: epath.PathLike, split: str) -> Index:
 
     def read() -> Index:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Index(**{name: arrays[name] for name in _DTYPES})
+            return index_of(arrays)
 
     try:
         index = retry_transient(read, path)

@@ -19,6 +19,7 @@ from data_pipelines.packing.index import Index
 from data_pipelines.packing.plan_cache import PlanFiles
 from data_pipelines.packing.rows import EpochPlan
 from data_pipelines.packing.segment_order import MIN_SLOTS, order_segments
+from data_pipelines.packing.selection import strata, wanted
 from vdit.batch import RowShape
 from vdit.config import DataConfig, StageConfig
 from vdit.errors import UserError
@@ -67,7 +68,7 @@ class StagePlan:
       frames: (N,) int32 frames of each example that a row takes: all, or its window.
 
     Raises:
-      UserError: if there are no examples, or one of them cannot fit a row.
+      UserError: if there are no examples, one of them cannot fit a row, or a column that is asked for is not there.
     """
 
     def __init__(self, source: Source, config: DataConfig, stage: StageConfig, number: int, seed: int) -> None:
@@ -75,7 +76,9 @@ class StagePlan:
         self._shape = RowShape(config.row_tokens, config.row_examples, config.row_text)
         index, patch = source.index, source.patch
         weights = stage.weights or config.weights or (1.0,) * len(source.parts)
-        self.weights, self.members = weights, _members(source, stage.max_area, weights, config.fraction)
+        self.weights = tuple(weight * float(np.mean(config.strata_weights()[1])) for weight in weights)
+        self.members = wanted(index, _members(source, stage.max_area, weights, config.fraction), config)
+        self._strata = strata(index, self.members, config)
         self._columns = _columns(config, source)
         self.frames = _window_frames(index, stage.max_frames or config.max_frames, patch)
         self._grid_tokens = _grid_tokens(index, self.frames, patch)
@@ -84,8 +87,8 @@ class StagePlan:
         self._epochs: collections.OrderedDict[int, _Once] = collections.OrderedDict()
         self._lock = threading.RLock()
         self._files: PlanFiles | None = None
-        if sum(w * len(part) for w, part in zip(weights, self.members, strict=True)) >= LARGE:
-            arrays = [getattr(index, field.name) for field in dataclasses.fields(Index)]
+        if sum(w * len(part) for w, part in zip(self.weights, self.members, strict=True)) >= LARGE:
+            arrays = [part for name, array in index.arrays().items() for part in (name, array)]
             settings = dataclasses.replace(config, path="", split="", stages=())
             key = (*arrays, source.parts, source.captions, patch, source.latents, settings, stage, number, seed)
             self._files = PlanFiles(cache_dir() / "plans", *key)
@@ -93,8 +96,8 @@ class StagePlan:
     @property
     def min_rows(self) -> float:
         """Rows that the patches of an epoch would fill to the last slot."""
-        parts = zip(self.members, self.weights, strict=True)
-        return sum(weight * float(self._grid_tokens[part].sum()) for part, weight in parts) / self._shape.tokens
+        parts = [(self.weights[each.part] * each.weight, each.members) for each in self._strata]
+        return sum(weight * float(self._grid_tokens[members].sum()) for weight, members in parts) / self._shape.tokens
 
     def locate(self, number: int) -> tuple[int, int]:
         """Epoch and row within it; plans the epochs before, unless their row counts are known."""
@@ -154,10 +157,11 @@ class StagePlan:
         key = np.array([self._seed % 2**64, self._number << 32 | epoch], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))
         drawn = []
-        for part, (members, columns, weight) in enumerate(zip(self.members, self._columns, self.weights, strict=True)):
-            chosen, visit = visits(len(members), weight, epoch, self._seed, part)
+        for each in self._strata:
+            weight, columns = self.weights[each.part] * each.weight, self._columns[each.part]
+            chosen, visit = visits(len(each.members), weight, epoch, self._seed, each.number)
             kinds = columns[rng.integers(len(columns), size=len(chosen), dtype=np.int32)]
-            drawn.append((members[chosen], visit, kinds))
+            drawn.append((each.members[chosen], visit, kinds))
         examples, visit, columns = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
         starts = np.zeros(len(examples), np.int32)
         if not self._source.latents:
@@ -185,6 +189,7 @@ class StagePlan:
         index, config = self._source.index, self._config
         if not any(len(part) for part in self.members):
             limit = f" within the limits of stage {self._number}" if len(index) else ""
+            limit += f" that meet data.filter={config.filter!r}" if len(index) and config.filter else ""
             raise UserError(f"split {config.split!r} of {config.path} has no examples{limit}")
         for part, columns in zip(self.members, self._columns, strict=True):
             if not len(part):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.packing.index import Index
+from data_pipelines.packing.index import Index, join_indexes
 from data_pipelines.reading.store import Dataset, Window
 from vdit.batch import Example
 from vdit.config import DataConfig
@@ -80,8 +80,7 @@ class Mixture:
                 text = np.full((len(index), len(kinds)), -1, np.int32)
                 text[:, [kinds.index(kind) for kind in dataset.meta["captions"]]] = index.text_tokens
                 parts.append(dataclasses.replace(index, text_tokens=text))
-        names = [field.name for field in dataclasses.fields(Index)]
-        return Index(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        return join_indexes(parts)
 
     def locate(self, split: str, i: int) -> tuple[Dataset, int]:
         """The data set that example `i` stands in, and its number there."""

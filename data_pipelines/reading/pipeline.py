@@ -118,7 +118,7 @@ def validation_rows(
 
 def validation_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch) -> Plan:
     """The plan whose `once` gives the rows of `validation_rows`; raises as `make_plan`."""
-    whole = dataclasses.replace(config, stages=(), weights=(), fraction=1.0, buckets=0)
+    whole = dataclasses.replace(config, stages=(), weights=(), fraction=1.0, buckets=0, filter="", strata="")
     return make_plan(dataset, whole, patch, seed=0)
 
 

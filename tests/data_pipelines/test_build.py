@@ -260,6 +260,11 @@ def test_flags_take_the_defaults_of_the_source() -> None:
         ({"patch": "8,8"}, "--patch='8,8' is not three"),
         ({"patch": "4,0,8"}, "--patch='4,0,8' is not three"),
         ({"reject": ["grey"]}, "--reject='grey' is unknown; choose from black, frozen"),
+        (
+            {"reject": ["black", "grey<3"]},
+            "--reject='grey<3': there is no 'grey'; there are bars, brightness, contrast",
+        ),
+        ({"reject": ["motion<f()"]}, "--reject='motion<f..' is no condition"),
     ],
 )
 def test_bad_flags(flags: dict[str, object], message: str) -> None:

@@ -9,10 +9,15 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
+from inline_engine import inline
 from PIL import Image
 from small_dataset import PATCH, TEXT_WIDTH, write_dataset
 
 from data_pipelines import inspect
+from data_pipelines.build import build as build_data
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.inspecting.contact_sheet import contact_sheet
+from data_pipelines.media.clip import Options
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import make_plan
 from vdit import flops
@@ -211,3 +216,24 @@ def test_a_mistake_ends_with_status_2():
     done = run("no/such/folder")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and "no/such/folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_measures_filters_and_sheets_by_quantile(tmp_path):
+    """What a filter keeps is said before anything is built again, and trained."""
+    with inline():
+        build_data(BuildArgs("physics", str(tmp_path / "set"), Options(limit=24)))
+    path = str(tmp_path / "set")
+    motion = open_data(DataConfig(path)).index("train").measures["motion"]
+    middle = float(np.median(motion))
+    figures = figures_of(path, f"--filter=motion > {middle}", "--strata=motion: 1, 2")
+    assert figures["kept"] == (motion > middle).sum() == 12 and figures["examples"] == 18
+    assert figures["measures"]["motion"]["median"] == pytest.approx(middle)
+    assert sum(figures["measures"]["sharpness"]["histogram"]["counts"]) == 24
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        values = inspect.define_flags(flags.FlagValues())
+        flagged = [f"--filter=motion > {middle}", f"--sheet={tmp_path}/a.png", "--sheet_by=motion"]
+        inspect.main(values(["inspect", path, *flagged]), values)
+    assert f"data.filter='motion > {middle}' keeps 12 of 24 examples" in printed.getvalue()
+    assert Image.open(tmp_path / "a.png").size[1] > 100
+    with pytest.raises(UserError, match="--sheet_by=grey is no column of .*; it has aspect, bars"):
+        contact_sheet(open_data(DataConfig(path)), "train", by="grey")
