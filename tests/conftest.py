@@ -22,20 +22,20 @@ hypothesis.settings.register_profile("vdit", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("vdit")
 
 SLOW = """
-faults/test_kills diagnostics/test_check launch/test_local training/test_autoencoder launch/test_machine
-faults/test_checkpoints faults/test_divergence parallel/test_two_processes faults/test_elastic planning/test_plan
-training/test_resume training/test_preemption training/test_step diffusion/test_corruption test_wan_cli
-test_sample_cli training/optimization/test_optimizer training/test_loop training/recovery/test_checkpoint
-training/test_mixture_run training/record/test_account training/record/test_workdir faults/test_data
-faults/test_processes faults/test_fuzz faults/test_security parallel/test_equality parallel/test_mesh
+faults/test_kills diagnostics/test_check launch/targets/test_local training/test_autoencoder
+launch/targets/test_machine faults/test_checkpoints faults/test_divergence parallel/test_two_processes
+faults/test_elastic planning/test_plan training/test_resume training/test_preemption training/test_step
+diffusion/test_corruption test_wan_cli test_sample_cli training/optimization/test_optimizer training/test_loop
+training/recovery/test_checkpoint training/test_mixture_run training/record/test_account training/record/test_workdir
+faults/test_data faults/test_processes faults/test_fuzz faults/test_security parallel/test_equality parallel/test_mesh
 models/test_transformer models/test_attention models/test_causal_vae models/test_wan_dit models/test_wan_vae
 models/test_wan_pipeline models/test_t5 models/test_minilm models/test_clip_encoding generation/test_generator
 generation/test_long generation/test_turns generation/test_notebook data_pipelines/test_latents
-launch/test_queued_resources scaling/test_fit data_pipelines/test_resume data_pipelines/test_build
+launch/targets/test_queued_resources scaling/test_fit data_pipelines/test_resume data_pipelines/test_build
 scaling/test_notebook data_pipelines/test_notebook evaluation/test_validation evaluation/test_features
 evaluation/test_permanence evaluation/test_physics data_pipelines/test_inspect scaling/test_laws
-data_pipelines/test_engine test_packages test_evaluate_cli test_export_cli launch/test_experiment launch/test_flags
-test_train_cli
+data_pipelines/test_engine test_packages test_evaluate_cli test_export_cli launch/experiments/test_runner
+launch/targets/test_flags test_train_cli
 """.split()
 """Files that take long or wait for processes, roughly the longest first; `pytest --durations=0` tells."""
 

@@ -108,7 +108,7 @@ def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
         (where / "run.json").write_text(json.dumps(told))
         (where / "environment").unlink(missing_ok=True)
         more = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2"}
-        path = f"{Path(local.__file__).parents[1]}:{tmp_path}"
+        path = f"{Path(local.__file__).parents[2]}:{tmp_path}"
         command = ["bash", str(slurm.SCRIPT), sys.executable, str(where / "run.json")]
         process = subprocess.Popen(command, env={**os.environ, **more, "PYTHONPATH": path})
         if signal_it:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_experiment import small
+from small_experiment import small
 
 from launch.experiments import power
 from vdit.errors import UserError

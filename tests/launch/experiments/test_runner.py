@@ -1,0 +1,75 @@
+"""An experiment runs from data to page, resumes, and shares its runs."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+from small_experiment import a_grid, fake_train, rows_of, runner_of, small
+
+from launch.experiments.page import write_page
+from launch.experiments.spec import Arm
+from vdit.errors import UserError
+from vdit.scaling.laws.seeds import mean
+from vdit.scaling.runs import read_csv
+
+
+def test_from_data_to_page_once(out, monkeypatch):
+    monkeypatch.setattr("vdit.train.train", fake_train)
+    runner, docs = runner_of(small(), out), out / "docs"
+    assert runner.data.path("tiny") == out / "data" / "tiny"  # is there already
+    with pytest.raises(UserError, match="was not made by data_pipelines.build --source=none minilm"):
+        runner_of(small(), out, "minilm").trials.plan()
+    rows = rows_of(runner)
+    assert len(rows) == 6 and {row["arm"] for row in rows} == {"half", "all"}
+    assert all(row["flops"] == pytest.approx(1e9, rel=0.02) and row["loss"] > 0 for row in rows)
+    page = write_page(
+        runner.experiment, rows, {"velocity_in": 0.01}, runner.data.paths, docs, ["the command", "of data"]
+    ).read_text()
+    half, whole = ([row["loss"] for row in rows if row["arm"] == name] for name in ("half", "all"))
+    found = mean(half)
+    assert f"{found.value:.4g} ± {found.high - found.value:.2g}" in page
+    change = np.exp(np.mean(np.log(np.array(half) / np.array(whole)))) - 1
+    assert f"{change:+.1%}" in page and "over 3 seeds" in page and "figures/small.svg" in page
+    assert "`the command`" in page and "Data: `of data`." in page and "0.3 minutes in training steps" in page
+    assert " --out=" + str(out / "data" / "tiny") in " ".join(runner.data.command("tiny"))
+    assert (docs / "figures" / "small.png").stat().st_size > 1000
+    results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+    again = small(name="other", arms=[Arm("whole", {"data.fraction": 1.0}, 1e9)], compare=[])
+    other = runner_of(again, out)
+    assert {each.id for each in other.trials.plan()} < {path.parent.name for path in results}
+    assert [row["loss"] for row in rows_of(other)] == whole
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")} == results
+    assert "6 runs, 6 finished before" in runner.trials.text(runner.trials.plan(), "")
+
+
+@pytest.mark.nightly
+def test_the_command_trains_measures_and_writes_a_page(tmp_path):
+    flags = ["--name=permanence", "--shrink=2000", "--text_encoder=none", f"--out={tmp_path}"]
+    done = subprocess.run(
+        tiny.command("launch.experiment", *flags), env=tiny.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "shrunk-2000" / "docs"
+    assert "came_out_wall_in" in (folder / "permanence.md").read_text()
+    assert (folder / "figures" / "permanence.svg").exists() and len(read_csv(folder / "permanence.csv")) == 12
+
+
+def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path, monkeypatch):
+    trained = []
+
+    def train(config, workdir):
+        trained.append(workdir.name)
+        return fake_train(config, workdir)
+
+    monkeypatch.setattr("vdit.train.train", train)
+    runner = runner_of(small(arms=[Arm("big", {}, 3e9, kind="heldout")], compare=[], measures=()), tmp_path)
+    (tmp_path / "data").symlink_to(out / "data")
+    trials, grid = runner.trials.plan(), a_grid()[1]
+    with pytest.raises(UserError, match="small-prediction.json is written; commit it"):
+        runner.predict(trials, grid, stop=True)
+    assert not trained
+    runner.predict(trials, grid, stop=True)
+    monkeypatch.setattr(runner, "predict", lambda *args: trained.append("predicted"))
+    list(runner.rows(trials))
+    assert trained == ["predicted", *(each.id for each in trials)]

@@ -1,0 +1,21 @@
+"""Arms are compared over their seeds."""
+
+import numpy as np
+import pytest
+
+from launch.experiments import stats
+from vdit.scaling.laws.seeds import mean
+
+
+def test_arms_are_compared_seed_by_seed():
+    rows = [{"arm": arm, "seed": s, "x": v * (1 + s)} for arm, v in (("a", 1.1), ("b", 1.0)) for s in (0, 1, 2)]
+    found = stats.compare(rows, "x", "a", "b")
+    assert found.verdict == "higher" and found.change.value == pytest.approx(0.1) and found.change.count == 3
+    rows = [{"arm": arm, "seed": s, "x": v} for arm, vs in (("a", (0, 0.5, 1)), ("b", (0.4, 0.5, 0.6))) for s, v in
+            enumerate(vs)]  # fmt: skip
+    found = stats.compare(rows, "x", "a", "b")
+    assert not found.ratio and found.verdict == "no difference shown" and found.change.low < 0 < found.change.high
+    assert stats.compare(rows, "y", "a", "b") is None
+    assert "shows nothing" in stats.compare(rows[::3], "x", "a", "b").words()
+    one = mean([1.0])
+    assert np.isinf(one.high)
