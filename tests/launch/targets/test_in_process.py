@@ -14,16 +14,8 @@ from launch.targets import in_process
 from vdit.errors import UserError
 from vdit.parallel.preemption import Preempted
 
-RESULT = {
-    "step": 6,
-    "patches": 10,
-    "text": 1,
-    "examples": 2,
-    "flops": 3.0,
-    "params": 4,
-    "params_total": 5,
-    "seconds": 1.0,
-}
+RESULT = {"step": 6, "patches": 10, "text": 1, "examples": 2, "flops": 3.0, "params": 4, "params_total": 5}
+RESULT |= {"seconds": 1.0, "data_wait": 0.0}
 
 
 @pytest.fixture
