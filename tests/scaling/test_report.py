@@ -203,6 +203,17 @@ def test_a_table_of_others_reads_as_theirs(make_study, tmp_path):
         assert word not in text, word
 
 
+def test_a_csv_has_a_page_too(tmp_path):
+    report.write_report("tests/scaling/chinchilla.csv", tmp_path / "r.html", bootstraps=5)
+    page = read(tmp_path / "r.html")
+    assert page.sections == ["scaling", "law", "runs", "limits"] and "Over 9,273 times the compute" in page.text
+    assert (
+        "From tests/scaling/chinchilla.csv" in page.text
+        and "vdit.scaling.fit tests/scaling/chinchilla.csv" in page.text
+    )
+    assert "D is taken from C = 6 N D" in page.text and not (tmp_path / "runs.csv").exists()
+
+
 def test_envelope_keeps_new_lows():
     x, y = envelope([3, 1, 2, 4], [2.0, 5.0, 6.0, 1.0])
     assert (list(x), list(y)) == ([1, 3, 4], [5.0, 2.0, 1.0])

@@ -1,6 +1,7 @@
-"""Writes a study's report: `python -m vdit.scaling.report RUNS_DIR --out=report.html [--figures=DIR]`.
+"""Writes a study's report: `python -m vdit.scaling.report RUNS_DIR|RUNS.csv --out=report.html [--figures=DIR]`.
 
 Works at any stage of a study; what has not been run says so. Also writes RUNS_DIR/runs.csv, the table behind the page.
+A csv of anybody's runs gets a page of what it holds.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from vdit.errors import UserError
 from vdit.io.files import write_text
 from vdit.render import charts, pages
 from vdit.scaling.reporting import sections
-from vdit.scaling.reporting.analysis import Analysis, analyse
+from vdit.scaling.reporting.analysis import Analysis, analyse, of_csv
 from vdit.scaling.runs import gather, write_csv
 
 
 def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) -> Analysis:
-    """Gathers a RUNS_DIR and writes its page, replacing an older one whole.
+    """Gathers a RUNS_DIR, or the runs of a csv, and writes their page, replacing an older one whole.
 
     Returns:
       what the page is made of.
 
     Raises:
-      UserError: if RUNS_DIR is not a directory or `out` cannot be written.
+      UserError: if `runs_dir` cannot be read or `out` cannot be written.
     """
-    study = gather(runs_dir)
-    found = analyse(study, bootstraps)
-    out = Path(out)
+    out, is_table = Path(out), Path(runs_dir).is_file()
+    found = of_csv(runs_dir, bootstraps) if is_table else analyse(gather(runs_dir), bootstraps)
+    study = found.study
     command = f"python -m vdit.scaling.report {shlex.quote(str(runs_dir))} --out={shlex.quote(str(out))}"
     page = pages.html(sections.page(found, command))
     try:
-        if study.runs:
+        if study.runs and not is_table:
             write_csv(study.path / "runs.csv", study.runs)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
@@ -52,7 +53,7 @@ def write_figures(found: Analysis, folder: str | Path) -> list[Path]:
 def main(argv: list[str]) -> None:
     """Entry point."""
     if len(argv) != 2:
-        raise UserError("give one directory: python -m vdit.scaling.report RUNS_DIR --out=report.html")
+        raise UserError("give one directory or csv: python -m vdit.scaling.report RUNS_DIR --out=report.html")
     found = write_report(argv[1], flags.FLAGS.out, flags.FLAGS.bootstraps)
     print(f"{flags.FLAGS.out}: {len(found.study.runs)} finished runs")
     if flags.FLAGS.figures:

@@ -84,6 +84,11 @@ class Analysis:
     influence: tuple[dict[str, Any], ...] = ()
 
     @property
+    def table(self) -> str:
+        """The csv of the runs."""
+        return str(self.study.about.get("table", self.study.path / "runs.csv"))
+
+    @property
     def planned(self) -> int | None:
         """Runs that the study means to make, None if study.json does not say."""
         about = self.study.about
@@ -96,6 +101,11 @@ class Analysis:
     def counted(self) -> list[Run]:
         """Runs of the law, grid and held out: those that the study compares with each other."""
         return self.study.of_kind("grid", "heldout")
+
+    @property
+    def measured(self) -> list[Run]:
+        """Runs whose other measures are compared: those of the law, and arms of experiments."""
+        return self.study.of_kind("grid", "heldout", "arm")
 
     def best_at(self, kind: str, name: str) -> list[tuple[float, float]]:
         """(C, lowest `name` of the runs of a kind) for each budget."""
@@ -141,7 +151,7 @@ def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
         {**run, "run": name, "tokens": float(tokens)}
         for run, name, tokens in zip(runs, grid.names, grid.tokens, strict=True)
     ]
-    return analyse(Study(Path(path).parent, {}, tuple(whole), {}, {}, {}, (), {}), bootstraps)
+    return analyse(Study(Path(path).parent, {"table": str(path)}, tuple(whole), {}, {}, {}, (), {}), bootstraps)
 
 
 def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction | None:

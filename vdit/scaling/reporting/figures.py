@@ -64,7 +64,7 @@ def compute(found: Analysis) -> alt.LayerChart | None:
     held, baseline = _held_out(found)
     costs = [*grid.flops, *(row["flops"] for row in held)]
     law = _law_rows(found, np.geomspace(min(costs) / 1.3, max(costs) * 1.6, 60))
-    heights = [row["loss"] for row in [*rows, *held, *baseline]] + [row["low"] for row in held if "low" in row]
+    heights = [row[end] for row in [*rows, *held, *baseline] for end in ("loss", "low", "high") if end in row]
     x = charts.axis("x", "flops", COMPUTE, [*costs, *(row["flops"] for row in law)], powers=True)
     y = charts.axis("y", "loss", loss_title(found), heights)
     things = [
@@ -136,7 +136,7 @@ def measured(found: Analysis, measure: Measure) -> alt.LayerChart | None:
     best: list[dict[str, Any]] = []
     floors: list[dict[str, Any]] = []
     things: list[Named] = []
-    runs = found.counted
+    runs = found.measured
     for (column, side), shade in zip(measure.columns.items(), NAMED, strict=False):
         here = [run for run in runs if is_number(run.get(column))]
         if not here:
@@ -160,12 +160,15 @@ def measured(found: Analysis, measure: Measure) -> alt.LayerChart | None:
     if not points:
         return None
     unit = f", {measure.unit}" if measure.unit else ""
+    heights = [row[end] for row in [*points, *floors] for end in ("value", "low", "high") if end in row]
+    if min(row["value"] for row in [*points, *floors]) > 0:  # an end below 0 does not take the axis its logarithm
+        heights = [height for height in heights if height > 0]
     x = charts.axis("x", "flops", COMPUTE, [row["flops"] for row in points], powers=True)
-    y = charts.axis("y", "value", f"{measure.title}{unit}", [row["value"] for row in [*points, *floors]])
+    y = charts.axis("y", "value", f"{measure.title}{unit}", heights)
     colour, shape = charts.named(things)
     bars = [row for row in points if "low" in row]
     parts = [
-        chart(bars, x, alt.Y("low:Q"), y2="high:Q", color=colour).mark_rule(opacity=0.55),
+        chart(bars, x, alt.Y("low:Q"), y2="high:Q", color=colour).mark_rule(opacity=0.55, clip=True),
         chart(best, x, y, color=colour).mark_line(interpolate="step-after", opacity=0.6),
         chart(floors, None, y, color=colour).mark_rule(strokeDash=[5, 4], strokeWidth=1.4),
         chart(

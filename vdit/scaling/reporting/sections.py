@@ -48,16 +48,17 @@ def page(found: Analysis, command: str) -> Page:
         sections=[section for make in parts for section in make(found)],
         kicker="vdit scaling study",
         tiles=words.tiles(found),
-        footer=f"Written by {code(command)}. Every number on this page is computed from the files of the study.",
+        footer=f"Written by {code(command)}. Every number on it is computed from the files named under figures and tables.",
     )
 
 
-def _from(files: str) -> str:
-    return f"From {code(files)}"
+def _from(found: Analysis, files: str) -> str:
+    """Where a figure or table comes from: files of the study, or the one table there is."""
+    return f"From {code(found.study.about.get('table', files))}"
 
 
 def _chart(name: str, found: Analysis, make: Callable[[Analysis], Any], caption: str, files: str) -> Chart:
-    return Chart(name, make(found), caption, _from(files))
+    return Chart(name, make(found), caption, _from(found, files))
 
 
 def _scaling(found: Analysis) -> Iterator[Section]:
@@ -116,7 +117,7 @@ def _held_out(found: Analysis) -> Iterator[Section]:
         ]
         blocks.append(Text("All held-out runs beside the law of all fitted ones, computed by this report:"))
         blocks.append(Table(["run", "FLOPs", "law", f"{LEVEL:.0%} interval", "measured", "error"], judged))
-    yield Section("held-out", title, [*blocks, Text(_from("prediction.json, runs/*/result.json"), small=True)])
+    yield Section("held-out", title, [*blocks, Text(_from(found, "prediction.json, runs/*/result.json"), small=True)])
 
 
 def _unit(found: Analysis) -> str:
@@ -158,7 +159,7 @@ def _law(found: Analysis) -> Iterator[Section]:
     ]
     made = [_chart(name, found, make, caption, "runs.csv") for name, make, caption in drawn]
     blocks.append(Row([chart for chart in made if chart.chart is not None]))
-    again = f"Again: {code(shlex.join(['python', '-m', 'vdit.scaling.fit', str(found.study.path / 'runs.csv')]))}"
+    again = f"Again: {code(shlex.join(['python', '-m', 'vdit.scaling.fit', found.table]))}"
     yield Section("law", "The fitted law", [*blocks, Text(again, small=True)])
 
 
@@ -196,12 +197,12 @@ def _measures(found: Analysis) -> Iterator[Section]:
     others: list[Chart] = []
     constant: list[str] = []
     for measure in words.described(found):
-        if not varies(measure, found.counted):
+        if not varies(measure, found.measured):
             values = {column: _first(found, column) for column in measure.columns}
             constant += [f"{code(column)} {value:.4g}" for column, value in values.items() if value is not None]
             continue
         chart = Chart(
-            measure.name, figures.measured(found, measure), _caption(found, measure), _from("runs/*/result.json")
+            measure.name, figures.measured(found, measure), _caption(found, measure), _from(found, "runs/*/result.json")
         )
         if measure.heading:
             yield Section(_anchor(measure.name), measure.heading, [chart])
@@ -215,13 +216,15 @@ def _measures(found: Analysis) -> Iterator[Section]:
 
 
 def _first(found: Analysis, column: str) -> float | None:
-    return next((run[column] for run in found.counted if is_number(run.get(column))), None)
+    return next((run[column] for run in found.measured if is_number(run.get(column))), None)
 
 
 def _caption(found: Analysis, measure: Measure) -> str:
-    title = measure.title[:1].upper() + measure.title[1:]
-    lines = [f"**{plain(title)}**{': ' + plain(measure.text) if measure.text else '.'}"]
-    if any(f"{column}_low" in run for run in found.counted for column in measure.columns):
+    title = (
+        code(measure.name) if measure.title == measure.name else plain(measure.title[:1].upper() + measure.title[1:])
+    )
+    lines = [f"**{title}**{': ' + plain(measure.text) if measure.text else '.'}"]
+    if any(f"{column}_low" in run for run in found.measured for column in measure.columns):
         lines.append("Bars are the intervals that the runs give.")
     if measure.better:
         lines.append("Steps: the best so far.")
@@ -249,7 +252,7 @@ def _samples(found: Analysis) -> Iterator[Section]:
                     f" {formatting.flops(run['flops'])} FLOPs, loss {run['loss']:#.4g}."
                 )
             )
-        blocks += [shown, Text(_from("samples/samples.json"), small=True)] if shown else [Pending()]
+        blocks += [shown, Text(_from(found, "samples/samples.json"), small=True)] if shown else [Pending()]
         yield Section(f"samples-{_anchor(group)}", str(said.get("heading", f"Samples: {group}")), blocks)
 
 
@@ -293,7 +296,7 @@ def _data(found: Analysis) -> Iterator[Section]:
         Picture(data_uri(file.read_bytes(), "image/png"), f"contact sheet of {file.stem}", plain(file.stem))
         for file in sorted((found.study.path / "data").glob("*.png"))
     ]
-    made = Text(_from("data/*.json"), small=True)
+    made = Text(_from(found, "data/*.json"), small=True)
     yield Section(
         "data", "Data and packing", [Table([*head, "licence"], rows, words=(2, 9)), made, Row(plots), *sheets]
     )
@@ -342,7 +345,7 @@ def _runs(found: Analysis) -> Iterator[Section]:
     blocks: list[Block] = [
         Download("runs.csv", _csv(runs), f"{len(runs)} finished runs{spent}. All columns:"),
         Table([title for title, _ in shown.values()], rows, marked=held),
-        Text(_from("runs/*/result.json"), small=True),
+        Text(_from(found, "runs/*/result.json"), small=True),
     ]
     yield Section("runs", "All runs", blocks)
 
@@ -380,5 +383,5 @@ def _machine(found: Analysis) -> Iterator[Section]:
         if value
     ]
     if rows:
-        made = Text(_from("study.json"), small=True)
+        made = Text(_from(found, "study.json"), small=True)
         yield Section("machine", "Machine and command", [Table(["", ""], rows, words=(1,)), made])

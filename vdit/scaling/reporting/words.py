@@ -29,6 +29,10 @@ def _many(number: int, thing: str) -> str:
     return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
 def _uncounted(found: Analysis) -> str:
     """Why finished runs take no part in the law; empty where all do."""
     left = [run for run in found.study.runs if run.get("kind") in ("grid", "heldout") and run not in found.counted]
@@ -60,7 +64,8 @@ def _loss(found: Analysis) -> list[str]:
         return []
     (low, first), (high, last) = best[0], best[-1]
     return [
-        f"Over {high / low:.3g} times the compute, the lowest loss of a budget goes from {first:#.4g} to {last:#.4g}."
+        f"Over {_times(high / low)} times the compute, the lowest loss of a budget goes from {first:#.4g} to"
+        f" {last:#.4g}."
     ]
 
 
@@ -101,7 +106,7 @@ def _held_out(found: Analysis) -> list[str]:
 def described(found: Analysis) -> list[Measure]:
     """The measures of the runs that take part, with what study.json says of them."""
     about = found.study.about.get("measures")
-    return measures(found.counted, about if isinstance(about, dict) else {})
+    return measures(found.measured, about if isinstance(about, dict) else {})
 
 
 def _measured(found: Analysis) -> list[str]:
@@ -127,7 +132,7 @@ def best_of(found: Analysis, measure: Measure, column: str) -> list[tuple[float,
         return []
     sign = -1 if measure.better == "higher" else 1
     best: dict[float, float] = {}
-    for run in found.counted:
+    for run in found.measured:
         if is_number(run.get(column)):
             budget = float(run.get("budget") or run["flops"])
             best[budget] = min(best.get(budget, math.inf), sign * float(run[column]))
@@ -206,10 +211,10 @@ def _measure_limits(found: Analysis) -> list[str]:
             if len(best) > 1 and best[0][1] > 0 and best[-1][1] > 0:
                 gain = best[0][1] / best[-1][1]
                 if (1 / gain if measure.better == "higher" else gain) < 1.25:
+                    name = ", ".join(part for part in (plain(measure.title), side) if part)
                     lines.append(
-                        f"The best {plain(measure.title)}{', ' + side if side else ''}, goes from {best[0][1]:.3g} to"
-                        f" {best[-1][1]:.3g} over {best[-1][0] / best[0][0]:.2g} times the compute: scale alone shows"
-                        " no clear help there."
+                        f"The best {name}, goes from {best[0][1]:.3g} to {best[-1][1]:.3g} over"
+                        f" {_times(best[-1][0] / best[0][0])} times the compute: scale alone shows no clear help there."
                     )
     return lines
 
@@ -230,7 +235,7 @@ def tiles(found: Analysis) -> Sequence[tuple[str, str, str]]:
     best = sorted(found.best_at("grid", "loss") + found.best_at("heldout", "loss"))
     if len(best) > 1:
         ratio = best[-1][0] / best[0][0]
-        shown.append((f"best loss at {ratio:.3g}× compute", f"{best[0][1]:#.3g} → {best[-1][1]:#.3g}", ""))
+        shown.append((f"best loss at {_times(ratio)}× compute", f"{best[0][1]:#.3g} → {best[-1][1]:#.3g}", ""))
     for measure in described(found):
         column, side = next(iter(measure.columns.items()))
         if values := best_of(found, measure, column):
