@@ -151,7 +151,11 @@ def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
         {**run, "run": name, "tokens": float(tokens)}
         for run, name, tokens in zip(runs, grid.names, grid.tokens, strict=True)
     ]
-    return analyse(Study(Path(path).parent, {"table": str(path)}, tuple(whole), {}, {}, {}, (), {}), bootstraps)
+    study = Study(Path(path).parent, {"table": str(path)}, tuple(whole), {}, {}, {}, (), {})
+    found = analyse(study, bootstraps)
+    if found.grid is not None and grid.derived_tokens:  # D has been filled in above
+        found = dataclasses.replace(found, grid=dataclasses.replace(found.grid, derived_tokens=True))
+    return found
 
 
 def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction | None:

@@ -48,7 +48,7 @@ def page(found: Analysis, command: str) -> Page:
         sections=[section for make in parts for section in make(found)],
         kicker="vdit scaling study",
         tiles=words.tiles(found),
-        footer=f"Written by {code(command)}. Every number on it is computed from the files named under figures and tables.",
+        footer=f"Written by {code(command)}. Every number is computed from the files named under figures and tables.",
     )
 
 
