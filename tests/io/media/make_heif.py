@@ -9,8 +9,13 @@ import pillow_heif
 from PIL import Image
 
 
-def write_grid(path: pathlib.Path, tiles: Sequence[np.ndarray], rows: int, columns: int) -> pathlib.Path:
-    """Writes tiles of one size, from the top left row by row; the suffix of the path chooses the codec."""
+def write_grid(
+    path: pathlib.Path, tiles: Sequence[np.ndarray], rows: int, columns: int, quarters: int = 0
+) -> pathlib.Path:
+    """Writes tiles of one size, from the top left row by row; the suffix of the path chooses the codec.
+
+    The whole is to be turned by `quarters` counter-clockwise.
+    """
     encoded = [_encode(path, tile) for tile in tiles]
     height, width = tiles[0].shape[:2]
     item, config = (b"av01", b"av1C") if path.suffix == ".avif" else (b"hvc1", b"hvcC")
@@ -27,7 +32,8 @@ def write_grid(path: pathlib.Path, tiles: Sequence[np.ndarray], rows: int, colum
         *(_full(b"ispe", 0, 0, struct.pack(">II", *s)) for s in sizes),
     ]
     properties.append(_full(b"pixi", 0, 0, b"\3\10\10\10"))
-    owned = [(i, (0x81, 2, 4)) for i in numbers] + [(grid, (3, 4))]
+    properties.append(_box(b"irot", bytes([quarters])))
+    owned = [(i, (0x81, 2, 4)) for i in numbers] + [(grid, (3, 4, 0x85))]
     ipma = struct.pack(">I", len(owned)) + b"".join(struct.pack(">HB", i, len(p)) + bytes(p) for i, p in owned)
     iprp = _box(b"iprp", _box(b"ipco", b"".join(properties)) + _full(b"ipma", 0, 0, ipma))
     data = [_find(file, b"mdat") for file in encoded]

@@ -65,6 +65,16 @@ def test_tiles_are_put_together(tmp_path: pathlib.Path, suffix: str) -> None:
     corners_are(read_image(path.rename(tmp_path / "renamed.jpg")))
 
 
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+def test_pictures_of_phones_are_upright(tmp_path: pathlib.Path, suffix: str) -> None:
+    """A quarter counter-clockwise brings the top right corner to the top left."""
+    tiles = [np.full((64, 64, 3), colour, np.uint8) for colour in (RED, GREEN, GREEN, WHITE, BLUE, BLUE)]
+    path = write_grid(tmp_path / f"a.{suffix}", tiles, rows=2, columns=3, quarters=1)
+    media = open_media(path)
+    assert (media.height, media.width) == (192, 128)
+    corners_are(read_image(path), (GREEN, BLUE, WHITE, RED))
+
+
 def test_the_case_of_tiles() -> None:
     media = open_media(CASES / "grid_avif_named.jpg")
     assert (media.height, media.width) == (256, 384)

@@ -88,6 +88,13 @@ def test_sound_alone(parts) -> None:
         open_media(parts["sound"])
 
 
+def test_a_codec_that_nobody_knows(tmp_path: pathlib.Path) -> None:
+    data = write_video(tmp_path / "a.mkv", [grey(50)] * 3).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_NONE_/ISO/AVC"))
+    with pytest.raises(Unreadable, match="no decoder knows the codec"):
+        open_media(tmp_path / "a.mkv")
+
+
 @pytest.mark.parametrize("name", ["two_videos.mp4", "plainjpeg_first.mkv"])
 def test_cases(name: str) -> None:
     media = open_media(CASES / name)

@@ -88,6 +88,9 @@ def choose_stream(
         if tiles := sum(bool(stream.disposition & _TILE) for stream in streams.video):
             raise Unreadable(f"a picture of {tiles} tiles, which cannot be put together")
         raise Unreadable("the file has sound only" if streams.audio else "the file has no video stream")
+    videos = [stream for stream in videos if stream.codec_context]
+    if not videos:
+        raise Unreadable("no decoder knows the codec of the video")
     moving = [stream for stream in videos if packets[stream.index].frames > 1] or videos
     default = [stream for stream in moving if stream.disposition & av.stream.Disposition.default]
     among = default or moving

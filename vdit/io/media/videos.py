@@ -91,7 +91,8 @@ def _open(path: str, threads: int) -> av.container.InputContainer:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     container = av.open(f"file:{os.path.abspath(path)}", options=options, metadata_errors="ignore")
     for stream in container.streams.video:
-        _set_up(stream.codec_context, threads)
+        if stream.codec_context:  # None: of a codec that is not known
+            _set_up(stream.codec_context, threads)
     return container
 
 
