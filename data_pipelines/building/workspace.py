@@ -35,6 +35,8 @@ class Workspace:
 
     def __init__(self, out: str) -> None:
         self._out = out.rstrip("/")
+        if os.path.islink(self._out):  # a folder cannot take the place of a link
+            self._out = os.path.realpath(self._out)
         self._remote = is_remote(out)
         self._partial = f"{self._out}.partial"
         self.target = self._out if self._remote else f"{self._partial}/data"

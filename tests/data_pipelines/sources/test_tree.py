@@ -71,6 +71,17 @@ def test_links_to_folders_are_followed_once(tmp_path: pathlib.Path) -> None:
     }
 
 
+def test_links_as_source_and_out(tmp_path: pathlib.Path) -> None:
+    """Also one that leads to where nothing is yet."""
+    picture(tmp_path / "real" / "a.png")
+    (tmp_path / "source").symlink_to(tmp_path / "real")
+    (tmp_path / "empty").mkdir()
+    for name, target in (("one", "empty"), ("two", "later")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        build(BuildArgs(str(tmp_path / "source"), str(tmp_path / name)), FakeEncoder())
+        assert (tmp_path / name).is_symlink() and (tmp_path / target / "vdit.json").exists()
+
+
 def test_what_is_no_file(tmp_path: pathlib.Path) -> None:
     """Opening a FIFO would wait for ever: as a clip, a caption or a table it costs itself."""
     picture(tmp_path / "a.png")
