@@ -118,7 +118,7 @@ def _write(out: Path, name: str, video_TYXC: np.ndarray, fps: float) -> dict[str
 
 def _known(out: Path) -> list[dict[str, Any]]:
     path = out / "samples" / "samples.json"
-    return read_json(path) if path.exists() else []
+    return read_json(path, list) if path.exists() else []
 
 
 def _add(out: Path, entries: list[dict[str, Any]]) -> None:
