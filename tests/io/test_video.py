@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from vdit.errors import UserError
-from vdit.io.media.clips import read_image
+from vdit.io.media.clips import read_clip, read_image
 from vdit.io.media.pixels import scale
-from vdit.io.video import strip, write_mp4, write_png
+from vdit.io.video import strip, write_gif, write_mp4, write_npz, write_png
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:
@@ -88,3 +88,18 @@ def test_scaling_averages_areas():
     image = np.array([[0, 100], [50, 250]], np.uint8)[..., None].repeat(3, -1)
     np.testing.assert_array_equal(scale(image, 1, 1), [[[100] * 3]])
     assert scale(image, 3, 5).shape == (3, 5, 3)
+
+
+@pytest.mark.parametrize("name", ["A::B", "http:x", "%d", "ü 熊", "~x", "caf\udce9", "#a?b", "-x"])
+def test_names_of_any_kind(tmp_path, monkeypatch, name):
+    """Relative ones, in which FFmpeg may see a protocol or a pattern, and bytes that are no UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    video = ramp(5, 16, 16)
+    write_mp4(f"{name}.mp4", video, 8.0)
+    write_gif(f"{name}.gif", video, 8.0)
+    write_npz(f"{name}.npz", video, 8.0, {})
+    write_png(f"{name}.png", video[0])
+    assert [len(read_clip(f"{name}.{suffix}", 8.0)) for suffix in ("mp4", "gif", "npz", "png")] == [5, 5, 5, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.{s}" for s in ("mp4", "gif", "npz", "png")
+    )

@@ -23,6 +23,11 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def ffmpeg_name(path: str | os.PathLike[str]) -> str:
+    """A file's name as FFmpeg takes it for nothing but a file: in "A:B.mp4" it sees a protocol."""
+    return f"file:{os.path.abspath(path)}"
+
+
 def read_arguments(arguments: Sequence[str]) -> list[str]:
     """A command line with `~` and `~USER` at the start of paths replaced by the home folder.
 

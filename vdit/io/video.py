@@ -16,6 +16,7 @@ from PIL import Image
 
 from vdit.errors import UserError
 from vdit.io import files
+from vdit.io.names import ffmpeg_name
 
 FORMATS = (".mp4", ".gif", ".png", ".npz")
 
@@ -56,7 +57,7 @@ class Mp4Writer:
     ):
         self._scale = scale
         options = {"movflags": "use_metadata_tags+faststart"}
-        self._container = av.open(os.fspath(path), "w", format="mp4", options=options)
+        self._container = av.open(ffmpeg_name(path), "w", format="mp4", options=options)
         self._container.metadata.update({name: str(value) for name, value in (tags or {}).items()})
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         # H.264's 4:2:0 wants even sides; the last row or column is repeated.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from vdit.io.media.alive import beat
 from vdit.io.media.media import Frame, Media, Unreadable, reason
 from vdit.io.media.pixels import describe, flatten, orientation_of_matrix, scale, upright
 from vdit.io.media.streams import choose_stream, scan
+from vdit.io.names import ffmpeg_name
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,ivf,dv,yuv4mpegpipe,"
@@ -89,7 +89,7 @@ def open_video(path: str, threads: int = 1) -> Media:
 
 def _open(path: str, threads: int) -> av.container.InputContainer:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    container = av.open(f"file:{os.path.abspath(path)}", options=options, metadata_errors="ignore")
+    container = av.open(ffmpeg_name(path), options=options, metadata_errors="ignore")
     for stream in container.streams.video:
         if stream.codec_context:  # None: of a codec that is not known
             _set_up(stream.codec_context, threads)
