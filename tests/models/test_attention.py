@@ -186,7 +186,7 @@ def test_what_the_gpu_kernels_are_asked_equals_reference(rows):
 
     def both(q, k, v, grad):
         attend = functools.partial(gpu_attention, segments_BL=segments_BL, implementations=("xla",))
-        out, pull = jax.vjp(lambda q, k, v: attend(q * WIDTH**-0.5, k, v), q, k, v)
+        out, pull = jax.vjp(attend, q, k, v)
         return out, *pull(grad)
 
     inputs[3] = np.where((segments_BL > 0)[:, None, :, None], inputs[3], 0)
@@ -263,6 +263,35 @@ def test_what_is_not_finite_stays_in_its_segment(block, context, value):
     for name, a, b in zip(NAMES, found, clean, strict=True):
         np.testing.assert_array_equal(a[~mine], b[~mine], err_msg=name)
         assert not np.isfinite(a[mine]).all(), name
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_reference_is_not_touched_by_what_padding_holds(value):
+    segments_BL, inputs = segments([5, 6], [10]), arrays(1)
+    padding = (segments_BL == 0)[:, None, :, None]
+    found = run("reference", 0, [np.where(padding, np.float32(value), x) for x in inputs], segments_BL)
+    clean = run("reference", 0, [np.where(padding, np.float32(0), x) for x in inputs], segments_BL)
+    for name, a, b in zip(NAMES, found, clean, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize(("backend", "block"), [("reference", 0), ("chunked", 4), ("splash", 128)])
+def test_scores_are_not_scaled_in_bfloat16(backend, block):
+    """1/sqrt(7) is off by 0.25% in bfloat16, and log2(e), by which splash multiplies, by 0.18%.
+
+    Each query sees a key of score 7 whose value is 0, and one of score -7: what it gets, e^-14 of the second value,
+    shows the error of the scores 14 times.
+    """
+    width, slots = 7, 16
+    q = np.sqrt(width) * np.random.default_rng(0).uniform(0.5, 1.5, (ROWS, HEADS, slots, width))
+    k = np.where(np.arange(slots)[:, None] % 2, -1.0, 1.0) * np.ones((ROWS, HEADS, slots, width))
+    v = np.where(k < 0, 2.0**20, 0)
+    rounded = [np.asarray(x, jnp.bfloat16) for x in (q, k, v, np.ones_like(q))]
+    score_BHL1 = rounded[0].astype(float).sum(-1, keepdims=True) * width**-0.5
+    expected = np.broadcast_to(2**20 / (1 + np.exp(2 * score_BHL1)), q.shape).swapaxes(1, 2)
+    out, *_ = run(backend, block, rounded, segments(*[[2] * 8] * ROWS, slots=slots))
+    error = np.log(out.astype(float) / expected)  # splash's queries are rounded twice, to either side
+    assert abs(error.mean()) < 0.005 and np.abs(error).max() < (0.05 if backend == "splash" else 0.005)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,18 @@ import pytest
 from flax import nnx
 from published_wan import write_published
 from safetensors.numpy import load_file, save_file
-from small_model import INTERFACE, assert_same_gradients, clips, initial, loss_and_gradients, one_device, pack
+from small_model import (
+    INTERFACE,
+    assert_same_gradients,
+    clips,
+    initial,
+    loss_and_gradients,
+    one_device,
+    pack,
+    inputs_function,
+    shard_like,
+    stirred,
+)
 
 from vdit import flops
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
@@ -75,6 +86,22 @@ def test_sharded_equals_one_device(layout):
     sharded, sharded_gradients = loss_and_gradients(rows, config_of(remat="blocks"), make_mesh(layout))
     assert sharded == pytest.approx(loss, rel=1e-6)
     assert_same_gradients(sharded_gradients, gradients, 1e-4)
+
+
+def test_the_output_is_divided_by_the_width():
+    """muP: what the last matrix adds up grows with the width; at the base width, as published, nothing changes."""
+    batch, found = pack([CLIPS], count=ROWS), []
+    for base_width in (32, 8):
+        graph, params = stirred(config_of(base_width=base_width))
+        with use_mesh(one_device()):
+            placed = to_global(batch, one_device())
+            q = inputs_function(CONFIG)(placed)
+            apply = jax.jit(
+                lambda p, b, q, g=graph: nnx.merge(g, p)(q.noised_BLP, q.times_BK, q.time_index_BL, b, q.null_BN)
+            )
+            out_BLP = apply(shard_like(params, config_of()), placed, q)
+        found.append((np.asarray(out_BLP) - params["out_bias"][...])[batch.is_patch_BL])
+    np.testing.assert_allclose(found[1], found[0] / 4, rtol=1e-4, atol=1e-5)
 
 
 def test_a_head_turns_with_time_row_and_column():

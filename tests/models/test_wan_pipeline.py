@@ -10,6 +10,8 @@ from models import test_t5, test_wan_vae
 from published_wan import write_published
 
 from vdit.config import ModelConfig
+from vdit.generation.latents import LatentGenerator
+from vdit.models.text.text_encoders import load_text_encoder
 from vdit.training.record.workdir import read_config
 
 MODEL = ModelConfig(family="wan", width=16, depth=1, head_width=8)
@@ -50,6 +52,26 @@ def test_it_is_sampled_like_a_run(pipeline, sample):
     assert not np.array_equal(found[0], found[1])
     config = read_config(pipeline)
     assert (config.diffusion.shift, config.diffusion.size_shift, config.model.width) == (5.0, False, 16)
+
+
+def test_the_empty_text_is_encoded_as_published(pipeline, sample, monkeypatch):
+    """One end-of-text token, for an empty prompt and for what guidance keeps away from."""
+    seen = []
+    generate = LatentGenerator.generate
+
+    def look(self, requests, **options):
+        seen.extend(requests)
+        return generate(self, requests, **options)
+
+    monkeypatch.setattr(LatentGenerator, "generate", look)
+    guided = sample(pipeline, "--guidance=4")
+    (request,) = seen
+    (end_ME,) = dataclasses.replace(load_text_encoder(f"umt5:{pipeline}"), encode_empty=True).encode([""])
+    assert len(end_ME) == 1 and np.abs(end_ME).max() > 0
+    for found in (request.text_ME, request.negative_ME):
+        np.testing.assert_array_equal(found, end_ME.astype(np.float32))
+    assert not np.array_equal(guided, sample(pipeline, "--guidance=4", "--prompt=ball"))
+    assert len(seen[1].text_ME) == 2 and len(seen[1].negative_ME) == 1
 
 
 def test_what_cannot_be_sampled_is_said_in_a_line(pipeline, sample, tmp_path):

@@ -18,6 +18,7 @@ from vdit.generation.prompts import Ask, Given, read
 from vdit.generation.request import Request, Settings
 from vdit.io import video
 from vdit.models.text.text_encoders import load_text_encoder
+from vdit.models.text.token_encoder import TokenEncoder
 
 STRIP = 8
 """Frames of a strip."""
@@ -53,12 +54,14 @@ class Session:
         self._generator, self._run, self._settings, self._scale = generator, run, settings, scale
         self.fps = fps or meta["fps"] * generator.time_stride
         about = meta["text_encoder"]
-        self._encoder = load_text_encoder(about["name"])
+        self._encoder, self._encode_empty = load_text_encoder(about["name"]), about.get("encode_empty", False)
         if self._encoder.hash != about["hash"]:
             raise UserError(
                 f"{run['checkpoint']} was trained with other weights of {about['name']}; "
                 "use the version of vdit that did"
             )
+        if isinstance(self._encoder, TokenEncoder):
+            self._encoder = dataclasses.replace(self._encoder, encode_empty=self._encode_empty)
 
     def make(self, asks: Sequence[Ask], window: int | None, progress: Progress, preview: int = 0) -> Iterator[str]:
         """Makes and writes the videos, all that fit at once in one go; yields a line about each.
@@ -123,7 +126,7 @@ class Session:
             given.width,
             self.fps,
             ask.seed,
-            negative_ME=texts[ask.negative] if ask.negative else None,
+            negative_ME=texts[ask.negative] if ask.negative or self._encode_empty else None,
             strength=ask.strength,
             stagger=ask.stagger,
             **given.fields(),

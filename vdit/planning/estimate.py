@@ -11,6 +11,7 @@ import numpy as np
 from vdit import flops
 from vdit.config import ATTENTION_BLOCKS, Config, ModelConfig
 from vdit.data import RowLengths
+from vdit.models.attention.splash import active_blocks
 from vdit.planning.chips import Chip
 from vdit.planning.cost import Collective, Cost
 
@@ -57,7 +58,7 @@ class Work:
       linear_flops: of that, outside attention.
       attention_flops: that the attention kernels execute; 0 where they are part of the compiled program.
       compiled_flops: matrix products of the compiled program plus attention_flops.
-      attention_overhead: executed query-key pairs over the sum of n^2.
+      attention_overhead: executed query-key pairs over those that attend: the sum of n^2, or `flops.attending_pairs`.
       attention_speed: of the kernels, over that with blocks of 512.
       tokens, patches, slots: of a step.
       imbalance: attention of the slowest row shard over the mean.
@@ -96,18 +97,18 @@ def work_of(config: Config, rows: RowLengths, cost: Cost, chips: int, shards: in
     data, model = config.data, config.model
     shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
     steps = len(rows) / data.rows_per_step  # of the epoch
-    squares = float(np.square(rows.patches + rows.caption_tokens, dtype=np.float64).sum())
+    pairs = float(flops.attending_pairs(shape.cross, rows.patches.astype(np.float64), rows.caption_tokens).sum())
     patches, words = (float(x.sum(dtype=np.int64)) for x in (rows.patches, rows.caption_tokens))
-    total = flops.training_flops_of_sums(shape, patches, words, squares, len(rows.patches)) / steps
+    total = flops.training_flops_of_sums(shape, patches, words, pairs, len(rows.patches)) / steps
     areas = executed_areas(config, rows)
     attention = flops.attention_flops(model.width, areas.sum(), executed_matmuls(config, cost)) * model.depth / steps
-    linear = total - flops.attention_flops(model.width, squares, 6) * model.depth / steps
+    linear = total - flops.attention_flops(model.width, pairs, 6) * model.depth / steps
     return Work(
         model_flops=total,
         linear_flops=float(linear),
         attention_flops=float(attention),
         compiled_flops=cost.flops * chips + float(attention),
-        attention_overhead=float(areas.sum()) / squares,
+        attention_overhead=float(areas.sum()) / pairs,
         attention_speed=speed_of(model),
         tokens=(patches + words) / steps,
         patches=patches / steps,
@@ -131,13 +132,36 @@ def speed_of(model: ModelConfig) -> float:
 
 
 def executed_areas(config: Config, rows: RowLengths) -> np.ndarray:
-    """Query-key pairs of each row that the attention backend works on, in one layer and head."""
-    block = config.model.attention_block or ATTENTION_BLOCKS.get(config.model.attention, 0)
-    if config.model.attention == "reference":
-        return np.full(len(rows), float(config.data.row_tokens) ** 2)
-    if config.model.attention == "chunked":
-        return np.array([np.square(-(-row // block) * block, dtype=np.float64).sum() for row in rows.lengths])
-    return np.array([flops.attention_area(row, block, block) for row in rows.lengths], np.float64)
+    """Query-key pairs of each row that the attention backend works on, in one layer and head.
+
+    Where captions are attended to from outside the stream (family "wan"), they are segments of their own in it, and
+    the pairs of the second attention count too.
+    """
+    model, backend = config.model, config.model.attention
+    block = model.attention_block or ATTENTION_BLOCKS.get(backend, 0)
+    cross = flops.shape_of(model, rows.interface.patch, rows.interface.text).cross
+    if backend == "reference":
+        return np.full(len(rows), config.data.row_tokens * float(config.data.row_tokens + cross * config.data.row_text))
+    areas = []
+    for patches, words in zip(*(np.split(x, rows.offsets[1:-1]) for x in (rows.patches, rows.caption_tokens)), strict=True):
+        segments = np.stack([words, patches], 1).ravel() if cross else patches + words
+        if backend == "chunked":
+            chunks = -(-segments // block) * block
+            area = np.square(chunks, dtype=np.float64).sum()
+            area += cross * ((-(-(patches + words) // block) * block) * (-(-words // block) * block)).sum()
+        else:
+            area = flops.attention_area(segments[segments > 0], block, block)
+            area += _cross_area(patches + words, words, block) if cross else 0
+        areas.append(area)
+    return np.array(areas, np.float64)
+
+
+def _cross_area(queries: np.ndarray, keys: np.ndarray, block: int) -> int:
+    """Pairs in the blocks that attention of examples to their own captions executes; see `splash.active_blocks`."""
+    ids = [np.repeat(np.arange(1, len(sizes) + 1), sizes) for sizes in (queries, keys)]
+    q_ids, k_ids = (np.pad(x, (0, -len(x) % block or block * (not len(x))))[None] for x in ids)
+    active_QK = active_blocks(q_ids, k_ids, block)[0]
+    return int(np.maximum(active_QK.sum(1), 1).sum()) * block**2  # a block of queries without keys visits one block
 
 
 def executed_matmuls(config: Config, cost: Cost) -> float:

@@ -105,7 +105,7 @@ def meshes(config: Config, topology: str, slices: int, rows: RowLengths) -> list
     """
     model, data = config.model, config.data
     chips, limit = len(describe(topology, slices)) // slices, chip_of(topology).hbm
-    shape = flops.ModelShape(model.width, model.depth, rows.interface.patch, rows.interface.text, model.feed_forward)
+    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
     state = flops.parameters(shape).total * STATE_BYTES / GIB
     inputs = model.depth * data.row_tokens * model.width * ACTIVATION_BYTES / GIB
     found = []

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vdit.config import ATTENTION_BACKENDS, ATTENTION_BLOCKS
 from vdit.errors import UserError
 from vdit.models.attention.chunked import chunked
-from vdit.models.attention.context import Attend, Kernel, exchange_heads, ring, within
+from vdit.models.attention.context import Attend, Kernel, exchange_heads, ring, scaled, within, without_padding
 from vdit.models.attention.gpu import gpu_attention
 from vdit.models.attention.splash import splash
 
@@ -24,6 +24,8 @@ def attention(
     context: str = "auto",
 ) -> jax.Array:
     """Softmax attention of every token to the tokens of its own segment, scaled by 1/sqrt(K).
+
+    Scores are scaled in float32 or wider, whatever the dtype of the queries: 1/sqrt(K) has no exact bfloat16.
 
     Args:
       q_BHLK, k_BHLK, v_BHLK: queries, keys and values.
@@ -56,10 +58,7 @@ def attention(
     else:
         function = _rows(backend, block, spread=True)
 
-    def scaled(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
-        return function(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, segments)
-
-    local = jax.shard_map(scaled, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
+    local = jax.shard_map(function, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
     return local(q_BHLK, k_BHLK, v_BHLK, segments_BL)
 
 
@@ -70,7 +69,7 @@ def kernel_of(backend: str, block: int) -> Kernel | None:
 
 
 def _rows(backend: str, block: int, spread: bool = False) -> Attend:
-    """Attention of whole rows, which may be spread over the `context` axis; queries come scaled."""
+    """Attention of whole rows, which may be spread over the `context` axis."""
     if kernel := kernel_of(backend, block):
         return within(kernel, spread)
     if backend not in PLAIN:
@@ -87,14 +86,15 @@ def _ring(backend: str, block: int) -> Attend:
 
 def reference_attention(q_BHLK: jax.Array, k_BHLK: jax.Array, v_BHLK: jax.Array, segments_BL: jax.Array) -> jax.Array:
     """Dense masked attention, in float32 or wider; what every other backend is tested against."""
-    wide = jnp.promote_types(q_BHLK.dtype, jnp.float32)
-    score_BHLM = jnp.einsum("bhlk,bhmk->bhlm", q_BHLK.astype(wide), k_BHLK.astype(wide))
+    q, k, v = (without_padding(x, segments_BL) for x in (q_BHLK, k_BHLK, v_BHLK))
+    score_BHLM = jnp.einsum("bhlk,bhmk->bhlm", scaled(q), k.astype(jnp.promote_types(k.dtype, jnp.float32)))
     same_BLM = (segments_BL[:, :, None] == segments_BL[:, None]) & (segments_BL > 0)[:, :, None]
     score_BHLM = jnp.where(same_BLM[:, None], score_BHLM, -jnp.inf)
     peak_BHL1 = jnp.maximum(score_BHLM.max(-1, keepdims=True), -1e30)
     weight_BHLM = jnp.exp(score_BHLM - peak_BHL1)
     weight_BHLM = weight_BHLM / jnp.maximum(weight_BHLM.sum(-1, keepdims=True), 1e-30)
-    return jnp.einsum("bhlm,bhmk->bhlk", weight_BHLM, v_BHLK.astype(wide)).astype(q_BHLK.dtype)
+    out_BHLK = jnp.einsum("bhlm,bhmk->bhlk", weight_BHLM, v.astype(weight_BHLM.dtype)).astype(q_BHLK.dtype)
+    return without_padding(out_BHLK, segments_BL)  # so that its gradient there is 0, too
 
 
 PLAIN: dict[str, Attend] = {"reference": reference_attention, "gpu": gpu_attention}

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vdit.models.attention.context import Kernel
+from vdit.models.attention.context import Kernel, scaled
 
 NOTHING = -1e30
 """Log-sum-exp of a query without keys, and score of a key that is not there."""
@@ -197,7 +197,7 @@ def _forward(
     *,
     block: int,
 ) -> tuple[jax.Array, jax.Array]:
-    wide = [_wide(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)]
+    wide = [_wide(x, block) for x in (scaled(q_BHLK), k_BHMK, v_BHMK)]
     row, length = functools.partial(_forward_row, block=block), q_BHLK.shape[2]
     out_BHLK, lse_BHL1 = _each_row(row, wide, jax.vmap(_ranges)(q_segments_BL, k_segments_BM))
     out_BHLK = jnp.where((q_segments_BL > 0)[:, None, :, None], out_BHLK[:, :, :length], 0)
@@ -217,8 +217,9 @@ def _backward(
     block: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     like = q_BHLK, k_BHMK, v_BHMK
-    wide = [_wide(x, block) for x in (*like, lse_BHL, delta_BHL, grad_BHLK)]
+    wide = [_wide(x, block) for x in (scaled(q_BHLK), *like[1:], lse_BHL, delta_BHL, grad_BHLK)]
     ranges = jax.vmap(_ranges)(q_segments_BL, k_segments_BM)
-    grads = _each_row(functools.partial(_backward_row, block=block), wide, ranges)
+    dq, dk, dv = _each_row(functools.partial(_backward_row, block=block), wide, ranges)
+    grads = scaled(dq), dk, dv
     dq, dk, dv = (grad[:, :, : x.shape[2]].astype(x.dtype) for grad, x in zip(grads, like, strict=True))
     return dq, dk, dv

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vdit.models.attention.attention import kernel_of
-from vdit.models.attention.context import Kernel, delta_of, saved
+from vdit.models.attention.context import Kernel, delta_of, saved, scaled, without_padding
 
 NOTHING = -1e30
 CHUNK = 512
@@ -48,7 +48,6 @@ def cross_attention(
     def local(q: jax.Array, k: jax.Array, v: jax.Array, padding: jax.Array, captions: dict[str, jax.Array]) -> Any:
         left_BL = captions["padding_BL"][:, None]
         bias_B1L = jnp.where(left_BL > 0, jnp.log(jnp.maximum(left_BL, 1).astype(jnp.float32)), NOTHING)
-        q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         return attend(q, k, v, padding, bias_B1L, captions["segments_BL"], captions["segments_BM"])
 
     run = jax.shard_map(local, out_specs=jax.typeof(q_BHLK).sharding.spec, check_vma=False)
@@ -62,8 +61,8 @@ def _cross(kernel: Kernel, *arrays: jax.Array) -> jax.Array:
 
 
 def _score(q_BHLK: jax.Array, key_HK: jax.Array, bias_B1L: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(q_BHLK.dtype, jnp.float32)
-    return jnp.einsum("bhlk,hk->bhl", q_BHLK.astype(wide), key_HK.astype(wide)) + bias_B1L
+    wide_q = scaled(q_BHLK)
+    return jnp.einsum("bhlk,hk->bhl", wide_q, key_HK.astype(wide_q.dtype)) + bias_B1L
 
 
 def _forward(
@@ -90,11 +89,12 @@ def _backward(kernel: Kernel, held: Any, grad: jax.Array) -> tuple[Any, ...]:
     delta_BHL = delta_of(grad, out)
     dq, dk, dv = kernel.backward(q, k, v, segments_BL, segments_BM, total_BHL, delta_BHL, grad)
     key_HK, value_HK = padding_2HK.astype(total_BHL.dtype)
-    wide_q, wide_grad = q.astype(total_BHL.dtype), grad.astype(total_BHL.dtype)
+    wide_grad = grad.astype(total_BHL.dtype)
     weight_BHL = jnp.exp(_score(q, key_HK, bias_B1L) - total_BHL)
     score_grad = weight_BHL * (jnp.einsum("bhlk,hk->bhl", wide_grad, value_HK) - delta_BHL)
-    dq += (score_grad[..., None] * key_HK[:, None]).astype(dq.dtype)
-    dkey_HK, dvalue_HK = (jnp.einsum("bhl,bhlk->hk", x, y) for x, y in ((score_grad, wide_q), (weight_BHL, wide_grad)))
+    dq += scaled(score_grad[..., None] * key_HK[:, None]).astype(dq.dtype)
+    products = (score_grad, scaled(q)), (weight_BHL, wide_grad)
+    dkey_HK, dvalue_HK = (jnp.einsum("bhl,bhlk->hk", x, y) for x, y in products)
     return dq, dk, dv, jnp.stack([dkey_HK, dvalue_HK]).astype(padding_2HK.dtype), None, None, None
 
 
@@ -111,13 +111,15 @@ def _plain(
     segments_BM: jax.Array,
 ) -> jax.Array:
     """The same with dense masked scores, in chunks of queries."""
+    q_BHLK, k_BHMK = without_padding(q_BHLK, segments_BL), without_padding(k_BHMK, segments_BM)
+    v_BHMK = without_padding(v_BHMK, segments_BM)
 
     @jax.checkpoint
     def chunk(queries: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         q, bias_B1C, segments_BC = queries
         own_BCM = (segments_BC[..., None] == segments_BM[:, None]) & (segments_BC > 0)[..., None]
         wide = jnp.promote_types(q.dtype, jnp.float32)
-        score_BHCM = jnp.einsum("bhck,bhmk->bhcm", q.astype(wide), k_BHMK.astype(wide))
+        score_BHCM = jnp.einsum("bhck,bhmk->bhcm", scaled(q), k_BHMK.astype(wide))
         score_BHCM = jnp.where(own_BCM[:, None], score_BHCM, NOTHING)
         score = jnp.concatenate([score_BHCM, _score(q, padding_2HK[0], bias_B1C)[..., None]], -1)
         weight = jax.nn.softmax(score, axis=-1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from vdit.errors import UserError
+from vdit.models.attention.context import without_padding
 
 IMPLEMENTATIONS = ("mosaic_gpu", "triton")
 """Tried in this order: Hopper and Blackwell, then any GPU. Both skip key blocks outside the range. cuDNN through
@@ -33,7 +34,7 @@ def gpu_attention(
     segments_BL: jax.Array,
     implementations: tuple[str, ...] = IMPLEMENTATIONS,
 ) -> jax.Array:
-    """Attention of whole rows, see `attention.attention`; queries come scaled.
+    """Attention of whole rows, see `attention.attention`.
 
     Raises:
       UserError: where no implementation takes ranges of keys: nothing is computed without them.
@@ -44,11 +45,11 @@ def gpu_attention(
         flags.FLAGS.mark_as_parsed()
     start_BL, end_BL = key_ranges(segments_BL)
     mask = base.Mask(k_start=start_BL[:, None], k_end=end_BL[:, None])
-    q, k, v = (x.swapaxes(1, 2) for x in (q_BHLK, k_BHLK, v_BHLK))
+    q, k, v = (without_padding(x, segments_BL).swapaxes(1, 2) for x in (q_BHLK, k_BHLK, v_BHLK))
     reasons = []
     for name in implementations:
         try:
-            out_BLHK = api.IMPLEMENTATIONS[name](q, k, v, mask=mask, logits_scale=1.0)
+            out_BLHK = api.IMPLEMENTATIONS[name](q, k, v, mask=mask, logits_scale=q.shape[-1] ** -0.5)
             return jnp.where((segments_BL > 0)[:, None, :, None], out_BLHK.swapaxes(1, 2), 0)
         except (NotImplementedError, KeyError) as error:
             reasons.append(f"{name}: {error}")

@@ -3,7 +3,7 @@
 This file is all that knows the inside of tokamax. The kernel walks a list of (query block, key block) pairs; its public
 makers derive the list from a dense mask, here it comes from the segments' ranges, in a few operations on L / block
 numbers. Inside a block the kernel compares segment ids. A query in padding matches no key, and gets the mean of some
-values.
+values. The kernel's exponentials are of base 2: it multiplies queries by log2(e), in their own dtype.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.models.attention.context import Kernel
+from vdit.models.attention.context import Kernel, scaled
 
 LANES = 128
 """A block is a multiple of a TPU register's lanes."""
@@ -106,6 +106,17 @@ def _size(length: int, block: int) -> int:
     return min(block, math.ceil(length / LANES) * LANES)
 
 
+def _log2e_error(dtype: Any) -> float:
+    """log2(e) over what the kernel multiplies by: 0.9982 in bfloat16."""
+    return math.log2(math.e) / float(np.asarray(math.log2(math.e), dtype))
+
+
+def _queries(q_BHLK: jax.Array) -> jax.Array:
+    """Queries as the kernel takes them: scaled in float32, then rounded once to their dtype."""
+    wide = scaled(q_BHLK)
+    return (wide * _log2e_error(q_BHLK.dtype)).astype(q_BHLK.dtype)
+
+
 def _fold(x_BHLK: jax.Array, block: int) -> jax.Array:
     """Rows one after another, each padded to whole blocks: x_HLK."""
     batch, heads, length, *rest = x_BHLK.shape
@@ -152,7 +163,7 @@ def _forward(
     q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
     out_HLK, stats = kernel._splash_attention_forward(
         _mask_info(active_blocks(q_ids, k_ids, block)),
-        *(_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK)),
+        *(_fold(x, block) for x in (_queries(q_BHLK), k_BHMK, v_BHMK)),
         _flat_ids(q_ids, k_ids),
         None,
         mask_value=base.DEFAULT_MASK_VALUE,
@@ -180,7 +191,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     block = _size(q_BHLK.shape[2], block)
     q_ids, k_ids = _segments(q_segments_BL, block, -1), _segments(k_segments_BM, block, -2)
-    q_HLK, k_HMK, v_HMK, grad_HLK = (_fold(x, block) for x in (q_BHLK, k_BHMK, v_BHMK, grad_BHLK))
+    q_HLK, k_HMK, v_HMK, grad_HLK = (_fold(x, block) for x in (_queries(q_BHLK), k_BHMK, v_BHMK, grad_BHLK))
     dq_HLK, dk_HMK, dv_HMK = _gradient_kernel(
         q_HLK,
         k_HMK,
@@ -192,7 +203,9 @@ def _backward(
         _mask_info(active_blocks(q_ids, k_ids, block).swapaxes(1, 2)),
         block,
     )
-    return _unfold(dq_HLK, q_BHLK), _unfold(dk_HMK, k_BHMK), _unfold(dv_HMK, v_BHMK)
+    dk_HMK = dk_HMK / jnp.asarray(_log2e_error(q_BHLK.dtype), jnp.float32)  # a product with the queries as given to it
+    dq_BHLK, dk_BHMK = _unfold(dq_HLK, q_BHLK), _unfold(dk_HMK, k_BHMK)
+    return dq_BHLK.astype(q_BHLK.dtype), dk_BHMK.astype(k_BHMK.dtype), _unfold(dv_HMK, v_BHMK)
 
 
 def _gradient_kernel(
@@ -279,4 +292,4 @@ def _gradient_kernel(
         ),
         name="splash_mha_dkv",
     )(*scalars, *inputs, None, None, dq_3HLK, None, None)
-    return (dq_3HLK[0] + dq_3HLK[1] + dq_3HLK[2]).astype(q_HLK.dtype), dk_HMK, dv_HMK
+    return scaled(dq_3HLK[0] + dq_3HLK[1] + dq_3HLK[2]), dk_HMK, dv_HMK

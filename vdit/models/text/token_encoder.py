@@ -67,6 +67,8 @@ class TokenEncoder:
       max_tokens: longer texts are cut (special tokens are kept), with a warning.
       tokenizer: adds the special tokens.
       features: (ids_BM int32, lengths_B int32) -> (B, M, E), compiled per shape; must ignore slots from length on.
+      encode_empty: a text without words has the features of the special tokens that the tokenizer adds, as in published
+        pipelines, instead of none.
     """
 
     name: str
@@ -75,6 +77,7 @@ class TokenEncoder:
     max_tokens: int
     tokenizer: Tokenizer
     features: Callable[[np.ndarray, np.ndarray], Any]
+    encode_empty: bool = False
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """See `TextEncoder.encode`."""
@@ -95,13 +98,13 @@ class TokenEncoder:
         return [encoded[text] for text in texts]
 
     def _tokenize(self, text: str) -> list[int]:
-        """Token ids, cut to max_tokens; none if there are only special tokens."""
+        """Token ids, cut to max_tokens; none if there are only special tokens, unless `encode_empty`."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"the text {_start(text)!a} is not valid Unicode; write it as UTF-8") from error
         encoding = self.tokenizer.encode(text)
-        if all(encoding.special_tokens_mask):
+        if all(encoding.special_tokens_mask) and not self.encode_empty:
             return []
         if encoding.overflowing:
             special = sum(encoding.special_tokens_mask)

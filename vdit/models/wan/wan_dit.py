@@ -205,6 +205,9 @@ class WanTransformer(nnx.Module):
         final_BKD = jnp.concatenate([time_BKD, time_BKD], -1) + self.final[...].reshape(-1).astype(dtype)
         shift, scale = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
         x_BLD = layer_norm(x_BLD) * (1 + scale) + shift
+        x_BLD *= (
+            config.base_width / config.width
+        )  # muP: the output layer's sum grows with width; 1 for published weights
         return linear(x_BLD, self.out, self.out_bias, tokens).astype(jnp.promote_types(dtype, jnp.float32))
 
 

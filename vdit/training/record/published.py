@@ -70,7 +70,12 @@ def pipeline_meta(folder: epath.Path) -> dict[str, Any]:
         "patch": list(published.patch),
         "channels": published.channels,
         "autoencoder": {"name": f"wan:{folder}", "hash": weights_hash(weight_files(vae)), "strides": list(STRIDES)},
-        "text_encoder": {"name": f"umt5:{folder}", "width": width, "hash": weights_hash(weight_files(text))},
+        "text_encoder": {
+            "name": f"umt5:{folder}",
+            "width": width,
+            "hash": weights_hash(weight_files(text)),
+            "encode_empty": True,
+        },
         "fps": FPS / STRIDES[0],
     }
 
