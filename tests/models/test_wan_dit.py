@@ -16,10 +16,10 @@ from small_model import (
     assert_same_gradients,
     clips,
     initial,
+    inputs_function,
     loss_and_gradients,
     one_device,
     pack,
-    inputs_function,
     shard_like,
     stirred,
 )

@@ -16,8 +16,9 @@ from vdit.errors import UserError
 from vdit.models.attention.splash import active_blocks
 from vdit.planning import compile as compiling
 from vdit.planning import estimate, result, search
-from vdit.planning.chips import CHIPS
-from vdit.planning.table import table
+from vdit.planning.chips import CHIPS, chip_of
+from vdit.planning.cost import Cost
+from vdit.planning.table import ranking, table
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -170,8 +171,12 @@ def test_wrong_expectations(plan, message):
     ("flags", "message"),
     [
         (["--topology=v5e:2x2"], "--config=configs/X.py and --topology=v5p:4x4x4 are both needed"),
-        (["--topology=v9:2x2"], "not of a known TPU version; known: v5e, v5p, v6e"),
-        (["--topology=v5e:3x5"], "is not one that the TPU compiler knows"),
+        (["--topology=v9:2x2"], "not of a known TPU version; known: v5e, v5p, v6e, tpu7x"),
+        (["--topology=v5e:3x5"], "there is no such slice of v5e; there are 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
+        (
+            ["--topology=v5e:2x2", "--config.model.attention=gpu"],
+            "no kernel for TPUs; take --config.model.attention=sp",
+        ),
         (["--topology=v5e:2x2", "--config.mesh.fsdp=3"], "needs 3 devices, there are 4"),
         (["--topology=v5e:2x2", "--config.data.rows_per_step=3"], "is not a multiple of the 4 row shards"),
     ],
@@ -181,6 +186,114 @@ def test_mistakes_are_one_line(tmp_path, capfd, flags, message):
     file.write_text(CONFIG)
     config = [] if "needed" in message else [f"--config={file}"]
     assert message in cli.runner(capfd)("vdit.plan", *config, *flags).error
+
+
+@pytest.mark.parametrize(
+    "name", ["v5e:16x16", "v5e:4x2", "v6e:8x8", "v5p:2x2x1", "v5p:4x4x8", "v5p:16x16x24", "v5p:8x4x12"]
+)
+def test_slices_that_there_are(name):
+    assert chip_of(name) is CHIPS[name.split(":")[0]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v6e:4x4x4",
+        "v6e:16x32",
+        "v5e:32x32",
+        "v5p:8x8",
+        "v5p:2x4x8",
+        "v5p:4x4x6",
+        "v5p:16x16x28",
+        "tpu7x:1x1x1",
+        "v5e:2",
+    ],
+)
+def test_slices_that_there_are_not(name):
+    with pytest.raises(UserError, match="there is no such slice of .*; there are "):
+        chip_of(name)
+
+
+@pytest.mark.parametrize("shape", ["", ":", ":axb", ":2x2x", ":0x2x2", ":02x2x1", ":-2x2", ":2*2", ": 2x2"])
+def test_malformed_topologies(shape):
+    with pytest.raises(UserError, match="is not VERSION:SHAPE, such as v5p:2x2x1") as error:
+        chip_of("v5p" + shape)
+    assert "\n" not in str(error.value)
+
+
+def test_a_chip_of_two_devices():
+    """Peak, HBM and network are of a device, price is of a chip; nobody lists one."""
+    chip = CHIPS["tpu7x"]
+    assert len(compiling.describe("tpu7x:2x2x1", 1)) == 8 and chip.devices == 2
+    assert chip.peak * 2 == 2307e12 and chip.clock == pytest.approx(2.2e9, rel=1e-3) and chip.price is None
+
+
+def test_a_plan_without_a_price_has_no_cost():
+    free = dataclasses.replace(ASSUMED, price=None)
+    values = result.plan(MODEL, "v5e:2x2", 1, row_lengths(MODEL), free, search.budget_of(MODEL))[0]
+    assert values["fits"] and values["hours"] > 0 and values["cost"] is None
+    text = table(values)
+    assert "$" not in text and "no price known (--price)" in text
+    assert "$" not in ranking([values]) and "unknown" in ranking([values])
+
+
+@pytest.mark.nightly
+def test_a_plan_of_chips_of_two_devices():
+    values = planned("tpu7x:2x2x1", config=dataclasses.replace(MODEL, mesh=MeshConfig(fsdp=4)))
+    assert values["chips"] == 4 and values["mesh"]["fsdp"] == 4 and values["mesh"]["replica"] == 2
+    assert values["fits"] and values["hbm_gib_limit"] == 94.75 and "4 chips" in table(values)
+    assert values["mfu"] == pytest.approx(values["model_tflops_per_step"] / 4 / 2307 / values["step_seconds"])
+
+
+WAN = dataclasses.replace(
+    MODEL,
+    model=dataclasses.replace(MODEL.model, family="wan"),
+    plan=PlanConfig(clips=("9x128x128", "1x64x64:2"), words=40),
+)
+
+
+@pytest.mark.parametrize(("backend", "block"), [("splash", 128), ("chunked", 64)])
+def test_work_of_a_model_that_attends_to_captions_apart(backend, block):
+    """FLOPs by the model's own count; blocks as its two attentions run over the packed rows."""
+    config = dataclasses.replace(
+        WAN,
+        model=dataclasses.replace(WAN.model, attention=backend, attention_block=block),
+        data=dataclasses.replace(WAN.data, row_tokens=1024, row_text=512),
+    )
+    rows = row_lengths(config)
+    work = estimate.work_of(config, rows, Cost(), 4, 2)
+    shape = flops.shape_of(config.model, rows.interface.patch, rows.interface.text)
+    steps = len(rows) / config.data.rows_per_step
+    assert work.model_flops == pytest.approx(
+        flops.training_flops(shape, rows.patches, rows.caption_tokens).sum() / steps
+    )
+    pairs = flops.attending_pairs(True, rows.patches.astype(float), rows.caption_tokens).sum()
+    linear = work.model_flops - 12 * config.model.width * config.model.depth * pairs / steps
+    assert work.linear_flops == pytest.approx(linear)
+
+    area, row = 0, slice(*rows.offsets[:2])
+    runs = np.stack([rows.caption_tokens[row], rows.patches[row]], 1).ravel()
+    ids, of_example = (np.repeat(np.arange(1, len(sizes) + 1), sizes) for sizes in (runs, runs[::2] + runs[1::2]))
+    captions = np.repeat(np.arange(1, len(runs) // 2 + 1), runs[::2])
+    for q_ids, k_ids in ((ids, ids), (of_example, captions)):
+        if backend == "chunked":  # chunks start where a segment starts
+            counts = [[-(-(x == n).sum() // block) for x in (q_ids, k_ids)] for n in range(1, q_ids.max() + 1)]
+            area += sum(q * k for q, k in counts) * block**2
+        else:
+            for q in range(0, len(q_ids), block):
+                mine = set(q_ids[q : q + block])
+                area += block**2 * max(
+                    1, sum(bool(mine & set(k_ids[k : k + block])) for k in range(0, len(k_ids), block))
+                )
+    assert estimate.executed_areas(config, rows)[0] == area
+
+
+def test_search_counts_the_weights_of_both_attentions(monkeypatch):
+    seen = []
+    parameters = flops.parameters
+    monkeypatch.setattr(search.flops, "parameters", lambda shape: seen.append(shape) or parameters(shape))
+    search.meshes(WAN, "v5e:2x2", 1, row_lengths(WAN))
+    assert [shape.cross for shape in seen] == [True]
 
 
 def test_smaller_attention_blocks_run_slower():

@@ -24,6 +24,14 @@ def count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def flop_count(value: float) -> str:
+    """11.4 PFLOP: three digits and a prefix."""
+    for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g} {prefix}FLOP"
+    return f"{value:.3g} FLOP"
+
+
 def span(interval: Any, digits: int = 3) -> str:
     """[low, high], or nothing."""
     return "" if interval is None else f"[{interval[0]:#.{digits}g}, {interval[1]:#.{digits}g}]"

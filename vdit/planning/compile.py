@@ -76,7 +76,9 @@ def describe(topology: str, slices: int) -> list[Any]:
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if "libtpu" in str(error):
             raise UserError(f'the TPU compiler is not installed: pip install "vdit[tpu]" ({error})') from error
-        raise UserError(f"--topology={topology} is not one that the TPU compiler knows: {error}") from error
+        raise UserError(
+            f"--topology={topology} is not one that the TPU compiler knows: {_first_line(error)}"
+        ) from error
 
 
 def compile_step(config: Config, topology: str, slices: int, interface: Interface, pixels: bool) -> Program:
@@ -118,6 +120,8 @@ def abstract_batch(config: Config, interface: Interface, pixels: bool, mesh: jax
 
 
 def _compile(config: Config, topology: str, slices: int, interface: Interface, pixels: bool) -> Program:
+    if config.model.attention == "gpu":
+        raise UserError("model.attention=gpu has no kernel for TPUs; take --config.model.attention=splash")
     mesh = make_mesh(config.mesh, describe(topology, slices))
     if config.data.rows_per_step % row_shards(mesh):
         raise UserError(

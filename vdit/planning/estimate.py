@@ -37,13 +37,13 @@ class Assumptions:
         published step of Wan 2.1 14B leaves for its kernels (docs/planner.md).
       link: bytes/s in one direction of one link between chips.
       dcn: bytes/s of one chip into the data-centre network.
-      price: dollars per chip-hour.
+      price: dollars per chip-hour; None is not known, so the plan has no cost.
     """
 
     attention_efficiency: tuple[float, float, float]
     link: float
     dcn: float
-    price: float
+    price: float | None
 
 
 EXPECTED_EFFICIENCY = (0.65, 0.52, 0.45)
@@ -143,7 +143,9 @@ def executed_areas(config: Config, rows: RowLengths) -> np.ndarray:
     if backend == "reference":
         return np.full(len(rows), config.data.row_tokens * float(config.data.row_tokens + cross * config.data.row_text))
     areas = []
-    for patches, words in zip(*(np.split(x, rows.offsets[1:-1]) for x in (rows.patches, rows.caption_tokens)), strict=True):
+    for patches, words in zip(
+        *(np.split(x, rows.offsets[1:-1]) for x in (rows.patches, rows.caption_tokens)), strict=True
+    ):
         segments = np.stack([words, patches], 1).ravel() if cross else patches + words
         if backend == "chunked":
             chunks = -(-segments // block) * block

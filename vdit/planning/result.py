@@ -53,7 +53,7 @@ def plan(
         "model_tflops_per_step": work.model_flops / 1e12,
         "topology": topology,
         "slices": slices,
-        "chips": mesh.size,
+        "chips": mesh.size // chip.devices,
         "mesh": dict(mesh.shape),
         "rows_per_step": config.data.rows_per_step,
         "row_tokens": config.data.row_tokens,
@@ -73,7 +73,8 @@ def plan(
     if module:
         values |= _compiled(config, topology, slices, assumptions, mesh, cost, work)
         values["hours"] = values["steps"] * values["step_seconds"] / HOUR
-        values["cost"] = values["hours"] * mesh.size * assumptions.price
+        if assumptions.price is not None:
+            values["cost"] = values["hours"] * values["chips"] * assumptions.price
     return values, program
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdit.io.formatting import count
+from vdit.io.formatting import count, flop_count
 
 
 def table(values: dict[str, Any]) -> str:
@@ -28,9 +28,8 @@ def ranking(plans: list[dict[str, Any]]) -> str:
         if plan["fits"]:
             seconds = (plan[f"step_seconds{end}"] for end in ("", "_low", "_high"))
             line += "{:8.3g} {:7.3g} {:7.3g} ".format(*seconds)
-            line += (
-                f"{count(plan['tokens_per_second']):>9} {plan['mfu']:6.1%} {plan['hours']:9,.1f} ${plan['cost']:11,.0f}"
-            )
+            cost = "unknown" if plan["cost"] is None else f"${plan['cost']:,.0f}"
+            line += f"{count(plan['tokens_per_second']):>9} {plan['mfu']:6.1%} {plan['hours']:9,.1f} {cost:>12}"
         else:
             line += f"does not fit in {plan['hbm_gib_limit']} GiB"
         lines.append(line)
@@ -77,11 +76,11 @@ def _run(values: dict[str, Any]) -> list[str]:
     outside = values["compiled_over_model_flops_outside_attention"]
     apart = "" if outside is None else f" (outside attention {outside:.3f})"
     lines = [
-        f"FLOPs of a step: model {count(values['model_tflops_per_step'] * 1e12)}, compiled "
+        f"FLOPs of a step: model {flop_count(values['model_tflops_per_step'] * 1e12)}, compiled "
         f"{values['compiled_over_model_flops']:.3f} of it{apart}; executed attention blocks "
-        f"{values['attention_overhead']:.3f} of the sum of n^2",
-        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours "
-        f"and ${values['cost']:,.0f}",
+        f"{values['attention_overhead']:.3f} of the pairs that attend",
+        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours"
+        + ("" if values["cost"] is None else f" and ${values['cost']:,.0f}"),
     ]
     if values["open_loops"]:
         lines.append(f"{values['open_loops']} loops have a length that depends on data: counted for attention only")
@@ -90,10 +89,11 @@ def _run(values: dict[str, Any]) -> list[str]:
 
 def _assumptions(values: dict[str, Any]) -> list[str]:
     a = values["assumptions"]
+    price = "no price known (--price)" if a["price"] is None else f"${a['price']:g} a chip-hour"
     efficiency = ", ".join(f"{value:g}" for value in a["attention_efficiency"])
     return [
         f"Assumed: attention kernels reach {efficiency} of the peak (low, expected, high time); links carry "
         f"{a['link'] / 1e9:g} GB/s a direction,",
-        f"{a['dcn'] / 1e9:g} GB/s a chip between slices; ${a['price']:g} a chip-hour. low: peak and HBM rates; the "
+        f"{a['dcn'] / 1e9:g} GB/s a device between slices; {price}. low: peak and HBM rates; the "
         "others: the compiler's cycles. Sources: docs/planner.md",
     ]

@@ -53,4 +53,7 @@ def gpu_attention(
             return jnp.where((segments_BL > 0)[:, None, :, None], out_BLHK.swapaxes(1, 2), 0)
         except (NotImplementedError, KeyError) as error:
             reasons.append(f"{name}: {error}")
-    raise UserError(f"model.attention=gpu: no kernel here honours segments ({'; '.join(reasons)})")
+    raise UserError(
+        f"model.attention=gpu: no kernel here honours segments ({'; '.join(reasons)}); "
+        "take splash on TPUs, chunked on CPUs"
+    )
