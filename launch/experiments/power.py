@@ -129,7 +129,7 @@ def needs(experiment: Experiment, rows: Rows = (), source: str = "") -> list[Nee
       source: of the rows, in words.
     """
     effect = experiment.effect or 0.1
-    minutes = _minutes_per_seed(experiment, rows)
+    minutes = _minutes(experiment, rows)
     found = []
     for metric in dict.fromkeys(metric for metric, _, _ in experiment.compare):
         pairs = [(one, other) for name, one, other in experiment.compare if name == metric]
@@ -138,7 +138,7 @@ def needs(experiment: Experiment, rows: Rows = (), source: str = "") -> list[Nee
         if spread is None:
             continue
         seeds = seeds_needed(math.log1p(effect), spread)
-        time = None if minutes is None else seeds * minutes
+        time = None if minutes is None else minutes[0] + seeds * minutes[1]
         origin = "as stated" if stated is not None else source
         found.append(Need(metric, spread, origin, effect, seeds, len(set(experiment.seeds)), time))
     return found
@@ -162,12 +162,13 @@ def pilot_of(path: Path) -> Rows:
     return read_csv(path) if path.is_file() else ()
 
 
-def _minutes_per_seed(experiment: Experiment, rows: Rows) -> float | None:
-    """Training time of one seed of every arm, from earlier runs; None if an arm has none."""
-    total = 0.0
+def _minutes(experiment: Experiment, rows: Rows) -> tuple[float, float] | None:
+    """Training time of arms with seeds of their own, and of one seed of the others; None if an arm was never run."""
+    fixed = per_seed = 0.0
     for arm in experiment.arms:
         times = list(of_arm(rows, arm.name, "train_seconds").values())
         if not times:
             return None
-        total += sum(times) / len(times) / 60
-    return total
+        mean = sum(times) / len(times) / 60
+        fixed, per_seed = (fixed + len(arm.seeds) * mean, per_seed) if arm.seeds else (fixed, per_seed + mean)
+    return fixed, per_seed

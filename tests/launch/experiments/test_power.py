@@ -5,6 +5,7 @@ import pytest
 from small_experiment import small
 
 from launch.experiments import power
+from launch.experiments.spec import Arm
 from vdit.errors import UserError
 from vdit.scaling.laws.seeds import mean
 
@@ -72,3 +73,10 @@ def test_the_plan_says_what_its_comparisons_need():
     assert stated.seeds <= 3 and stated.minutes is None and "as stated" in str(stated)
     power.check([stated], small(effect=0.3, spread=0.02))
     assert power.needs(small()) == []  # nothing is known of its spread
+
+
+def test_arms_with_seeds_of_their_own_are_not_repeated():
+    arms = [*small().arms, Arm("grid", {}, 1e9, seeds=(0,), kind="grid")]
+    rows = [*pilot(), {"arm": "grid", "seed": 0, "train_seconds": 600.0}]
+    (need,) = power.needs(small(arms=arms, effect=0.1), rows, "of a pilot")
+    assert need.minutes == pytest.approx(10 + 2 * need.seeds)
