@@ -1,6 +1,7 @@
 """Frames come in the order of showing, whatever time stamps say, each as a plain decode gives it."""
 
 import pathlib
+from itertools import islice
 
 import av
 import numpy as np
@@ -84,6 +85,18 @@ def test_encoders_and_containers(tmp_path: pathlib.Path, codec: str, name: str, 
     same_frames(path, 25)
 
 
+def without_offsets(path: pathlib.Path, remuxed: pathlib.Path, rate: int) -> pathlib.Path:
+    """The same packets, with the times of their order in the file."""
+    with av.open(str(path)) as source, av.open(str(remuxed), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        ticks = 1 / rate / source.streams.video[0].time_base
+        for i, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.pts = packet.dts = round(i * ticks)
+            packet.stream = stream
+            target.mux(packet)
+    return remuxed
+
+
 @pytest.mark.parametrize(
     ("codec", "suffix", "options", "context"),
     [
@@ -97,16 +110,7 @@ def test_encoders_and_containers(tmp_path: pathlib.Path, codec: str, name: str, 
 def test_remuxed_without_offsets(tmp_path: pathlib.Path, codec: str, suffix: str, options, context) -> None:
     """Packets get the times of their order in the file, as tools do that ignore the offsets of MP4."""
     path = write_video(tmp_path / f"a.{suffix}", moving(), 25, codec, "yuv420p", options=options, **context)
-    remuxed = tmp_path / f"b.{suffix}"
-    with av.open(str(path)) as source, av.open(str(remuxed), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
-        tick = round(1 / 25 / source.streams.video[0].time_base)
-        for i, packet in enumerate(packets):
-            packet.pts = packet.dts = i * tick
-            packet.stream = stream
-            target.mux(packet)
-    same_frames(remuxed, 25)
+    same_frames(without_offsets(path, tmp_path / f"b.{suffix}", 25), 25)
 
 
 def media_of(times: list[float], stamps: list[float]) -> Media:
@@ -179,3 +183,30 @@ def test_a_frame_that_an_avi_dropped_is_no_gap(tmp_path: pathlib.Path) -> None:
     timing = plan_timing(media, 0)
     found = [number for _, number, frame in evened(media, timing) if not frame.problem]
     assert timing.fps == pytest.approx(25) and found == [*range(10), 9, *range(10, 30)]
+
+
+@pytest.fixture(scope="module")
+def film() -> list[np.ndarray]:
+    """Two seconds of the film around a cut."""
+    from data_pipelines.sources.film import film_path
+
+    with av.open(str(film_path(""))) as container:
+        frames = islice(container.decode(video=0), 240, 300)
+        return [frame.reformat(320, 180, "rgb24").to_ndarray() for frame in frames]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("codec", "name", "options", "context"),
+    [
+        ("libx264", "a.avi", {"bf": "3", "crf": "20", "preset": "medium"}, {}),
+        ("mpeg4", "a.avi", {}, {"max_b_frames": 2, "bit_rate": 2_000_000}),
+        ("mpeg2video", "a.avi", {}, {"max_b_frames": 2, "bit_rate": 4_000_000}),
+        ("libx265", "a.mp4", {"x265-params": "log-level=none:bframes=4", "preset": "medium"}, {}),
+    ],
+)
+def test_real_film(tmp_path: pathlib.Path, film: list[np.ndarray], codec: str, name: str, options, context) -> None:
+    """Encoded as a user would, and remuxed without the offsets."""
+    path = write_video(tmp_path / name, film, 24, codec, "yuv420p", options=options, **context)
+    same_frames(path, 24)
+    same_frames(without_offsets(path, tmp_path / "b.mkv", 24), 24)
