@@ -51,6 +51,7 @@ setup(
         "flax>=0.12",
         "fsspec>=2024.6",
         "grain>=0.2.18",
+        "imagehash>=4.3.2",
         "jax>=0.10",
         "jaxtyping>=0.3",
         "jinja2>=3.1",

@@ -139,7 +139,8 @@ def _build(
         "build": identity,
     }
     shards = ((job.split, load_result(f"{recipe.results}/{job.result}").shard) for job in jobs)
-    publish(shards, space.target, source.name, args.stored_patch, meta)
+    if said := publish(shards, space.target, source.name, args.stored_patch, meta):
+        print(said)
     return ledger
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from data_pipelines.building.jobs import Job, Recipe
 from data_pipelines.building.ledger import Entry
 from data_pipelines.building.result import Result
-from data_pipelines.building.shard import Shard, ShardWriter
+from data_pipelines.building.shard import NONE, Shard, ShardWriter
 from data_pipelines.media.clip import Clip, Cut, Outcome, Rejection
 from data_pipelines.media.filters import reject_conditions
-from data_pipelines.media.measures import measure
+from data_pipelines.media.traits import Traits, traits_of
 from data_pipelines.reading.records import Record
 from vdit.errors import UserError
 from vdit.expressions import Condition
@@ -32,8 +32,7 @@ BATCH_CLIPS, BATCH_BYTES = 256, 64 << 20
 Encode = Callable[[list[str], list[np.ndarray]], tuple[list[np.ndarray], list[np.ndarray]]]
 """From captions and videos to their features and latents; each depends on nothing else that is encoded with it."""
 
-_Measures = dict[str, np.float32]
-_Found = tuple[int, Outcome, _Measures]  # with the position of its input; a clip's are not empty
+_Found = tuple[int, Outcome, Traits]  # with the position of its input; `NONE` of what is no clip
 
 
 def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], None]) -> None:
@@ -53,8 +52,8 @@ def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], Non
     with _shard_file(recipe.shards, job.file) as path:
         writer = ShardWriter(path, recipe.patch)
         for batch in _batches(_outcomes(recipe, job, report)):
-            for record, measures in _records(recipe, job, batch, encode):
-                writer.add(record, measures)
+            for record, traits in _records(recipe, job, batch, encode):
+                writer.add(record, traits)
             places += [job.places[position] for position, *_ in batch]
             entries += [_entry(outcome) for _, outcome, _ in batch]
             report(batch[-1][0])
@@ -86,12 +85,12 @@ def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterat
     conditions = reject_conditions(recipe.options.reject)
     for position, source in enumerate(job.inputs):
         if position in job.verdicts:
-            yield position, Rejection(source.item, source.split, job.verdicts[position]), {}
+            yield position, Rejection(source.item, source.split, job.verdicts[position]), NONE
             continue
         report(position)
         try:
             for outcome in recipe.clips(recipe.options, source):
-                yield position, *_judged(outcome, conditions)
+                yield position, *_judged(outcome, conditions, generated=not (source.path or source.signature))
                 report(position)
         except (UserError, MemoryError):
             raise
@@ -99,20 +98,20 @@ def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterat
             if not source.path:
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            yield position, Rejection(source.item, source.split, reason), {}
+            yield position, Rejection(source.item, source.split, reason), NONE
 
 
-def _judged(outcome: Outcome, conditions: Sequence[Condition]) -> tuple[Outcome, _Measures]:
+def _judged(outcome: Outcome, conditions: Sequence[Condition], generated: bool) -> tuple[Outcome, Traits]:
     """The outcome and what it is like; a rejection if its captions cannot be stored, or the user does not want it."""
     if not isinstance(outcome, Clip):
-        return outcome, {}
-    reason, measures = _caption_problem(outcome), measure(outcome.video_TYXC, outcome.fps)
+        return outcome, NONE
+    reason, traits = _caption_problem(outcome), traits_of(outcome.video_TYXC, outcome.fps, generated)
     for condition in conditions:
-        if not reason and condition(measures):
+        if not reason and condition(traits.measures):
             reason = f"not wanted: {condition.text}"
     if reason:
-        return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before), {}
-    return outcome, measures
+        return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before), NONE
+    return outcome, traits
 
 
 def _caption_problem(outcome: Clip) -> str:
@@ -127,8 +126,8 @@ def _caption_problem(outcome: Clip) -> str:
 def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
     batch: list[_Found] = []
     size = 0
-    for position, outcome, measures in outcomes:
-        batch.append((position, outcome, measures))
+    for position, outcome, traits in outcomes:
+        batch.append((position, outcome, traits))
         size += outcome.video_TYXC.nbytes if isinstance(outcome, Clip) else 0
         if len(batch) >= BATCH_CLIPS or size >= BATCH_BYTES:
             yield batch
@@ -137,7 +136,7 @@ def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
         yield batch
 
 
-def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[tuple[Record, _Measures]]:
+def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[tuple[Record, Traits]]:
     """The records of a batch's clips, and what these are like."""
     clips = [outcome for _, outcome, _ in batch if isinstance(outcome, Clip)]
     if strays := [clip for clip in clips if clip.split != job.split]:
@@ -148,11 +147,11 @@ def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> I
     features, latents = encode(captions, [clip.video_TYXC for clip in clips] if recipe.latents else [])
     text = dict(zip(captions, features, strict=True))
     stored = latents if recipe.latents else [clip.video_TYXC for clip in clips]
-    measured = [measures for _, outcome, measures in batch if isinstance(outcome, Clip)]
-    for clip, video_TYXC, measures in zip(clips, stored, measured, strict=True):
+    noted = [traits for _, outcome, traits in batch if isinstance(outcome, Clip)]
+    for clip, video_TYXC, traits in zip(clips, stored, noted, strict=True):
         texts = {kind: text[caption] for kind, caption in clip.captions.items()}
         fps = clip.fps / recipe.time_stride
-        yield Record(clip.id, video_TYXC, fps, clip.captions, texts, clip.extra), measures
+        yield Record(clip.id, video_TYXC, fps, clip.captions, texts, clip.extra), traits
 
 
 def _entry(outcome: Outcome) -> Entry:

@@ -145,6 +145,7 @@ class Worker:
         self._stopped = True
         if self._process is not None:
             self._process.kill()
+            self._process.wait()
 
 
 def _stopped_error() -> UserError:

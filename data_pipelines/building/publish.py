@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits, utils
 
+from data_pipelines.building.duplicates import DUPLICATES_FILE, describe_duplicates, mark_duplicates
 from data_pipelines.building.shard import RecordKind, Shard, features_of
 from data_pipelines.packing.index import FORMAT, META_FILE, Index, join_indexes
 from vdit.errors import UserError
@@ -25,7 +26,7 @@ from vdit.io import remote
 from vdit.patches import Patch
 
 
-def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Patch, meta: dict[str, Any]) -> None:
+def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Patch, meta: dict[str, Any]) -> str:
     """Completes a data set.
 
     Args:
@@ -35,6 +36,9 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
       patch: extent of a patch in what is stored.
       meta: what `vdit.json` says beside format, patch, channels, dtype, captions and splits.
 
+    Returns:
+      what is to be said of near duplicates; empty if there are none.
+
     Raises:
       ValueError: if the shards hold no examples, or ids are not distinct.
       UserError: if the shards do not fit together.
@@ -42,6 +46,7 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
     kind: RecordKind | None = None
     described: dict[str, list[dict[str, Any]]] = {}
     indexes: dict[str, list[Index]] = {}
+    hashes: dict[str, list[np.ndarray]] = {}
     for split, shard in shards:
         kind = kind or shard.kind
         if shard.kind not in (None, kind):
@@ -49,16 +54,21 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
         about = {"file": shard.file, "examples": shard.examples, "bytes": shard.bytes}
         described.setdefault(split, []).append(about)
         indexes.setdefault(split, []).extend([shard.index] if shard.index else [])
+        hashes.setdefault(split, []).extend([] if shard.hash_NB is None else [shard.hash_NB])
     if kind is None:
         raise ValueError("no examples were added")
     for split in [split for split, parts in indexes.items() if not parts]:
         for empty in described.pop(split):
             remote.remove(f"{out}/{empty['file']}")
-    for split in described:
-        index = join_indexes(indexes[split])
+    joined = {split: join_indexes(indexes[split]) for split in described}
+    for split, index in joined.items():
         if len(np.unique(index.id)) != len(index):
             raise ValueError(f"ids of split {split} are not distinct")
-        with _upload(out) as folder:
+    with _upload(out) as folder:
+        if all(hashes[split] for split in joined):
+            table, joined = mark_duplicates(joined, {split: np.concatenate(hashes[split]) for split in joined})
+            (folder / DUPLICATES_FILE).write_text(table, encoding="utf-8")
+        for split, index in joined.items():
             index.save(folder / f"index-{split}.npz")
     _write_tfds_metadata(described, kind, out, name, meta)
     everything = {
@@ -76,6 +86,7 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
         },
     }
     remote.write_bytes(f"{out}/{META_FILE}", (json.dumps(everything, indent=1) + "\n").encode())
+    return describe_duplicates(joined)
 
 
 def _write_tfds_metadata(

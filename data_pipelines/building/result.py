@@ -21,6 +21,9 @@ READERS = 16
 """Threads that read results, as these may lie in a bucket."""
 
 
+_HASHES = "hashes"
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """Of one job.
@@ -45,7 +48,10 @@ class Result:
             "places": self.places,
             "entries": [dataclasses.astuple(entry) for entry in self.entries],
         }
-        remote.write_bytes(path, pack(values, index.arrays() if index else {}))
+        arrays = index.arrays() if index else {}
+        if self.shard.hash_NB is not None:
+            arrays[_HASHES] = self.shard.hash_NB
+        remote.write_bytes(path, pack(values, arrays))
 
 
 def load_result(path: str) -> Result:
@@ -57,7 +63,8 @@ def load_result(path: str) -> Result:
     try:
         values, arrays = unpack(remote.read_bytes(path))
         kind = values["kind"] and RecordKind(**{**values["kind"], "captions": tuple(values["kind"]["captions"])})
-        shard = Shard(values["file"], int(values["bytes"]), kind, index_of(arrays) if arrays else None)
+        hash_NB = arrays.pop(_HASHES, None)
+        shard = Shard(values["file"], int(values["bytes"]), kind, index_of(arrays) if arrays else None, hash_NB)
         return Result(shard, tuple(values["places"]), tuple(map(make_entry, values["entries"])))
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from data_pipelines.media.traits import Traits
 from data_pipelines.packing.index import Index
 from data_pipelines.reading.records import Encoder, Record, make_features
 from vdit.errors import UserError
@@ -25,6 +25,9 @@ from vdit.patches import Patch
 RECORD_OPTIONS = "group_size:1,zstd:-12"
 """One record a group, for random access. Against no compression this makes the film 1.7 times smaller, physics with
 its caption features 4.6 times; large frames shrink as much as at level -5, and take less time to write and to read."""
+
+
+NONE = Traits({}, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Shard:
       bytes: its size.
       kind: of its records; None if there are none.
       index: one row for each record, in order; None if there are none.
+      hash_NB: hashes of the clips; None if they have none.
     """
 
     file: str
     bytes: int
     kind: RecordKind | None
     index: Index | None
+    hash_NB: np.ndarray | None = None
 
     @property
     def examples(self) -> int:
@@ -75,19 +80,19 @@ class ShardWriter:
     def __init__(self, path: Path, patch: Patch) -> None:
         self._path, self._patch = path, patch
         self._rows: list[tuple[int, tuple[int, ...], float, list[int]]] = []
-        self._measures: list[Mapping[str, np.float32]] = []
+        self._traits: list[Traits] = []
         self._encoder: Encoder | None = None
         self._kind: RecordKind | None = None
         self.bytes = 0
         with _reporting(path):
             self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), RECORD_OPTIONS)
 
-    def add(self, record: Record, measures: Mapping[str, np.float32] = types.MappingProxyType({})) -> None:
+    def add(self, record: Record, traits: Traits = NONE) -> None:
         """Appends a record.
 
         Args:
           record: of the same kind as the others.
-          measures: what the clip is like, for the index; of the same names as those of the others.
+          traits: of the clip; of the same kinds as those of the others.
 
         Raises:
           ValueError: if the clip does not fit the patch, or is not like the first.
@@ -106,7 +111,7 @@ class ShardWriter:
             self._writer.write(data)
         self.bytes += len(data)
         self._rows.append((record.id, video_TYXC.shape[:3], record.fps, [len(text) for text in record.text.values()]))
-        self._measures.append(measures)
+        self._traits.append(traits)
 
     def close(self, name: str) -> Shard:
         """Finishes the file, which will be called `name`; it is on the disk when this returns.
@@ -124,8 +129,9 @@ class ShardWriter:
                 f"{self._path.parent / name} cannot be read back; make room on the disk or choose another --out"
             )
         reader.close()
-        index = make_index(self._rows, self._measures) if self._rows else None
-        return Shard(name, os.path.getsize(self._path), self._kind, index)
+        index = make_index(self._rows, [each.measures for each in self._traits]) if self._rows else None
+        hashes = [each.hash_B for each in self._traits if each.hash_B is not None]
+        return Shard(name, os.path.getsize(self._path), self._kind, index, np.stack(hashes) if hashes else None)
 
 
 @contextlib.contextmanager

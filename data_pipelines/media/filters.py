@@ -26,6 +26,11 @@ def parse_filters(wanted: tuple[str, ...] | list[str]) -> tuple[str, ...]:
       UserError: if one is neither, or names no measure.
     """
     for condition in reject_conditions(tuple(wanted)):
+        if "duplicate" in condition.names:
+            raise UserError(
+                f"--reject={condition.text!r}: duplicates are known only when all clips are built; leave them out in "
+                "training, with data.filter='duplicate == 0'"
+            )
         condition(dict.fromkeys(MEASURES, 0.0))
     return tuple(sorted({each.strip() for each in wanted}))
 
@@ -38,6 +43,8 @@ def reject_conditions(wanted: tuple[str, ...]) -> list[Condition]:
     """
     conditions = []
     for text in wanted:
+        if text.strip() == "duplicate":
+            text = "duplicate > 0"
         if text.strip().isidentifier() and text.strip() not in FILTERS:
             raise UserError(
                 f"--reject={text.strip()!r} is unknown; choose from {', '.join(FILTERS)}, or compare a measure, as in "
