@@ -16,6 +16,7 @@ from vdit.config import Config
 from vdit.errors import UserError
 from vdit.flops import flops_6nd
 from vdit.io.files import whole_file
+from vdit.scaling.reading import Run, read_runs
 
 NEEDED = ("flops", "params", "loss")
 # Order of the columns in runs.csv: what identifies a run, what it cost, what it reached. Others follow by name.
@@ -25,11 +26,9 @@ COLUMNS = (
     "velocity_in_low,velocity_in_high,velocity_out,velocity_out_low,velocity_out_high,"
     "train_seconds,seconds,accelerator_hours,tflops"
 ).split(",")
-_TEXT = ("run", "kind")
 _ACCOUNT = (
     "unique_tokens,unique_examples,repeated_tokens,epochs,seconds_of_video,train_seconds,accelerator_hours,tflops"
 ).split(",")
-Run = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,23 +106,12 @@ def table(runs: Iterable[Run], where: str = "runs") -> Table:
 
 
 def read_csv(path: str | Path) -> list[Run]:
-    """Runs of a csv file; numbers are parsed, empty cells left out.
+    """Runs of a file, as `reading.read_runs` understands it; numbers are parsed, empty cells left out.
 
     Raises:
       UserError: if it is not there, or lacks one of the columns flops, params, loss.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
-            rows, names = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as csv ({error}); give a file of finished runs") from error
-    missing = [name for name in NEEDED if name not in names]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(missing)}; it needs flops, params, loss and, if counted, tokens"
-        )
-    return [{name: _parse(name, value) for name, value in row.items() if name and value} for row in rows]
+    return read_runs(path).runs
 
 
 def write_csv(path: str | Path, runs: Iterable[Run]) -> None:
@@ -315,13 +303,3 @@ def _positive(value: Any, name: str, place: str) -> float:
         shown = "missing" if not _known(value) else repr(value)
         raise UserError(f"{place}: {name} is {shown}; it must be a positive number, or leave the run out")
     return float(value)
-
-
-def _parse(name: str, value: str) -> Any:
-    if name in _TEXT:
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number

@@ -200,7 +200,13 @@ def _intervals(
     log_loss_R = np.log(fit.law.loss(params, tokens))
     rng = np.random.default_rng(seed)
     noise_RK = rng.normal(0, fit.scatter, (len(loss), bootstraps))
-    drawn_K3 = _slopes(curves, curves.losses(log_loss_R[:, None] + noise_RK))
+    part = max(int(2e7 // (len(curves.lines) * POINTS)), 1)  # draws at a time
+    drawn_K3 = np.concatenate(
+        [
+            _slopes(curves, curves.losses(log_loss_R[:, None] + noise_RK[:, first : first + part]))
+            for first in range(0, bootstraps, part)
+        ]
+    )
     if np.isnan(drawn_K3).any(-1).mean() > 0.1:
         return [None] * 3, [None] * 3, "with other noise too few sizes are best"
     a, gain = float(fit.law.exponent(fit.cost)), float(_loss_exponent(fit, np.exp(curves.x_P)))

@@ -11,6 +11,8 @@ from vdit.scaling.laws.laws import LEVEL, MIN_ROWS, Fit, fit_law
 from vdit.scaling.laws.parabolas import group_budgets
 from vdit.scaling.runs import Table
 
+MOST = 8  # budgets that are predicted from smaller ones
+
 
 def carried_forward(runs: Table) -> float:
     """The baseline: the lowest loss at the largest budget that was fitted."""
@@ -74,17 +76,17 @@ def judge(fit: Fit, fitted: Table, held_out: Table) -> list[dict[str, Any]]:
 def extrapolation(runs: Table) -> list[dict[str, Any]]:
     """How a law fitted to the smaller budgets would have predicted each larger one.
 
-    For every budget from the third on whose predecessors hold `MIN_ROWS` runs: the mean |error| over its runs, the
-    error at its best run, and what the baseline of the last smaller budget misses that best run by.
+    For each of the `MOST` largest budgets, from the third on, whose predecessors hold `MIN_ROWS` runs: the mean |error|
+    over its runs, the error at its best run, and what the baseline of the last smaller budget misses that best run by.
     """
     groups = group_budgets(runs.flops, runs.budgets)
     found = []
-    for place in range(2, len(groups)):
+    for place in range(max(2, len(groups) - MOST), len(groups)):
         before = runs.pick(np.sort(np.concatenate([rows for _, rows in groups[:place]])))
         here = runs.pick(groups[place][1])
         if len(before) < MIN_ROWS or min(len(np.unique(before.params)), len(np.unique(before.tokens))) < 2:
             continue
-        law = fit_law(before.params, before.tokens, before.loss, bootstraps=0).law
+        law = fit_law(before.params, before.tokens, before.loss, bootstraps=0, starts=8).law
         errors = law.loss(here.params, here.tokens) / here.loss - 1
         best = int(here.loss.argmin())
         found.append(

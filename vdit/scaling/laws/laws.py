@@ -253,10 +253,26 @@ def resample(params: np.ndarray, tokens: np.ndarray, count: int, seed: int) -> n
     return np.array(weights).reshape(-1, len(params))
 
 
-def leave_one_out(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit) -> Law:
-    """The law fitted to all runs but one, for each of them (coefficients are arrays of length R)."""
+def leave_one_out(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit, left_out: np.ndarray) -> Law:
+    """The law fitted to all runs but one, for each of those `left_out` (coefficients are arrays of that length)."""
     rows = surface(params, tokens, loss)
-    return rows.law(_refit(rows, fit.form, rows.theta(fit.law), 1 - np.eye(len(loss))))
+    weights_KR = np.ones((len(left_out), len(loss)))
+    weights_KR[np.arange(len(left_out)), left_out] = 0
+    return rows.law(_refit(rows, fit.form, rows.theta(fit.law), weights_KR))
+
+
+def leverage(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit) -> np.ndarray:
+    """Roughly how far each run pulls the exponent: one Newton step without it, (R,)."""
+    rows = surface(params, tokens, loss)
+    theta = rows.theta(fit.law)
+    logs = fit.form.estimator == "huber"
+    predicted, slopes_5R = (found[0] for found in rows.model(logs)(theta[None], np.zeros(1, int)))
+    residual = rows.target(logs) - predicted
+    pull = residual / np.maximum(np.abs(residual), fit.form.delta if logs else LEAST_SQUARES)
+    curvature = (slopes_5R / np.maximum(np.abs(residual), fit.form.delta if logs else LEAST_SQUARES)) @ slopes_5R.T
+    moved_5R = np.linalg.lstsq(curvature, slopes_5R * pull, rcond=1e-10)[0]
+    alpha, beta = float(fit.law.alpha), float(fit.law.beta)
+    return (alpha * moved_5R[4] - beta * moved_5R[3]) / (alpha + fit.cost.exponent * beta) ** 2
 
 
 def _undetermined(resamples_K5: np.ndarray) -> frozenset[str]:

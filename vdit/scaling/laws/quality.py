@@ -16,7 +16,11 @@ from vdit.errors import UserError
 from vdit.scaling.laws.law import LEVEL, Interval, central
 from vdit.scaling.laws.seeds import LEVEL as TREND_LEVEL
 from vdit.scaling.laws.seeds import Mean, mean
-from vdit.scaling.runs import Run
+from vdit.scaling.laws.surface import nonnegative
+from vdit.scaling.reading import Run
+
+MIN_FLOOR = 4  # budgets that a floor can be fitted to
+_SLOPES = np.concatenate([np.linspace(-1.0, -0.01, 60), np.linspace(0.01, 2.0, 200)])  # where g is sought with a floor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Quality:
       resamples: (k, g) of every bootstrap resample.
       loss_correlation: Spearman's correlation of metric and loss over all runs: whether the loss ranks models as this
         quality does.
+      floors: of every resample, where the floor was fitted.
     """
 
     metric: str
@@ -47,6 +52,12 @@ class Quality:
     over_seeds: Mean | None
     resamples: np.ndarray
     loss_correlation: float
+    floors: np.ndarray | None = None
+
+    @property
+    def floor_interval(self) -> Interval | None:
+        """Interval of a fitted floor."""
+        return None if self.floors is None else central(self.floors)
 
     @property
     def judged_by(self) -> Interval | None:
@@ -72,13 +83,15 @@ class Quality:
     def predict(self, flops: float) -> tuple[float, Interval | None]:
         """The law's value at C and its interval."""
         k, g = self.resamples.T
-        return float(self(flops)), central(self.floor + k * flops**-g)
+        floor = self.floor if self.floors is None else self.floors
+        return float(self(flops)), central(floor + k * flops**-g)
 
     def describe(self) -> dict[str, Any]:
         """As --json prints it."""
         return {
             "metric": self.metric,
             "floor": self.floor,
+            "floor_interval": self.floor_interval,
             "factor": self.factor,
             "exponent": self.exponent,
             "interval": self.interval,
@@ -92,18 +105,18 @@ class Quality:
 
 
 def fit_quality(
-    runs: Sequence[Run], metric: str, *, floor: float = 0.0, bootstraps: int = 1000, seed: int = 0
+    runs: Sequence[Run], metric: str, *, floor: float | None = 0.0, bootstraps: int = 1000, seed: int = 0
 ) -> Quality:
     """Fits the law by least squares in logs.
 
-    A resample draws the seeds of every budget with replacement and, where runs have an interval over clips, moves each
-    value by as much as that interval says it may be off. With one seed and no such interval there is nothing to
-    resample, and the interval comes from drawing budgets.
+    A resample moves the value of every budget by noise: that between its seeds; with one seed, that around the line;
+    and, where runs have an interval over clips that says more, by that. The noise is drawn as Student's t has it, for
+    it is estimated from as few values as there are. With two budgets, one seed and no such interval there is none.
 
     Args:
       runs: with "flops", "loss", the metric and perhaps "budget", "params", METRIC_low and METRIC_high (95%).
       metric: column.
-      floor: best possible value, such as that of true clips.
+      floor: best possible value, such as that of true clips; None fits it, which takes four budgets.
       bootstraps: resamples.
       seed: of the resampling.
 
@@ -114,21 +127,77 @@ def fit_quality(
     if not having:
         raise UserError(f"no run has a number in column {metric}; measure it first, or name another --metrics")
     worst = min(having, key=lambda run: run[metric])
-    if worst[metric] <= floor:
-        raise UserError(f"{metric}={worst[metric]:g} of run {worst.get('run')} is not above the floor {floor:g}")
+    if worst[metric] <= (floor or 0.0):
+        raise UserError(f"{metric}={worst[metric]:g} of run {worst.get('run')} is not above the floor {floor or 0.0:g}")
     groups = _representatives(having)
-    if len(groups) < 2:
-        raise UserError(f"{metric} is known at one budget only; a law needs at least 2")
+    if len(groups) < (MIN_FLOOR if floor is None else 2):
+        raise UserError(
+            f"{metric} is known at {len(groups)} budgets; a law whose floor is fitted needs at least {MIN_FLOOR}"
+            if floor is None
+            else f"{metric} is known at one budget only; a law needs at least 2"
+        )
     c, values = _points(groups, metric)
     spreads = [np.array([_spread(run, metric) for run in group]) for group in groups]
     y = np.array([v.mean() for v in values])
-    slope, level = np.polyfit(np.log(c), np.log(y - floor), 1)
-    resamples = _resample(c, values, spreads, floor, bootstraps, seed)
+    law = _floored(c, y[None])[0] if floor is None else _line(c, y[None], floor)[0]
+    scale_B, freedom = _scale(y, values, spreads, law, c, 2 + (floor is None))
+    drawn = np.zeros((0, 3))
+    if bootstraps and freedom > 0:
+        noise = _student(scale_B, freedom, bootstraps, seed)
+        moved = law[0] + law[1] * c ** -law[2] * np.exp(noise)
+        drawn = _floored(c, moved) if floor is None else _line(c, moved, floor)
     known = np.array([_bounds(group, metric) for group in groups]).T
     return Quality(
-        metric, floor, c, y, known[0], known[1], float(np.exp(level)), float(-slope),
-        central(resamples[:, 1]), _over_seeds(having, metric, floor), resamples, _spearman(having, metric),
+        metric, float(law[0]), c, y, known[0], known[1], float(law[1]), float(law[2]), central(drawn[:, 2]),
+        _over_seeds(having, metric, float(law[0])), drawn[:, 1:], _spearman(having, metric),
+        drawn[:, 0] if floor is None else None,
     )  # fmt: skip
+
+
+def _line(c: np.ndarray, y_KB: np.ndarray, floor: float) -> np.ndarray:
+    """(floor, k, g) of least squares in logs, (K, 3)."""
+    slope_K, level_K = np.polyfit(np.log(c), np.log(y_KB - floor).T, 1)
+    return np.column_stack([np.full(len(y_KB), floor), np.exp(level_K), -slope_K])
+
+
+def _floored(c: np.ndarray, y_KB: np.ndarray) -> np.ndarray:
+    """(floor, k, g) of least squares of the relative error, floor and k not negative, by projection on g: (K, 3)."""
+    x = c / np.exp(np.log(c).mean())
+    found = []
+    for y_B in y_KB:
+        terms_G2B = np.stack([np.ones((len(_SLOPES), len(x))), x ** -_SLOPES[:, None]], 1) / y_B
+        best_G2, left_G = nonnegative(terms_G2B, np.ones_like(y_B))
+        place = int(left_G.argmin())
+        scale = (x / c)[0] ** -_SLOPES[place]
+        found.append((best_G2[place, 0], best_G2[place, 1] * scale, _SLOPES[place]))
+    return np.array(found)
+
+
+def _scale(
+    y: np.ndarray, values: list[np.ndarray], spreads: list[np.ndarray], law: np.ndarray, c: np.ndarray, free: int
+) -> tuple[np.ndarray, float]:
+    """Standard deviations of the logs of the budgets' values over the floor, and what they are known by."""
+    above = law[1] * c ** -law[2]
+    seeds = np.array([len(v) for v in values])
+    clips_B = np.array([np.sqrt((s**2).sum()) / len(s) for s in spreads]) / above
+    freedom = float((seeds - 1).sum())
+    if freedom >= 3:
+        within = sum(float(((v - v.mean()) ** 2).sum()) / a**2 for v, a in zip(values, above, strict=True))
+        scale_B = np.sqrt(within / freedom / seeds)
+    else:
+        freedom = float(len(c) - free)
+        off = np.log(np.maximum(y - law[0], 1e-12 * y) / above)
+        scale_B = np.full(len(c), np.sqrt((off**2).sum() / freedom) if freedom > 0 else 0.0)
+    if (clips_B**2).mean() > (scale_B**2).mean():
+        return clips_B, np.inf
+    return scale_B, freedom
+
+
+def _student(scale_B: np.ndarray, freedom: float, count: int, seed: int) -> np.ndarray:
+    """Noise (K, B) whose scale is itself uncertain."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(count, len(scale_B))) * scale_B
+    return noise if np.isinf(freedom) else noise * np.sqrt(freedom / rng.chisquare(freedom, (count, 1)))
 
 
 def _representatives(runs: Sequence[Run]) -> list[list[Run]]:
@@ -178,28 +247,6 @@ def _bounds(group: Sequence[Run], metric: str) -> tuple[float, float]:
     return float(np.mean(sides[0])), float(np.mean(sides[1]))
 
 
-def _resample(
-    c: np.ndarray, values: list[np.ndarray], spreads: list[np.ndarray], floor: float, count: int, seed: int
-) -> np.ndarray:
-    """(k, g) of each resample, (count, 2)."""
-    rng = np.random.default_rng(seed)
-    noisy = any(spread.any() for spread in spreads) or max(map(len, values)) > 1
-    found = []
-    for _ in range(count):
-        places = np.arange(len(c)) if noisy else np.sort(rng.integers(len(c), size=len(c)))
-        if len(np.unique(places)) < 2:
-            continue
-        drawn = []
-        for i in places:
-            pick = rng.integers(len(values[i]), size=len(values[i]))
-            drawn.append((values[i][pick] + spreads[i][pick] * rng.normal(size=len(pick))).mean())
-        y = np.array(drawn) - floor
-        if (y > 0).all():
-            slope, level = np.polyfit(np.log(c[places]), np.log(y), 1)
-            found.append((np.exp(level), -slope))
-    return np.array(found).reshape(-1, 2)
-
-
 def _spearman(runs: Sequence[Run], metric: str) -> float:
     from scipy.stats import spearmanr
 
@@ -212,7 +259,8 @@ def words(found: dict[str, Any], span: Any) -> str:
     """A line for the terminal; `span` formats an interval."""
     verdict = "no trend shown" if found["trend"] == "flat" else f"{found['trend']} with compute"
     return (
-        f"{found['metric']} = {found['floor']:g} + {found['factor']:.3g} C^-g:  g = {found['exponent']:.3f}"
+        f"{found['metric']} = {found['floor']:.4g}{span(found['floor_interval'])} + {found['factor']:.3g} C^-g:"
+        f"  g = {found['exponent']:.3f}"
         f"{span(found['interval'])} ({LEVEL:.0%}), {verdict}{span(found['trend_interval'])} ({TREND_LEVEL:.0%}); "
         f"rank correlation with the loss {found['loss_correlation']:.2f}"
     )

@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+
+from vdit.errors import UserError
+from vdit.scaling.columns import recognise
+from vdit.scaling.loading import load
+from vdit.scaling.reading import MOST_ROWS, read_runs
+
+RUNS = [(1e17, 6e6, 2.7e9, 4.65), (1e17, 1.2e7, 1.35e9, 4.41), (1e17, 2.4e7, 6.7e8, 4.35)]
+
+
+def text(header, delimiter=",", rows=RUNS):
+    return "\n".join([delimiter.join(header), *(delimiter.join(map(str, row)) for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("header", [
+    ["C", "N", "D", "L"], ["compute", "model_size", "data", "loss"], ["train_flops", "n_params", "n_tokens", "val_loss"],
+    ["Flops", "Params", "Tokens", "Loss"], ["train/flops", "model/params", "data/tokens", "val/loss"],
+    ["trainingCompute", "numParams", "trainTokens", "evalLoss"],
+    ["throughput/flops", "parameter_count", "throughput/total_tokens", "eval/paloma/macro_loss"],
+])  # fmt: skip
+def test_usual_names_of_columns(tmp_path, header):
+    (tmp_path / "r.csv").write_text(text(header))
+    found = read_runs(tmp_path / "r.csv")
+    assert [[run[k] for k in ("flops", "params", "tokens", "loss")] for run in found.runs] == [list(r) for r in RUNS]
+    assert len(found.notes) == sum(name not in ("flops", "params", "tokens", "loss") for name in header)
+
+
+@pytest.mark.parametrize("content", [
+    "﻿" + text(["flops", "params", "tokens", "loss"]),
+    text(["flops", "params", "tokens", "loss"], "\t"),
+    text(["flops", "params", "tokens", "loss"], ";").replace("4.65", "4,65"),
+    "# of a project\n" + text(["flops", "params", "tokens", "loss"], "|"),
+    "\n".join(json.dumps({"flops": c, "model": {"params": n}, "tokens": d, "val": {"loss": y}}) for c, n, d, y in RUNS),
+    json.dumps([{"flops": c, "params": n, "tokens": d, "loss": y} for c, n, d, y in RUNS]),
+])  # fmt: skip
+def test_forms_of_file(tmp_path, content):
+    (tmp_path / "r").write_text(content, encoding="utf-8")
+    runs = read_runs(tmp_path / "r").runs
+    assert [[run[k] for k in ("flops", "params", "tokens", "loss")] for run in runs] == [list(r) for r in RUNS]
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    columns = dict(zip(("C", "N", "D", "loss"), map(list, zip(*RUNS, strict=True)), strict=True))
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "r.parquet")
+    assert [run["params"] for run in read_runs(tmp_path / "r.parquet").runs] == [row[1] for row in RUNS]
+
+
+def test_units_and_amounts():
+    found = recognise(["N (M)", "tokens_b", "total_gflops", "Final Loss", "tflops"])
+    assert found["params"] == ("N (M)", 1e6) and found["tokens"] == ("tokens_b", 1e9)
+    assert found["flops"] == ("total_gflops", 1e9) and found["loss"] == ("Final Loss", 1)
+    # In this project's own tables tflops is a speed; beside a column flops it is never taken for C.
+    assert recognise(["flops", "tflops", "params", "loss"])["flops"] == ("flops", 1)
+
+
+def test_amounts_in_words_and_missing_flops(tmp_path):
+    (tmp_path / "r.csv").write_text('params,tokens,loss\n125M,"2,500,000,000",3.5\n1.3B,26B,2.6\n')
+    found = read_runs(tmp_path / "r.csv")
+    assert found.runs[0]["params"] == 125e6 and found.runs[0]["tokens"] == 2.5e9
+    assert found.runs[1]["flops"] == pytest.approx(6 * 1.3e9 * 26e9)
+    assert found.notes == ("there is no column of FLOPs: C is 6 N D",)
+
+
+def test_columns_by_hand_and_what_is_there_when_refused(tmp_path):
+    (tmp_path / "r.csv").write_text(text(["a", "b", "tokens", "score"]))
+    with pytest.raises(UserError, match="It has a, b, tokens, score; say which is which by --columns"):
+        read_runs(tmp_path / "r.csv")
+    runs = read_runs(tmp_path / "r.csv", {"flops": "a", "params": "b", "loss": "score"}).runs
+    assert runs[0]["params"] == 6e6
+    with pytest.raises(UserError, match="there is no column x; there are a, b"):
+        read_runs(tmp_path / "r.csv", {"params": "x"})
+
+
+def test_tables_too_large_are_refused_in_a_line(tmp_path):
+    (tmp_path / "r.csv").write_text("flops,params,loss\n" + "1e17,1e7,3\n" * (MOST_ROWS + 1))
+    with pytest.raises(UserError, match="not training curves"):
+        read_runs(tmp_path / "r.csv")
+
+
+def write(path, runs):
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    lines = [",".join(str(run.get(name, "")) for name in names) for run in runs]
+    path.write_text("\n".join([",".join(names), *lines]))
+
+
+def grid(noise=0.003):
+    rng = np.random.default_rng(0)
+    runs = []
+    for c in np.geomspace(1e17, 1e19, 4):
+        for factor in (0.25, 0.5, 1, 2, 4):
+            n = 0.1 * c**0.5 * factor
+            d = c / (6 * n)
+            loss = (1.8 + 480 / n**0.35 + 2000 / d**0.37) * np.exp(rng.normal(0, noise))
+            runs.append({"run": f"r{len(runs)}", "flops": c, "params": n, "tokens": d, "loss": loss})
+    return runs
+
+
+def test_diverged_unfinished_and_repeated_runs_are_left_out_and_named(tmp_path):
+    runs = grid()
+    for place in (2, 7, 13):
+        runs[place] |= {"loss": 11.0}
+    runs[5] |= {"loss": "nan"}
+    write(tmp_path / "r.csv", [*runs, runs[0], runs[0]])
+    loaded = load(tmp_path / "r.csv")
+    assert len(loaded.fitted) == 16
+    assert loaded.warnings[0].endswith("no final loss: r5") and loaded.warnings[1].startswith("2 rows repeat another")
+    assert loaded.warnings[2].endswith("seem to have diverged: r2, r7, r13")
+
+
+def test_clean_and_undertrained_runs_stay(tmp_path):
+    """A large model that saw few tokens ends high, lawfully."""
+    runs = grid()
+    for n, d in ((3e9, 1e8), (6e9, 1e8)):
+        runs.append({"flops": 6 * n * d, "params": n, "tokens": d, "loss": 1.8 + 480 / n**0.35 + 2000 / d**0.37})
+    write(tmp_path / "r.csv", runs)
+    loaded = load(tmp_path / "r.csv")
+    assert len(loaded.fitted) == 22 and loaded.warnings == ()
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("kind", "held-out"), ("kind", "HoldOut"), ("split", "test"), ("held_out", "True"), ("heldout", "1"),
+])  # fmt: skip
+def test_held_out_in_any_spelling(tmp_path, column, value):
+    runs = grid()
+    write(tmp_path / "r.csv", [*runs[:-1], runs[-1] | {column: value}])
+    loaded = load(tmp_path / "r.csv")
+    assert loaded.held_out.names == ("r19",) and len(loaded.fitted) == 19
+
+
+def test_contradicting_budgets_and_flops_are_not_believed(tmp_path):
+    runs = grid()
+    write(tmp_path / "b.csv", [run | {"budget": 1e18} for run in runs])
+    loaded = load(tmp_path / "b.csv")
+    assert np.isnan(loaded.fitted.budgets).all() and "found from the flops" in loaded.warnings[0]
+    write(tmp_path / "w.csv", [run | {"budget": "small"} for run in runs])
+    assert "holds words" in load(tmp_path / "w.csv").notes[0]
+    rng = np.random.default_rng(0)
+    write(tmp_path / "f.csv", [run | {"flops": rng.lognormal(40, 8)} for run in runs])
+    loaded = load(tmp_path / "f.csv")
+    assert loaded.fitted.convention == "C = 6 N D" and "without any order" in loaded.warnings[0]
+    write(tmp_path / "u.csv", [run | {"params": run["params"] / 1e6} for run in runs])
+    assert "are units mixed (a factor 1e6)" in load(tmp_path / "u.csv").warnings[0]
+
+
+def test_where(tmp_path):
+    write(tmp_path / "r.csv", grid())
+    loaded = load(tmp_path / "r.csv", where="tokens/params > 20 and not run == 'r0'")
+    assert (loaded.fitted.tokens / loaded.fitted.params > 20).all() and "r0" not in loaded.fitted.names
+    assert len(load(tmp_path / "r.csv", where="D/N >= 0 or L < 1").fitted) == 20
+    for condition, message in [
+        ("__import__('os')", "no run has __import__"), ("loss.real > 1", "only"), ("(lambda: 1)()", "only"),
+        ("loss >", "no condition"), ("size > 1", "no run has size; they have"), ("loss > 99", "met by none"),
+        ("9**9**9**9 > loss", "met by none"), ("[loss for loss in 1]", "only"), ("loss > 'a'", "only"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match="--where.*" + message):
+            load(tmp_path / "r.csv", where=condition)
+
+
+def test_unfinished_runs_of_wandb(tmp_path):
+    write(tmp_path / "w.csv", [{"State": "crashed" if i == 3 else "finished", **run} for i, run in enumerate(grid())])
+    found = read_runs(tmp_path / "w.csv")
+    assert len(found.runs) == 19 and found.notes == ("left out, as their state is not finished: r3",)

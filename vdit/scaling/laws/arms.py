@@ -1,0 +1,209 @@
+"""Laws of several arms (optimisers, data, architectures) beside each other, and what an arm saves in compute.
+
+L_k(N, D) = E + A_k / N^alpha + B_k / D^beta with one E, alpha and beta, or a law of its own for every arm. What an arm
+saves is the compute-equivalent gain: how much less of it reaches the loss that the reference reaches at a budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from vdit.errors import UserError
+from vdit.scaling.laws import robust
+from vdit.scaling.laws.answers import budget_for
+from vdit.scaling.laws.law import Cost, Law, Number, central, measure_cost
+from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, Fit, Form, fit_law, resample
+from vdit.scaling.laws.surface import BOUNDS, Surface, surface
+
+_UNLIKE = 0.01  # chance, under shared exponents, of a misfit from which on it is said that they differ
+
+
+@dataclasses.dataclass(frozen=True)
+class Arms:
+    """Fitted laws of arms.
+
+    Attributes:
+      names: of the arms, the reference first.
+      fits: one per arm; their resamples are of the same draws, so differences between arms are paired.
+      shared: whether E, alpha and beta are shared.
+      paired: runs that have a partner of the same N and D in every arm.
+      warnings: what the runs do not bear out.
+    """
+
+    names: tuple[str, ...]
+    fits: tuple[Fit, ...]
+    shared: bool
+    paired: int
+    warnings: tuple[str, ...]
+
+    def saved(self, arm: str, flops: float) -> dict[str, Any]:
+        """Share of the reference's compute that an arm saves at a budget, and the interval over paired resamples.
+
+        Returns:
+          {"arm", "reference", "flops", "saved", "interval", "gain"}; gain is C of the reference over that of the arm
+          for the same loss, and a negative share is what the arm needs more.
+        """
+        fit, other = self.fits[self.names.index(arm)], self.fits[0]
+
+        def share(law: Law, reference: Law) -> Number:
+            return 1 - budget_for(law, reference.optimal_loss(flops, other.cost), fit) / flops
+
+        value = float(share(fit.law, other.law))
+        return {
+            "arm": arm,
+            "reference": self.names[0],
+            "flops": flops,
+            "saved": value,
+            "interval": central(share(fit.resamples, other.resamples)),
+            "gain": 1 / (1 - value) if value < 1 else float("inf"),
+        }
+
+
+def fit_arms(
+    params: np.ndarray,
+    tokens: np.ndarray,
+    loss: np.ndarray,
+    arms: Sequence[str],
+    *,
+    reference: str = "",
+    shared: bool = True,
+    flops: np.ndarray | None = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> Arms:
+    """Fits the laws of all arms together.
+
+    Runs of the same N and D in several arms are drawn together, so that what they have in common (the design, the
+    data's order) cancels in the difference; others are drawn within their arm.
+
+    Args:
+      params, tokens, loss: of each run.
+      arms: which arm it is of.
+      reference: the arm that others are compared with; "" is the one with most runs.
+      shared: whether E, alpha and beta are the same for all.
+      flops: counted; 6 N D without.
+      bootstraps, seed: of the resampling.
+
+    Raises:
+      UserError: if there is one arm only, no such reference, or an arm with too few runs.
+    """
+    params, tokens, loss = (np.asarray(v, np.float64) for v in (params, tokens, loss))
+    arm_R = np.array([str(arm) for arm in arms])
+    names = sorted(set(arm_R.tolist()), key=lambda name: (-int((arm_R == name).sum()), name))
+    if len(names) < 2:
+        raise UserError(
+            f"all runs are of one arm, {names[0] if names else 'none'}; give a column that tells arms apart"
+        )
+    if reference and reference not in names:
+        raise UserError(f"no run is of the arm {reference}; there are {', '.join(names)}")
+    first = reference or names[0]
+    names = [first, *(name for name in names if name != first)]
+    for name in names:
+        if (arm_R == name).sum() < MIN_ROWS:
+            raise UserError(f"arm {name} has {(arm_R == name).sum()} runs; a law needs at least {MIN_ROWS}")
+    parts = [np.flatnonzero(arm_R == name) for name in names]
+    alone = [fit_law(params[p], tokens[p], loss[p], bootstraps=0) for p in parts]
+    heavy = any(fit.form.estimator == "huber" for fit in alone)
+    form = Form("huber" if heavy else "squares")
+    if heavy:
+        alone = [fit_law(params[p], tokens[p], loss[p], bootstraps=0, form=form) for p in parts]
+    cost = Cost() if flops is None else measure_cost(np.asarray(flops, np.float64), params, tokens)
+    weights_KR, paired = _draws(params, tokens, parts, bootstraps, seed)
+    rows = surface(params, tokens, loss)
+    thetas_A5, drawn_AK5 = (_together if shared else _apart)(rows, parts, alone, form, weights_KR)
+    fits = []
+    for part, theta, drawn in zip(parts, thetas_A5, drawn_AK5, strict=True):
+        residuals = rows.z_R[part] - rows.log_loss(theta[None])[0, part]
+        fits.append(Fit(rows.law(theta), cost, rows.law(drawn), residuals, 0.0, (), form))
+    warnings = _warnings(names, fits, alone) if shared else ()
+    return Arms(tuple(names), tuple(fits), shared, paired, warnings)
+
+
+def _draws(
+    params: np.ndarray, tokens: np.ndarray, parts: Sequence[np.ndarray], count: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """How often each run is drawn, (K, R), and how many runs are drawn with their partners."""
+    keys = [[(round(np.log(params[i]), 6), round(np.log(tokens[i]), 6)) for i in part] for part in parts]
+    common = set(keys[0]).intersection(*map(set, keys[1:]))
+    total = np.zeros((count, len(params)))
+    cells = sorted(common)
+    if len(cells) >= MIN_ROWS and all(set(own) == common for own in keys):
+        n, d = np.exp(np.array(cells)).T
+        drawn = resample(n, d, count, seed)
+        place = {cell: i for i, cell in enumerate(cells)}
+        for part, own in zip(parts, keys, strict=True):
+            total[:, part] = drawn[:, [place[key] for key in own]]
+        return total, len(params)
+    for number, part in enumerate(parts):
+        total[:, part] = resample(params[part], tokens[part], count, seed + number)
+    return total, 0
+
+
+def _apart(
+    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, weights_KR: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Coefficients of each arm by its own runs, and of each draw."""
+    thetas, draws = [], []
+    for part, fit in zip(parts, alone, strict=True):
+        theta_1, drawn_K5 = _minimise(rows, [part], [rows.theta(fit.law)], form, weights_KR)
+        thetas.append(theta_1[0])
+        draws.append(drawn_K5[0])
+    return thetas, draws
+
+
+def _together(
+    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, weights_KR: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    return _minimise(rows, parts, [rows.theta(fit.law) for fit in alone], form, weights_KR)
+
+
+def _minimise(
+    rows: Surface, parts: Sequence[np.ndarray], starts_A5: Sequence[np.ndarray], form: Form, weights_KR: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Coefficients (5,) of each arm with one E, alpha and beta, and those of each draw (K, 5)."""
+    count = len(parts)
+    free = 2 * count + 3
+    matrices = np.zeros((count, free, 5))
+    for arm in range(count):
+        matrices[arm, 2 * arm, 0] = matrices[arm, 2 * arm + 1, 1] = 1
+        matrices[arm, 2 * count :, 2:] = np.eye(3)
+    logs = form.estimator == "huber"
+    models = [Surface(rows.x_R[p], rows.y_R[p], rows.z_R[p], rows.means).model(logs) for p in parts]
+    order = np.concatenate(list(parts))
+
+    def model(free_KF: np.ndarray, lanes_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [m(free_KF @ matrix, lanes_K) for m, matrix in zip(models, matrices, strict=True)]
+        slopes = [matrix @ slope for (_, slope), matrix in zip(found, matrices, strict=True)]
+        return np.concatenate([value for value, _ in found], -1), np.concatenate(slopes, -1)
+
+    bounds = np.array([*BOUNDS[:2] * count, *BOUNDS[2:]])
+    delta = form.delta if logs else LEAST_SQUARES
+    starts = np.array([[v for theta in starts_A5 for v in theta[:2]] + list(theta[2:]) for theta in starts_A5])
+    target, ones = rows.target(logs)[order], np.ones((1, len(order)))
+    ends, values = robust.minimise(model, target, starts, ones, delta=delta, bounds_P2=bounds)
+    best = ends[values.argmin()]
+    drawn = np.zeros((0, free))
+    if len(weights_KR):
+        first = np.tile(best, (len(weights_KR), 1))
+        drawn, _ = robust.minimise(model, target, first, weights_KR[:, order], delta=delta, bounds_P2=bounds)
+        if not logs and len(order) > free:
+            drawn = np.clip(best + (drawn - best) * np.sqrt(len(order) / (len(order) - free)), *bounds.T)
+    return [best @ matrix for matrix in matrices], [drawn @ matrix for matrix in matrices]
+
+
+def _warnings(names: Sequence[str], fits: Sequence[Fit], alone: Sequence[Fit]) -> tuple[str, ...]:
+    """Whether laws of their own fit the arms better than chance allows (F test)."""
+    shared = sum(float((fit.residuals_R**2).sum()) for fit in fits)
+    own = sum(float((fit.residuals_R**2).sum()) for fit in alone)
+    extra, freedom = 3 * (len(names) - 1), sum(fit.rows for fit in alone) - 5 * len(names)
+    if freedom < 1 or own <= 0:
+        return ()
+    chance = float(stats.f.sf(max(shared - own, 0) / extra / (own / freedom), extra, freedom))
+    if chance >= _UNLIKE:
+        return ()
+    return (f"the arms' E, alpha and beta differ (chance {chance:.1g} if they were shared): --shared=false fits each",)

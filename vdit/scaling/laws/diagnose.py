@@ -1,0 +1,167 @@
+"""What a fit cannot tell, a line each; of clean runs fewer than one fit in twenty is warned of (docs/laws.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from vdit.scaling.laws.envelope import Envelope
+from vdit.scaling.laws.laws import Fit
+from vdit.scaling.laws.parabolas import IsoFlop, Parabola
+from vdit.scaling.runs import Table
+
+_RATIO = (0.1, 50.0)  # counted FLOPs over 6 N D that a transformer can have
+_SCATTERED = 0.5  # of the logs of FLOPs around a power law of N and D, from which on they are not those of the runs
+_RARE = 0.002  # chance of a trend in residuals without one
+_LARGE = 0.05  # scatter of the loss around the law
+_APART = 0.05  # between exponents without an interval
+_SHOWN = 5
+
+
+def diagnose(runs: Table, fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
+    """All warnings about a table and the three approaches' fits to it."""
+    found = [*fit.warnings, *_floor(runs, fit), *_residuals(runs, fit), *_outliers(runs, fit)]
+    return found + [*_grids(runs, isoflop), *_disagreement(fit, isoflop, envelope)]
+
+
+def implausible_flops(runs: Table) -> str:
+    """Why the FLOPs cannot be those of these N and D; "" if they can."""
+    ratio = runs.flops / (6 * runs.params * runs.tokens)
+    logs = np.log(ratio)
+    x = np.log(runs.params) - np.log(runs.params).mean()
+    spread = logs - logs.mean() - x * (x @ logs) / max(float(x @ x), 1e-12)
+    if float(spread.std()) > _SCATTERED:
+        return (
+            f"flops are {ratio.min():.2g} to {ratio.max():.2g} times 6 N D without any order: C = 6 N D is used instead"
+        )
+    middle = float(np.median(ratio))
+    if not _RATIO[0] <= middle <= _RATIO[1]:
+        units = round(np.log10(middle) / 3) * 3
+        hint = f"; are units mixed (a factor 1e{units})?" if units and abs(np.log10(middle) - units) < 0.5 else ""
+        return f"flops are about {middle:.2g} times 6 N D{hint}: C = 6 N D is used instead"
+    return ""
+
+
+def contradicting_budgets(runs: Table) -> str:
+    """Why the nominal budgets are not the groups that the FLOPs make; "" if they are."""
+    if not np.isfinite(runs.budgets).all():
+        return ""
+    for budget in np.unique(runs.budgets):
+        flops = runs.flops[runs.budgets == budget]
+        if flops.max() > 2 * flops.min():
+            return (
+                f"runs of the budget {budget:.3g} have {flops.min():.3g} to {flops.max():.3g} FLOPs: budgets are found"
+                " from the flops instead"
+            )
+    return ""
+
+
+def _floor(runs: Table, fit: Fit) -> list[str]:
+    if runs.loss.min() > fit.law.E:
+        return []
+    least = runs.loss.min()
+    return [f"E = {fit.law.E:.4g} is above the lowest loss measured ({least:.4g}): the law misses the best runs"]
+
+
+def _residuals(runs: Table, fit: Fit) -> list[str]:
+    """Large ones; and a trend of their ranks with size, tokens, compute, or towards the edges."""
+    found = []
+    if fit.scatter > _LARGE:
+        found.append(f"residuals are large: {fit.scatter:.1%} of the loss (robust standard deviation)")
+    freedom = fit.rows - 5 - fit.form.free
+    if freedom < 5:
+        return found
+    x, y = np.log(runs.params), np.log(runs.tokens)
+    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    terms = np.stack([x, y, x * y, x**2, y**2], 1)
+    # Ranks, so that single runs that stray do not make the test.
+    normal = stats.norm.ppf((stats.rankdata(fit.residuals_R) - 0.5) / fit.rows)
+    terms = terms - terms.mean(0)
+    explained = terms @ np.linalg.lstsq(terms, normal, rcond=None)[0]
+    left = normal - explained
+    f = (explained @ explained / 5) / (left @ left / freedom)
+    if stats.f.sf(f, 5, freedom) < _RARE:
+        part = 1 - (left @ left) / (normal @ normal)
+        found.append(
+            f"residuals are not noise: {part:.0%} of their order follows N and D, so the law's form misses these runs;"
+            " leave out those far from the optimum (see the sensitivity table)"
+        )
+    return found
+
+
+def _outliers(runs: Table, fit: Fit) -> list[str]:
+    """Runs farther from the law than any of so many normal residuals would be."""
+    freedom = max(fit.rows - fit.form.free, 1)
+    reach = 1.25 * float(stats.t.isf(0.01 / (2 * fit.rows), freedom)) * fit.scatter
+    far = np.flatnonzero(np.abs(fit.residuals_R) > max(reach, 1e-9))
+    if not len(far):
+        return []
+    far = far[np.argsort(-np.abs(fit.residuals_R[far]), kind="stable")]
+    names = ", ".join(runs.names[i] for i in far[:_SHOWN]) + (
+        f" and {len(far) - _SHOWN} more" if len(far) > _SHOWN else ""
+    )
+    return [f"outliers, {reach:.1%} or more from the law: {names}"]
+
+
+def _grids(runs: Table, isoflop: IsoFlop) -> list[str]:
+    """Budgets whose minimum is at an edge, sizes that are off-centre or drift, and the bias of parabolas."""
+    found = []
+    if edges := [p for p in isoflop.parabolas if p.edge]:
+        found.append(f"approach 2: {len(edges)} of {len(isoflop.parabolas)} budgets have no minimum inside their sizes")
+    good = [p for p in isoflop.parabolas if not p.edge]
+    if len(good) >= 2:
+        offset = np.array([_offset(p, runs) for p in good])
+        span = np.array([np.ptp(np.log(runs.params[p.rows])) / 2 for p in good])
+        if np.median(np.abs(offset) / span) > 0.6:
+            side, factor = "above" if np.median(offset) > 0 else "below", np.exp(abs(np.median(offset)))
+            found.append(f"grids are off-centre: the best size is {factor:.2g} times {side} the middle of those tried")
+        elif len(good) > 2 and abs(_drift(good, offset)) > np.log(2.5):
+            found.append(
+                f"grids drift: from the smallest to the largest budget the best size moves by a factor"
+                f" {np.exp(abs(_drift(good, offset))):.2g} against the middle of those tried"
+            )
+    law = isoflop.params
+    if law is not None and law.bias is not None and abs(law.bias) > 0.01:
+        found.append(f"approach 2 is biased by {law.bias:+.3f} on these grids, were the fitted law true")
+    return found
+
+
+def _offset(parabola: Parabola, runs: Table) -> float:
+    """Log of the best size over the middle of the sizes tried."""
+    x = np.log(runs.params[parabola.rows])
+    return float(np.log(parabola.params) - (x.min() + x.max()) / 2)
+
+
+def _drift(parabolas: list[Parabola], offset: np.ndarray) -> float:
+    budget = np.log([p.budget for p in parabolas])
+    return float(np.polyfit(budget, offset, 1)[0] * (budget.max() - budget.min()))
+
+
+def _disagreement(fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
+    """Exponents of approaches 1 and 2 that cannot be that of approach 3."""
+    a, span = float(fit.law.exponent(fit.cost)), fit.interval("a")
+    found = []
+    for name, law in (("1", envelope.params), ("2", isoflop.params)):
+        if law is None:
+            continue
+        low, high = _range(law.exponent - (law.bias or 0), law.interval)
+        least, most = _range(a, span)
+        if low > most or high < least:
+            found.append(
+                f"approaches disagree: a = {law.exponent:.3f} by approach {name}, {a:.3f} by approach 3, beyond what"
+                " their intervals allow"
+            )
+    if isoflop.akima and isoflop.params and abs(isoflop.akima.exponent - isoflop.params.exponent) > 2 * _APART:
+        found.append(
+            f"approach 2 depends on how minima are found: a = {isoflop.params.exponent:.3f} by parabolas,"
+            f" {isoflop.akima.exponent:.3f} by Akima interpolation"
+        )
+    return found
+
+
+def _range(value: float, interval: tuple[float, float] | None) -> tuple[float, float]:
+    """A value's interval, half as wide again (that of 80% is then one of 95%); without one, `_APART` to both sides."""
+    if interval is None:
+        return value - _APART, value + _APART
+    middle, half = (interval[0] + interval[1]) / 2, 1.5 * (interval[1] - interval[0]) / 2
+    return middle - half, middle + half
