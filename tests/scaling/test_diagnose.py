@@ -41,7 +41,7 @@ def test_clean_runs_raise_no_alarm():
 @pytest.mark.parametrize(("runs", "line"), [
     (grid(centre=3.5), "grids are off-centre: the best size is"),
     (grid(drift=4.0), "grids drift"),
-    (grid(0.001, width=16.0, sizes=9, law=Law(4000.0, 100.0, 1.7, 0.6, 0.1), drift=0.2), "approach 2 is biased by"),
+    (grid(0.001, width=30.0, sizes=5, law=Law(406.4, 410.7, 1.7, 0.465, 0.155), drift=0.3), "approach 2 is biased by"),
     (grid(change=lambda n, d: LAW.loss(n, d) + 0.2 * np.maximum(np.log(n / d) + 4, 0) ** 2), "residuals are not noise"),
     (grid(noise=0.12), "residuals are large"),
 ])  # fmt: skip

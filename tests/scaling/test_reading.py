@@ -16,7 +16,8 @@ def text(header, delimiter=",", rows=RUNS):
 
 
 @pytest.mark.parametrize("header", [
-    ["C", "N", "D", "L"], ["compute", "model_size", "data", "loss"], ["train_flops", "n_params", "n_tokens", "val_loss"],
+    ["C", "N", "D", "L"], ["compute", "model_size", "data", "loss"],
+    ["train_flops", "n_params", "n_tokens", "val_loss"],
     ["Flops", "Params", "Tokens", "Loss"], ["train/flops", "model/params", "data/tokens", "val/loss"],
     ["trainingCompute", "numParams", "trainTokens", "evalLoss"],
     ["throughput/flops", "parameter_count", "throughput/total_tokens", "eval/paloma/macro_loss"],
@@ -43,11 +44,9 @@ def test_forms_of_file(tmp_path, content):
 
 
 def test_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     columns = dict(zip(("C", "N", "D", "loss"), map(list, zip(*RUNS, strict=True)), strict=True))
-    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "r.parquet")
+    parquet.write_table(pyarrow.table(columns), tmp_path / "r.parquet")
     assert [run["params"] for run in read_runs(tmp_path / "r.parquet").runs] == [row[1] for row in RUNS]
 
 
