@@ -25,11 +25,11 @@ class Fitter:
 
     def __init__(self, names: Iterable[str], root: str) -> None:
         self._names = set(names)
-        self._root = _normal(root)
+        self._root = normal_name(root)
         self._alike: dict[str, list[str]] = collections.defaultdict(list)
         for name in self._names:
-            self._alike[_normal(name)].append(name)
-            self._alike[_normal(posixpath.splitext(name)[0])].append(name)
+            self._alike[normal_name(name)].append(name)
+            self._alike[normal_name(posixpath.splitext(name)[0])].append(name)
 
     def fit(self, rows: Sequence[Row]) -> list[str]:
         """The file of each row of one table; empty where none, or none alone, fits."""
@@ -38,7 +38,7 @@ class Fitter:
         loose = ["" if found else self._loose(row) for row, found in zip(rows, exact, strict=True)]
         writings: dict[str, set[str]] = collections.defaultdict(set)
         for row, name in zip(rows, loose, strict=True):
-            writings[name].add(_normal(row.path))
+            writings[name].add(normal_name(row.path))
         alone = {name for name, written in writings.items() if len(written) == 1 and name not in taken}
         return [one or (other if other in alone else "") for one, other in zip(exact, loose, strict=True)]
 
@@ -50,8 +50,8 @@ class Fitter:
 
     def _loose(self, row: Row) -> str:
         """The one file that fits best."""
-        folder = _normal(posixpath.dirname(row.table))
-        for tail in self._tails(_normal(row.path)):
+        folder = normal_name(posixpath.dirname(row.table))
+        for tail in self._tails(normal_name(row.path)):
             for name in dict.fromkeys((posixpath.join(folder, tail), tail)):
                 if found := set(self._alike.get(name, ())):
                     return found.pop() if len(found) == 1 else ""
@@ -69,8 +69,8 @@ class Fitter:
         yield from ("/".join(parts[i:]) for i in order)
 
 
-def _normal(path: str) -> str:
-    """A path whose writing makes no difference."""
+def normal_name(path: str) -> str:
+    """The same for all ways to write a path that mean one file."""
     path = re.sub("^[a-z]+://", "/", path.strip().replace("\\", "/"), flags=re.IGNORECASE)
     path = posixpath.normpath(path) if path else ""
     return "/".join(unicodedata.normalize("NFC", part.strip()).casefold() for part in path.split("/"))

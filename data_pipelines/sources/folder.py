@@ -22,7 +22,7 @@ from data_pipelines.sources.captions import (
     read_table,
     relative_to_table,
 )
-from data_pipelines.sources.fitting import Fitter
+from data_pipelines.sources.fitting import Fitter, normal_name
 from data_pipelines.sources.tree import Tree, list_tree
 from vdit.errors import UserError
 from vdit.io.media.kinds import MEDIA_SUFFIXES
@@ -47,14 +47,10 @@ def inputs(root: str, options: Options) -> list[Input]:
         hint = "it holds no video or picture" if tree.sizes else "it is empty or does not exist"
         raise UserError(f"--source={tree.root} gives nothing to read: {hint}{_reasons(tree)}")
     tables = _read_tables(tree, media)
-    texts = {posixpath.splitext(name)[0]: name for name in tree.sizes if name.lower().endswith(".txt")}
-    used = set()
-    for name in sorted(media):
-        text = texts.get(posixpath.splitext(name)[0]) or texts.get(name)
-        if text:
-            used.add(text)
-            if KIND not in tables.captions.get(name, {}):
-                _read_text(tree, text, name, tables)
+    texts = _find_texts(tree, media)
+    for name, text in texts.items():
+        if KIND not in tables.captions.get(name, {}):
+            _read_text(tree, text, name, tables)
     kinds = sorted({kind for found in tables.captions.values() for kind in found}) or [KIND]
     listed = []
     for name in sorted(media | set(tables.captions)):
@@ -63,7 +59,7 @@ def inputs(root: str, options: Options) -> list[Input]:
         path = tree.path(name) if name in media else ""
         notes = tables.notes.get(name, ())
         listed.append(Input(name, split, path, tree.sizes.get(name, 0), captions, MISSING, notes))
-    used |= media | set(filter(is_table, tree.sizes))
+    used = media | set(texts.values()) | set(filter(is_table, tree.sizes))
     unread = tree.unread | _count_unread([name for name in tree.sizes if name not in used])
     return limited(listed, options.limit) + [
         Input(name, "train", data=why) for name, why in sorted(unread.items()) if name not in tables.captions
@@ -101,6 +97,21 @@ def _read_tables(tree: Tree, media: set[str]) -> Tables:
         named = zip(mine, found, strict=True)
         rows += [(file or relative_to_table(row), row) for row, file in named if row.path]
     return join_rows(rows)
+
+
+def _find_texts(tree: Tree, media: set[str]) -> dict[str, str]:
+    """The .txt beside each file: of its name exactly, else one that is left over and alone alike."""
+    texts = {posixpath.splitext(name)[0]: name for name in tree.sizes if name.lower().endswith(".txt")}
+    stems = {name: posixpath.splitext(name)[0] for name in sorted(media)}
+    found = {name: text for name, stem in stems.items() if (text := texts.get(stem) or texts.get(name))}
+    taken, alike = set(found.values()), collections.defaultdict(list)
+    for stem, text in texts.items():
+        if text not in taken:
+            alike[normal_name(stem)].append(text)
+    for name, stem in stems.items():
+        if name not in found and len(rest := alike.get(normal_name(stem), [])) == 1:
+            found[name] = rest[0]
+    return found
 
 
 def _read_text(tree: Tree, text: str, name: str, tables: Tables) -> None:

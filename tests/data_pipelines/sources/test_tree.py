@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import unicodedata
 
 import pytest
 from fake_source import FakeEncoder
@@ -49,6 +50,19 @@ def test_captions_beside_nothing(tmp_path: pathlib.Path) -> None:
     for name in ("a.txt", "b.txt", "readme.txt"):
         (tmp_path / name).write_text("x")
     assert reasons(tmp_path) == {"*.txt": "2 files not read: beside no video or picture of that name"}
+
+
+def test_captions_whose_names_are_written_otherwise(tmp_path: pathlib.Path) -> None:
+    """Accents composed by one system and decomposed by another, and case; exact names come first."""
+    composed, decomposed = (unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD"))
+    for name in (f"{composed}.png", "B.png", "c.png", "C.png", "d.png"):
+        picture(tmp_path / name)
+    for name in (f"{decomposed}.txt", "b.TXT", "c.txt", "d.png.txt"):
+        (tmp_path / name).write_text(f"of {unicodedata.normalize('NFC', name)}")
+    found = {each.item: each.captions["caption"] for each in folder.inputs(str(tmp_path), Options()) if each.path}
+    wanted = {f"{composed}.png": "of Bär.txt", "B.png": "of b.TXT", "c.png": "of c.txt", "C.png": ""}
+    assert found == wanted | {"d.png": "of d.png.txt"}
+    assert reasons(tmp_path) == {}
 
 
 def test_links_to_folders_are_followed_once(tmp_path: pathlib.Path) -> None:

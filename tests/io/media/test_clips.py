@@ -4,6 +4,7 @@ import pathlib
 import tracemalloc
 import weakref
 
+import av
 import numpy as np
 import pytest
 from make_files import grey, quadrants, write_video
@@ -128,3 +129,24 @@ def test_the_first_frame_of_an_animation_or_video_is_an_image(tmp_path: pathlib.
     path = write_video(tmp_path / "a.mp4", [grey(10 + 4 * i) for i in range(24)], 24, options={"bf": "2"})
     assert levels(read_image(path)[None]) == [0]
     assert open_image(CASES / "pause.gif").read(64, 64).shape == (1, 64, 64, 3)
+
+
+def test_a_clip_that_was_cut_without_being_encoded_anew(tmp_path: pathlib.Path) -> None:
+    """Its first frames want others that are gone."""
+    path = write_video(tmp_path / "a.mkv", [grey(10 + 4 * i) for i in range(40)], 24, options={"g": "10", "bf": "0"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[4:-1]:
+            packet.stream = stream
+            target.mux(packet)
+    assert levels(read_clip(tmp_path / "b.mkv", 24)) == [*[10] * 6, *range(10, 40)]
+
+
+def test_damage_in_the_middle_is_named(tmp_path: pathlib.Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
+    data = bytearray(write_video(tmp_path / "a.mkv", list(noise), 24, options={"g": "5", "bf": "0"}).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
+    (tmp_path / "a.mkv").write_bytes(data)
+    with pytest.raises(UserError, match=r"--head=.*a.mkv cannot be read as a clip: frame 1\d (is damaged|follows)"):
+        read_clip(tmp_path / "a.mkv", 24)
+    assert len(open_clip(tmp_path / "a.mkv", 24).first(5).read(8, 8)) == 5

@@ -51,19 +51,23 @@ class GivenClip:
     def read(self, height: int, width: int) -> np.ndarray:
         """Its frames, area-averaged to a size, video_TYXC uint8.
 
+        Where a file begins with frames that cannot be decoded, as one that was cut without being encoded anew, the
+        first one that can be stands for them.
+
         Raises:
-          UserError: if one cannot be decoded.
+          UserError: if another one cannot be decoded.
         """
         wanted_T = self.numbers_T
         video_TYXC = np.empty((len(wanted_T), height, width, 3), np.uint8)
-        done = 0
+        done, begun = 0, False
         try:
             for number, frame in numbered(self.media, distinct_times(self.media)):
                 if done == len(wanted_T):
                     break
-                if frame.problem and number >= wanted_T[0]:
+                if frame.problem and begun and number >= wanted_T[done]:
                     raise Unreadable(f"frame {number} {frame.problem}")
-                if number == wanted_T[done]:
+                begun = begun or not frame.problem
+                if begun and number >= wanted_T[done]:
                     count = int(np.searchsorted(wanted_T, number, "right")) - done
                     video_TYXC[done : done + count] = frame.rgb(height, width)
                     done += count
