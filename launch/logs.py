@@ -17,8 +17,7 @@ from vdit.errors import UserError
 def fetch(folder: Folder, run_id: str) -> list[Path]:
     """The logs of a run, brought here from where it writes them."""
     target, settings = registry.settings_of(folder)
-    if target != "local":
-        registry.of(target).fetch_logs(folder, settings, run_id)
+    registry.of(target).fetch_logs(folder, settings, run_id)
     return sorted((folder.run(run_id) / "logs").glob("*.log"))
 
 

@@ -48,8 +48,29 @@ class Local:
         return self.price_per_hour / self.at_once
 
 
+class ByChip:
+    """Settings of targets that are paid for by the chip."""
+
+    price_per_chip_hour: float
+
+    @property
+    def chips(self) -> int:
+        """Chips or GPUs of one run."""
+        raise NotImplementedError
+
+    @property
+    def devices(self) -> int:
+        """Devices of one run, as JAX sees them."""
+        return self.chips
+
+    @property
+    def price_of_run(self) -> float:
+        """What one run costs an hour; 0 if no price is set."""
+        return self.chips * self.price_per_chip_hour
+
+
 @dataclasses.dataclass(frozen=True)
-class QueuedResources:
+class QueuedResources(ByChip):
     """Cloud TPU slices through `gcloud compute tpus queued-resources`.
 
     Attributes:
@@ -106,14 +127,9 @@ class QueuedResources:
         """Devices of one run."""
         return tpu_slices.parse(self.topology).devices * self.slices
 
-    @property
-    def price_of_run(self) -> float:
-        """What one run costs an hour; 0 if no price is set."""
-        return self.chips * self.price_per_chip_hour
-
 
 @dataclasses.dataclass(frozen=True)
-class Gke:
+class Gke(ByChip):
     """JobSets on Google Kubernetes Engine, queued by Kueue.
 
     Attributes:
@@ -169,14 +185,9 @@ class Gke:
         """Devices of one run."""
         return tpu_slices.parse(self.topology).devices * self.slices if self.topology else self.chips
 
-    @property
-    def price_of_run(self) -> float:
-        """What one run costs an hour; 0 if no price is set."""
-        return self.chips * self.price_per_chip_hour
-
 
 @dataclasses.dataclass(frozen=True)
-class Slurm:
+class Slurm(ByChip):
     """Jobs of a SLURM cluster of GPUs; --out must be on a file system that its nodes share.
 
     Attributes:
@@ -208,16 +219,6 @@ class Slurm:
     def chips(self) -> int:
         """GPUs of one run."""
         return self.nodes * self.gpus_per_node
-
-    @property
-    def devices(self) -> int:
-        """Devices of one run."""
-        return self.chips
-
-    @property
-    def price_of_run(self) -> float:
-        """What one run costs an hour; 0 if no price is set."""
-        return self.chips * self.price_per_chip_hour
 
 
 TARGETS = {"local": Local, "queued_resources": QueuedResources, "gke": Gke, "slurm": Slurm}

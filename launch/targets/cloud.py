@@ -58,7 +58,7 @@ def git(*arguments: str) -> str:
     Raises:
       UserError: if it fails.
     """
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed in {root}: {done.stderr.strip().splitlines()[-1:] or ['']}")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags
 from vdit.exit_status import PREEMPTED, USER_ERROR
+from vdit.io.lock import writer_of
 
 POLL_SECONDS = 0.1
 MAX_WAIT = 300.0
@@ -255,6 +256,46 @@ def start(sweep: Sweep, folder: Folder, settings: Local) -> int:
     with folder.launcher():
         folder.write_plan(sweep, "local", settings)
         return Launcher(sweep, folder, settings).run()
+
+
+def synchronise(folder: Folder, settings: Local) -> None:
+    """Runs write where they are read."""
+
+
+def fetch_logs(folder: Folder, settings: Local, run_id: str) -> None:
+    """Logs are written where they are read."""
+
+
+def stop(folder: Folder, settings: Local, ids: list[str]) -> str:
+    """Signals runs to save and stop: through their launcher, or directly if that is gone."""
+    del settings
+    launcher = folder.launched_by()
+    if launcher:
+        here = any((state := folder.state(run_id)) and state.pids == [launcher.pid] for run_id in ids)
+        if here or len(ids) == len(folder.plan()["runs"]):  # an experiment's launcher trains its runs itself
+            _terminate([launcher.pid])
+            return f"{folder.path} is asked to stop"
+    asked = []
+    for run_id in ids:
+        if launcher:
+            folder.run(run_id).mkdir(parents=True, exist_ok=True)
+            (folder.run(run_id) / "stop").touch()
+            asked.append(run_id)
+        elif folder.locked(run_id):
+            state, writer = folder.state(run_id), writer_of(folder.run(run_id))
+            if _terminate({*(state.pids if state else []), *([writer.pid] if writer else [])}):
+                asked.append(run_id)
+    return f"asked to stop: {', '.join(asked) or 'none, as none is running'}"
+
+
+def _terminate(pids: Iterable[int]) -> bool:
+    """Sends SIGTERM to the processes that are there, one after another; whether some were."""
+    found = False
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or its number is another user's by now
+            os.kill(pid, signal.SIGTERM)
+            found = True
+    return found
 
 
 def last_line(log: Path, start_with: str = "") -> str:

@@ -1,26 +1,29 @@
-"""The targets by name: what each can do. Modules are imported when they are used."""
+"""The targets by name: what each can do."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from launch.sweeps.settings import TARGETS
 from launch.sweeps.state import Folder
+from launch.targets import gke, local, queued_resources, slurm
 from vdit.config_dict import build
 from vdit.errors import UserError
 
+MODULES = {"local": local, "queued_resources": queued_resources, "gke": gke, "slurm": slurm}
 
-def of(target: str) -> Any:
-    """Module of a target, with the functions describe(sweep, run, folder, settings) and start(sweep, folder, settings).
 
-    Those of clusters and clouds also have synchronise(folder, settings), stop(folder, settings, ids) and
-    logs(folder, settings, id).
+def of(target: str) -> ModuleType:
+    """Module of a target.
+
+    Each has describe(sweep, run, folder, settings), start(sweep, folder, settings), synchronise(folder, settings),
+    stop(folder, settings, ids) and fetch_logs(folder, settings, id).
     """
-    if target not in TARGETS:
-        raise UserError(f"--to={target} is not one of {', '.join(TARGETS)}")
-    return importlib.import_module(f"launch.targets.{target}")
+    if target not in MODULES:
+        raise UserError(f"--to={target} is not one of {', '.join(MODULES)}")
+    return MODULES[target]
 
 
 def settings_of(folder: Folder) -> tuple[str, Any]:
@@ -32,8 +35,21 @@ def settings_of(folder: Folder) -> tuple[str, Any]:
 def synchronise(folder: Folder) -> None:
     """Brings the folder up to date with where the runs write."""
     target, settings = settings_of(folder)
-    if target != "local":
-        of(target).synchronise(folder, settings)
+    of(target).synchronise(folder, settings)
+
+
+def stop(folder: Folder, ids: list[str]) -> str:
+    """Signals runs to save a checkpoint and stop; all of them if no ids are given. Says what was done.
+
+    Raises:
+      UserError: for an id that is not of the sweep.
+    """
+    known = [entry["id"] for entry in folder.plan()["runs"]]
+    wrong = [run_id for run_id in ids if run_id not in known]
+    if wrong:
+        raise UserError(f"{folder.path} has no run {wrong[0]}; see launch.status {folder.path}")
+    target, settings = settings_of(folder)
+    return str(of(target).stop(folder, settings, ids or known))
 
 
 def open_folder(argv: list[str], command: str) -> Folder:

@@ -9,13 +9,13 @@ import yaml
 from fake_kubernetes import FakeKubernetes
 from kubeflow_trainer_api import models
 
-from launch import remote, stop
+from launch import remote
 from launch.sweeps import status
 from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Gke
 from launch.sweeps.state import Folder
-from launch.targets import gke, manifests
+from launch.targets import gke, manifests, registry
 from vdit.errors import UserError
 
 TPU = {"topology": "v5e:4x4", "image": "us-docker.pkg.dev/p/vdit/tpu:1", "bucket": "gs://b", "queue": "tpus"}
@@ -193,7 +193,7 @@ def test_the_real_kubectl_applies_looks_and_deletes(cluster, tmp_path, capsys):
     assert states() == ["waiting"]
     jobset["status"] = {"conditions": [{"type": "Suspended", "status": "False"}]}
     assert states() == ["running"]
-    assert stop.stop(folder, []) == f"deleted: {name}" and states() == ["stopped"]
+    assert registry.stop(folder, []) == f"deleted: {name}" and states() == ["stopped"]
     assert not [path for path in cluster.objects if "jobsets" in path or "configmaps" in path]
     capsys.readouterr()
 

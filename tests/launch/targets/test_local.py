@@ -15,11 +15,11 @@ import sweeping
 import tiny
 from waiting import wait_until
 
-from launch import collect, stop
+from launch import collect
 from launch.sweeps import status
 from launch.sweeps.grid import over, point
 from launch.sweeps.state import Folder, State
-from launch.targets import local
+from launch.targets import local, registry
 from vdit.errors import UserError
 from vdit.scaling.runs import read_csv, table
 
@@ -110,9 +110,9 @@ def test_one_run_is_stopped_and_goes_on_later(quick):
 
     def stop_it() -> None:
         wait_until(lambda: tried(folder, first) == 1)
-        assert stop.stop(folder, [first]) == f"asked to stop: {first}"
+        assert registry.stop(folder, [first]) == f"asked to stop: {first}"
         with pytest.raises(UserError, match="has no run x"):
-            stop.stop(folder, ["x"])
+            registry.stop(folder, ["x"])
 
     stopper = threading.Thread(target=stop_it)
     stopper.start()

@@ -10,13 +10,12 @@ import pytest
 import sweeping
 from waiting import wait_until
 
-from launch import stop
 from launch.sweeps import status
 from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Slurm
 from launch.sweeps.state import Folder
-from launch.targets import local, slurm
+from launch.targets import local, registry, slurm
 from vdit.errors import UserError
 
 COMMANDS = {
@@ -63,7 +62,7 @@ def test_submitted_once_followed_and_cancelled(cluster, tmp_path):
     assert status.statuses(folder)[1].cost is not None
     (cluster / "queue").write_text(f"{second} PENDING\n")
     assert states() == ["planned", "waiting"]
-    assert stop.stop(folder, []) == f"cancelled: {second}" and states() == ["planned", "stopped"]
+    assert registry.stop(folder, []) == f"cancelled: {second}" and states() == ["planned", "stopped"]
     assert f"--name={second}" in (cluster / "scancel.log").read_text()
 
 
