@@ -43,7 +43,7 @@ from vdit.training.record.metrics import MetricWriter
 from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 from vdit.training.run import open_run
 
-TIMES = ("seconds", "data_wait", "started", "train_seconds", "accelerator_hours", "tflops")
+TIMES = ("seconds", "data_wait", "started", "train_seconds", "accelerator_hours", "tokens_per_second", "tflops")
 """Values in rows of metrics and in results that tell of time, which differs from run to run."""
 
 DOING = (

@@ -159,7 +159,7 @@ def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[s
     opened = restored(workdir, config)
     leaves = jax.tree_util.tree_leaves_with_path(opened.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    timing = ("seconds", "data_wait", "started")
+    timing = ("seconds", "data_wait", "started", "tokens_per_second", "tflops")
     rows = [{name: value for name, value in row.items() if name not in timing} for row in read_metrics(workdir)]
     return arrays, dataclasses.asdict(opened.position), rows
 

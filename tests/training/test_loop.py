@@ -56,6 +56,12 @@ def test_metrics_say_rate_speed_and_validation():
     assert len({row["started"] for row in rows}) == 1 and 0 <= time.time() - rows[0]["started"] < 86400
     assert all(a["seconds"] <= b["seconds"] and 0 <= b["data_wait"] <= 1 for a, b in itertools.pairwise(rows))
     assert all(row["grad_norm"] > 0 for row in rows)
+    for before, after in itertools.pairwise(rows):  # what happens between two rows of the clock is counted
+        work, tokens = (
+            after["flops"] - before["flops"],
+            after["patches"] + after["text"] - before["patches"] - before["text"],
+        )
+        assert after["tflops"] * 1e12 / work == pytest.approx(after["tokens_per_second"] / tokens, rel=0.01)
     last = read_metrics(workdir)[-1]["validation"]
     assert last["loss"] == last["val"]["loss"] and last["val"]["examples"] == 8
     assert last["loss_interval"][0] < last["loss"] < last["loss_interval"][1]
@@ -81,7 +87,7 @@ def test_a_branch_starts_from_the_trunk(tmp_path):
     stem, rows = train_rows(workdir), train_rows(tmp_path / "branch")
     assert [row["step"] for row in rows] == [5, 6]
     # The first step has the trunk's state, data and noise; its rate is the first of the cool-down, which is whole.
-    timing = ("seconds", "data_wait", "started")
+    timing = ("seconds", "data_wait", "started", "tokens_per_second", "tflops")
     assert all(rows[0][key] == stem[4][key] for key in rows[0] if key not in timing)
     assert rows[1]["rate"] == stem[5]["rate"] / 2
     assert rows[1]["flops"] == stem[5]["flops"]

@@ -145,7 +145,7 @@ def result_row(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "flops": result["flops"],
         "flops_6nd": float(flops_6nd(result["params"], result["patches"])),
         "steps": result["step"],
-        "train_seconds": result["seconds"],  # of an autoencoder; other runs have an account over all restarts
+        "train_seconds": result["seconds"],  # of the last attempt, unless the account below counts all
         **{name: result[name] for name in _ACCOUNT if name in result},
         "loss": validation.get("loss"),
         "loss_interval": validation.get("loss_interval"),

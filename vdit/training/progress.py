@@ -48,6 +48,7 @@ class Progress(contextlib.ExitStack):
         if jax.process_index() == 0:
             self._writer = self.enter_context(contextlib.closing(MetricWriter(run.workdir, start.step)))
         self._clock = _Clock(batches)
+        self._speed = _Speed(run)
         self._heart = Heartbeat(run.workdir, self._steps)
         self._bar = self.enter_context(
             tqdm(
@@ -89,7 +90,8 @@ class Progress(contextlib.ExitStack):
         if self._stage_begins(row, position.next_row):
             position.spikes.reset()
         if bad or position.step % config.log_every == 0 or position.step == self._steps:
-            self._record({**values, "skipped_updates": position.spikes.skipped_updates, "rate": rate})
+            more = {"skipped_updates": position.spikes.skipped_updates, "rate": rate}
+            self._record({**values, **more, **self._speed.since_last()})
         if position.spikes.out_of_patience or (position.step == self._steps and not math.isfinite(loss)):
             raise Diverged(position, self._start)
 
@@ -101,6 +103,7 @@ class Progress(contextlib.ExitStack):
             peers.doing("evaluating", step)
         self._run.export()
         found = evaluate(self._run)
+        self._speed.since_last()  # an evaluation is no part of the next steps
         if record:
             self._record({"validation": found})
         return found
@@ -146,6 +149,22 @@ class Progress(contextlib.ExitStack):
                 f"{run.workdir.name} step {position.step}/{self._steps} {kind} loss {loss:.4f}, {left:.0f} s left",
                 flush=True,
             )
+
+
+class _Speed:
+    """Tokens and FLOPs a second between one row of metrics and the next; the first row's steps include compilation."""
+
+    def __init__(self, run: Trainable) -> None:
+        self._run, self._last = run, (0.0, 0, 0.0)
+        self.since_last()
+
+    def since_last(self) -> dict[str, float]:
+        """Speed since the last call: patches and caption tokens a second, and FLOPs a second in 10^12."""
+        position = self._run.position
+        now = time.perf_counter(), position.patches + position.text, self._run.training_flops
+        seconds, tokens, flops = (new - old for new, old in zip(now, self._last, strict=True))
+        self._last = now
+        return {"tokens_per_second": round(tokens / seconds, 1), "tflops": flops / seconds / 1e12}
 
 
 class _Clock:

@@ -1,0 +1,34 @@
+"""What the pages say of files holds."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
+
+
+def test_links_of_the_docs_lead_to_files():
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    broken = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target, _ in LINK.findall(page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"({page.name})" not in index] == ["README.md"]
+
+
+def test_from_the_command_to_the_loss_are_eight_files_that_hold_what_the_page_names():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`[\w/.]+`\]\(\.\./([\w/.]+)\) \| ([^|]+) \|", page, re.M)
+    assert 0 < len(rows) <= 8
+    for path, names in rows:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        assert set(re.findall(r"`(\w+)`", names)) <= defined, path
