@@ -224,14 +224,6 @@ def test_a_mixture_resumes_within_epochs_and_stages(paths, start, threads):
         assert_equal(a, b)
 
 
-def test_batches_placed_ahead_are_the_same(paths):
-    config = mixed_config(paths)
-    placed = rows(open_data(config), config, PATCH, 0, place=lambda batch: batch.map(np.copy))
-    for a, b in zip(batches(paths, 3), placed, strict=False):
-        assert_equal(a, b)
-    placed.close()
-
-
 def test_a_mixture_has_the_splits_and_captions_of_all(paths, tmp_path):
     one, two = (Dataset(path) for path in paths.split(","))
     mixture = Mixture(one, two)

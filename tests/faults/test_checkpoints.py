@@ -172,9 +172,9 @@ def test_storage_that_fails_is_not_damage(tmp_path, monkeypatch, capfd, passes):
     [
         (OSError(errno.EIO, "Input/output error"), StorageError, "the same command resumes from there"),
         (ValueError("UNAVAILABLE: 503"), StorageError, "the same command resumes from there"),
-        (OSError(errno.ENOSPC, "No space left on device"), UserError, "make room, and the same command goes on"),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError, "make room, and the same command resumes"),
         (ValueError("NOT_FOUND: writing: Disk quota exceeded [os_error_code='122']"), UserError, "make room, and"),
-        (OSError(errno.EACCES, "Permission denied"), UserError, "give permission, and the same command goes on"),
+        (OSError(errno.EACCES, "Permission denied"), UserError, "give permission, and the same command resumes"),
     ],
 )
 def test_a_failed_save_is_a_mistake_only_where_a_restart_would_fail_too(error, kind, end):

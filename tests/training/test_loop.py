@@ -3,16 +3,20 @@ import itertools
 import time
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 import tiny
 
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
+from data_pipelines.reading.training_data import packed_data
 from vdit import flops
 from vdit.errors import UserError
+from vdit.parallel.mesh import make_mesh
+from vdit.training import loop
 from vdit.training.record.metrics import read_metrics
-from vdit.training.recovery.checkpoint import checkpoint_steps
+from vdit.training.recovery.checkpoint import Position, checkpoint_steps
 
 
 def train_rows(workdir) -> list[dict]:
@@ -65,6 +69,19 @@ def test_metrics_say_rate_speed_and_validation():
     last = read_metrics(workdir)[-1]["validation"]
     assert last["loss"] == last["val"]["loss"] and last["val"]["examples"] == 8
     assert last["loss_interval"][0] < last["loss"] < last["loss_interval"][1]
+
+
+def test_batches_placed_ahead_are_those_of_the_rows():
+    config = tiny.tiny_config()
+    mesh = make_mesh(config.mesh, jax.devices()[:2])
+    run, dataset = mock.Mock(config=config, mesh=mesh, position=Position(3, 6)), Dataset(config.data.path)
+    rows = pipeline.rows(dataset, config.data, tiny.PATCH, config.seed, start_step=3)
+    with loop._prefetched(run, packed_data(config)) as batches:
+        for _, placed, expected in zip(range(3), batches, rows, strict=False):
+            for name, array in vars(expected).items():
+                assert len(getattr(placed, name).sharding.device_set) == 2
+                np.testing.assert_array_equal(getattr(placed, name), array)
+    rows.close()
 
 
 @functools.cache
