@@ -137,7 +137,7 @@ def test_repeated_ones_send_the_run_back_and_past_their_rows():
     workdir, _, seen = rolled_back()
     train_steps = [row["step"] for row in seen if "validation" not in row]
     assert train_steps == [*range(1, 11), *range(5, 13)]  # step 10 is the fifth bad one; step 4 the last good save
-    (entry,) = read_json(workdir / "skipped_batches.json")
+    (entry,) = read_json(workdir / "skipped_batches.json", list)
     assert (entry["checkpoint"], entry["step"], entry["rows"]) == (4, 10, [8, 20])
     assert [bad["step"] for bad in entry["bad"]] == [6, 7, 8, 9, 10]
     assert [bad["loss"] for bad in entry["bad"]] == [None] * 5
@@ -159,7 +159,9 @@ def test_a_kill_on_the_way_changes_nothing(tmp_path, rows):
     expected = tiny.result(workdir, CONFIG)
     shutil.copytree(copies / str(rows), tmp_path / "run")
     train(tmp_path / "run", set(range(6, 12)), not_finite)
-    assert read_json(tmp_path / "run" / "skipped_batches.json") == read_json(workdir / "skipped_batches.json")
+    assert read_json(tmp_path / "run" / "skipped_batches.json", list) == read_json(
+        workdir / "skipped_batches.json", list
+    )
     arrays, position, metrics = tiny.result(tmp_path / "run", CONFIG)
     assert position == expected[1] and str(metrics) == str(expected[2])  # a loss of nan is not equal to itself
     for name, array in expected[0].items():
@@ -171,7 +173,7 @@ def test_a_kill_between_the_record_and_the_step_back(tmp_path):
     shutil.copytree(copies / "10", tmp_path / "run")
     shutil.copy(workdir / "skipped_batches.json", tmp_path / "run")
     train(tmp_path / "run", set(range(6, 12)), not_finite)
-    assert len(read_json(tmp_path / "run" / "skipped_batches.json")) == 1
+    assert len(read_json(tmp_path / "run" / "skipped_batches.json", list)) == 1
     assert tiny.result(tmp_path / "run", CONFIG)[1] == tiny.result(workdir, CONFIG)[1]
 
 
@@ -195,7 +197,7 @@ def test_the_first_process_writes_once_all_have_read_and_alone_asks_for_examples
     asked = [[10, 11, 12, 13]] if index == 0 else []
     assert events == [("skipped_batches_read", False), *asked, ("set_aside_4", index == 0)]
     if index == 0:
-        (entry,) = read_json(written)
+        (entry,) = read_json(written, list)
         assert [bad["rows"] for bad in entry["bad"]] == [{"10": [110], "11": [111]}, {"12": [112], "13": [113]}]
 
 
@@ -225,7 +227,7 @@ def test_the_statistics_begin_anew_where_the_beginning_of_a_stage_is_skipped(
 def test_high_losses_send_it_back_too(tmp_path, monkeypatch):
     monkeypatch.setattr(spikes, "WARMUP", 3)
     train(tmp_path / "run", set(range(5, 10)), high)
-    (entry,) = read_json(tmp_path / "run" / "skipped_batches.json")
+    (entry,) = read_json(tmp_path / "run" / "skipped_batches.json", list)
     assert (entry["checkpoint"], entry["step"], entry["rows"]) == (4, 9, [8, 18])
     assert all(bad["loss"] > 1 for bad in entry["bad"])
     assert checkpoint_steps(tmp_path / "run") == [10, 12]

@@ -7,7 +7,7 @@ import tiny
 
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
-from vdit.io.files import read_json
+from vdit.io.files import read_json, write_json
 
 MEAN = {"mean": (0.1, 0.0, -0.1)}
 
@@ -85,3 +85,13 @@ def test_data_that_moved_are_the_same(tmp_path):
     moved = shutil.copytree(tiny.dataset(), tmp_path / "moved")
     tiny.train(tiny.change(config, data={"path": str(moved)}), tmp_path / "run")
     tiny.assert_same_result(tmp_path / "run", tiny.result(tmp_path / "whole", config), config)
+
+
+@pytest.mark.parametrize("datasets", ["x", [1], [{"path": "a"}]])
+def test_a_damaged_record_of_the_data_is_named(tmp_path, datasets):
+    config = config_on(tiny.dataset())
+    tiny.train(config, tmp_path / "run")
+    path = tmp_path / "run" / "dataset.json"
+    write_json(path, {**read_json(path), "datasets": datasets})
+    with pytest.raises(UserError, match="dataset.json is damaged .datasets="):
+        tiny.train(config, tmp_path / "run")

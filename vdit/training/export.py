@@ -22,7 +22,7 @@ from vdit.io.files import read_json, write_json
 from vdit.parallel.mesh import make_mesh, process_allgather, use_mesh
 from vdit.training.initial import load_params, named
 from vdit.training.record.workdir import EXPORT, is_export, plain
-from vdit.training.recovery.checkpoint import Position
+from vdit.training.recovery.checkpoint import Position, position_of
 from vdit.training.run import Run
 from vdit.training.step import TrainState, abstract_state
 
@@ -99,7 +99,14 @@ def open_weights(config: Config, folder: epath.Path, meta: dict[str, Any]) -> Ru
     with use_mesh(mesh):
         graph, like = abstract_state(config, interface, mesh)
         params = load_params(str(folder), config, interface, like.params)
-    position = Position(**read_json(folder / EXPORT)["position"]) if is_export(folder) else Position()
+    position = _exported_position(folder) if is_export(folder) else Position()
     state = TrainState(jnp.int32(position.step), params, params, None)
     shape = flops.shape_of(config.model, interface.patch, interface.text)
     return Run(config, folder, meta, mesh, graph, state, position, shape)
+
+
+def _exported_position(folder: epath.Path) -> Position:
+    try:
+        return position_of(read_json(folder / EXPORT, keys=("position",))["position"])
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{folder / EXPORT} is damaged ({error}); export the run again") from error

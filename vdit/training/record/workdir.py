@@ -52,7 +52,7 @@ def check(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
 
 def _check_same_data(workdir: epath.Path, meta: Mapping[str, Any]) -> None:
     """Raises UserError naming a data set that is another than before, by its place among those that are mixed."""
-    before, now = (values.get("datasets", []) for values in (read_json(workdir / "dataset.json"), meta))
+    before, now = _datasets(read_json(workdir / "dataset.json"), workdir), list(meta.get("datasets", []))
     if not before:  # the run is older than fingerprints, or has an iterator of its own
         return
     accept = "take another --workdir, or set train.accept_new_data=true to resume on the new data"
@@ -65,6 +65,15 @@ def _check_same_data(workdir: epath.Path, meta: Mapping[str, Any]) -> None:
                     f"the data has changed: data set {place} of {len(now)}, {ours['path']}, has {name} {ours[name]}, "
                     f"{theirs[name]} ({theirs['path']}) when {workdir} was trained; {accept}"
                 )
+
+
+def _datasets(stored: Mapping[str, Any], workdir: epath.Path) -> list[Mapping[str, Any]]:
+    found = stored.get("datasets", [])
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and {"path", "weight", "fingerprint"} <= each.keys() for each in found
+    ):
+        raise UserError(f"{workdir / 'dataset.json'} is damaged (datasets={found}); restore it or start a new workdir")
+    return found
 
 
 def diffusion_of(workdir: epath.Path) -> DiffusionConfig | None:

@@ -304,11 +304,22 @@ def _position(read: Mapping[str, Any], where: epath.Path) -> tuple[Position, dic
         raise ValueError("its position does not have the checksum written with it")
     del values["format"]
     sums = values.pop("sums", None)
+    return position_of({**({"spikes": {}} if old else {}), **values}), sums
+
+
+def position_of(values: Mapping[str, Any]) -> Position:
+    """The position that `dataclasses.asdict` gave.
+
+    Raises:
+      ValueError: if it has other fields.
+    """
     values = {_RENAMED.get(name, name): value for name, value in values.items()}
-    expected = {field.name for field in dataclasses.fields(Position)} - ({"spikes"} if old else set())
-    if values.keys() != expected:
+    if values.keys() != {field.name for field in dataclasses.fields(Position)}:
         raise ValueError(f"its position holds {', '.join(values)}")
-    return Position(**{**values, "spikes": LossSpikeDetector(**values.get("spikes", {}))}), sums
+    try:
+        return Position(**{**values, "spikes": LossSpikeDetector(**values["spikes"])})
+    except TypeError as error:
+        raise ValueError(f"its position has spikes={values['spikes']}") from error
 
 
 def _verify(arrays: Mapping[str, jax.Array], sums: Mapping[str, int] | None) -> None:

@@ -114,4 +114,4 @@ def _entry(position: Position, good: Position, ids: Ids) -> dict[str, Any]:
 
 
 def _entries(workdir: epath.Path) -> list[dict[str, Any]]:
-    return read_json(workdir / NAME) if (workdir / NAME).exists() else []
+    return read_json(workdir / NAME, list) if (workdir / NAME).exists() else []
