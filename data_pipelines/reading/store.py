@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -29,6 +28,9 @@ from vdit.patches import Patch, patchify
 
 FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
 """Keys of `vdit.json` that say what a run reads."""
+
+SHAPES = ("id", "frames", "height", "width", "fps", "text_tokens")
+"""Arrays of an index, beside its measures."""
 
 
 class Window(NamedTuple):
@@ -106,8 +108,9 @@ class Dataset:
         digest = hashlib.sha256(json.dumps({key: self.meta[key] for key in FINGERPRINTED}, sort_keys=True).encode())
         for split in self.splits:
             index = self.index(split)
-            for field in dataclasses.fields(index):
-                digest.update(np.ascontiguousarray(getattr(index, field.name)).data)
+            arrays = {name: getattr(index, name) for name in SHAPES} | index.measures
+            for name in sorted(arrays):
+                digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
         return digest.hexdigest()[:16]
 
     @property
