@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath
+from PIL import Image
 
-from data_pipelines.inspecting.contact_sheet import contact_sheet
+from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
 from data_pipelines.inspecting.inspect_report import print_report
 from data_pipelines.inspecting.inspection import inspect
 from data_pipelines.packing.budget import StepSums
@@ -56,6 +57,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> flags.FlagValues:
     flags.DEFINE_string("filter", "", "As data.filter of a training config: says how much it keeps.", values)
     flags.DEFINE_string("strata", "", "As data.strata of a training config.", values)
     flags.DEFINE_string("sheet", "", "PNG to draw a contact sheet of all named data sets to.", values)
+    flags.DEFINE_string("pairs", "", "PNG to draw pairs of near duplicates to.", values)
     flags.DEFINE_string("sheet_by", "", "Column, such as motion, whose quantiles the contact sheet shows.", values)
     return values
 
@@ -78,7 +80,9 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     else:
         print_report(figures)
     if values.sheet:
-        _save_sheet(data, data_config.split, values.sheet, values.sheet_by)
+        _save("sheet", contact_sheet(data, data_config.split, by=values.sheet_by), values.sheet)
+    if values.pairs:
+        _save("pairs", pairs_sheet(data), values.pairs)
 
 
 def _config(argv: list[str], values: flags.FlagValues) -> Config:
@@ -115,12 +119,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _save_sheet(data: Dataset | Mixture, split: str, path: str, by: str) -> None:
+def _save(flag: str, picture: Image.Image, path: str) -> None:
     try:
         with epath.Path(path).open("wb") as file:
-            contact_sheet(data, split, by=by).save(file, "PNG")
+            picture.save(file, "PNG")
     except OSError as error:
-        raise UserError(f"--sheet={path} cannot be written ({error}); name a file in a folder that exists") from error
+        raise UserError(f"--{flag}={path} cannot be written ({error}); name a file in a folder that exists") from error
 
 
 if __name__ == "__main__":

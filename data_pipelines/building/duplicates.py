@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_pipelines.media.hashing import mirrored
-from data_pipelines.packing.index import Index
+from data_pipelines.packing.index import DUPLICATES_FILE, Index
 
 MAX_DIFFERENCE = 0.14
 """Share of differing bits up to which two clips are near duplicates; benchmarks.duplicates shows what that finds."""
@@ -31,7 +31,6 @@ NEIGHBOURS = 4
 PLAIN = 0.02
 """Contrast below which a clip shows too little to be compared with others."""
 
-DUPLICATES_FILE = "duplicates.csv"
 COLUMN = "duplicate"
 _HEADER = "split,number,id,other_split,other_number,other_id,difference,mirrored"
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from data_pipelines.inspecting.fonts import Text
 from data_pipelines.inspecting.ledger_names import names_of
+from data_pipelines.inspecting.pairs import read_pairs
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
@@ -41,6 +42,31 @@ def contact_sheet(data: Dataset | Mixture, split: str, count: int = 12, by: str 
         for place, i in zip(places, numbers, strict=True):
             said = f"{by} {column[i]:.4g}, quantile {place / max(1, size - 1):.2f}" if by else ""
             strips.append(_strip(dataset, split, i, (names.get(i, ""), said), text))
+    return _stacked(strips)
+
+
+def pairs_sheet(data: Dataset | Mixture, count: int = 12) -> Image.Image:
+    """Draws about `count` pairs of near duplicates, one above the other, spread evenly from the most alike on.
+
+    Raises:
+      UserError: if no data set has any, or a list of them is damaged.
+    """
+    pairs = [(dataset, pair) for dataset in data.datasets for pair in read_pairs(dataset.path)]
+    if not pairs:
+        raise UserError(f"--pairs: the build of {data.path} found no near duplicates")
+    pairs.sort(key=lambda each: each[1].difference)
+    strips, text = [], Text(TEXT_SIZE)
+    for place in np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int)):
+        dataset, pair = pairs[place]
+        said = f"{pair.difference:.1%} of the bits differ{', mirrored' if pair.mirrored else ''}"
+        for split, i in pair.clips:
+            name = names_of(dataset.path, split, [i], dataset.size(split)).get(i, "")
+            strips.append(_strip(dataset, split, i, (name, said), text))
+        strips.append(Image.new("RGB", (1, 2 * GAP), "white"))
+    return _stacked(strips)
+
+
+def _stacked(strips: list[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + GAP for s in strips)), "white")
     top = 0
     for strip in strips:

@@ -24,6 +24,10 @@ FORMAT = 1
 """Version of the directory's layout, written to `vdit.json`; readers refuse any other."""
 
 META_FILE = "vdit.json"
+
+DUPLICATES_FILE = "duplicates.csv"
+"""In a data set whose clips were compared: the pairs that look alike."""
+
 _DTYPES = {
     "id": "uint64",
     "frames": "int32",

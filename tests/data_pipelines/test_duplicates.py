@@ -12,6 +12,8 @@ from PIL import Image
 from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.duplicates import find_duplicates, mark
+from data_pipelines.inspecting.contact_sheet import pairs_sheet
+from data_pipelines.inspecting.pairs import read_pairs
 from data_pipelines.media.filters import parse_filters
 from data_pipelines.media.hashing import BYTES, clip_hash, mirrored
 from data_pipelines.packing.packing import Plan
@@ -122,3 +124,15 @@ def test_training_leaves_duplicates_out(built: pathlib.Path) -> None:
 def test_a_build_cannot_reject_what_it_does_not_know_yet(text: str) -> None:
     with pytest.raises(UserError, match="duplicates are known only when all clips are built; .*data.filter="):
         parse_filters([text])
+
+
+def test_pairs_are_drawn_side_by_side(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    pairs = read_pairs(built)
+    assert [pair.clips for pair in pairs] == [(("train", 0), ("train", 4)), (("train", 3), ("val", 0))]
+    assert [pair.mirrored for pair in pairs] == [True, False] and all(0 <= pair.difference < 0.14 for pair in pairs)
+    sheet, single = pairs_sheet(Dataset(built)), pairs_sheet(Dataset(built), count=1)
+    assert sheet.width == single.width and sheet.height == 2 * single.height
+    (tmp_path / "duplicates.csv").write_text("split,number\ntrain,x\n")
+    with pytest.raises(UserError, match="duplicates.csv is damaged"):
+        read_pairs(tmp_path)
+    assert read_pairs(tmp_path / "none") == []
