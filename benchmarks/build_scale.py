@@ -2,8 +2,8 @@
 
     python -m benchmarks.build_scale [--clips=2000] [--inputs=200000] [--nopetabyte]
 
-* Processor time of the same build (physics, `--clips` of them) by the local engine and by a Ray on this machine, all
-  processes together, and that both give the same bytes.
+* Processor time of the same build (`--clips` files of two seconds of 640x360, at 256 tokens a frame) by the local
+  engine and by a Ray on this machine, all processes together, and whether both give the same bytes.
 * Seconds and memory of listing, signing and planning `--inputs` tiny files, and a tenth as many.
 * A petabyte of video, computed: processor hours, bytes and jobs, from rates measured on the film at 256 tokens a frame.
 """
@@ -18,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from absl import flags
 
 from data_pipelines.building.jobs import JOB_BYTES, MAX_JOBS
@@ -34,6 +36,9 @@ PETABYTE = flags.DEFINE_bool("petabyte", True, "Compute what a petabyte would ta
 WORKERS = flags.DEFINE_integer("processors", 1000, "Processors of the cluster that builds from a petabyte.")
 
 TOKENS = 256
+
+DISTINCT = 16
+"""Files of the engines' build that are different."""
 
 _MEASURED = """
 import ctypes, json, os, resource, subprocess, sys, time
@@ -69,12 +74,33 @@ def build(*options: str) -> tuple[float, float]:
     return measured(sys.executable, "-m", "data_pipelines.build", "--text_encoder=none", *options)
 
 
+def write_clips(folder: Path, count: int) -> None:
+    """Files of two seconds each, `DISTINCT` of them different, the others links to those."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:360, :640]
+    for number in range(min(count, DISTINCT)):
+        with av.open(str(folder / f"{number:05d}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(24), options={"preset": "veryfast"})
+            stream.height, stream.width, stream.pix_fmt = 360, 640, "yuv420p"
+            speeds = rng.integers(1, 6, 3)
+            for t in range(48):
+                planes = [(speed * (x + 2 * t) // 3 + y * (1 + c)) % 256 for c, speed in enumerate(speeds)]
+                frame = np.stack(planes, -1) + rng.integers(-20, 20, (360, 640, 3))
+                picture = av.VideoFrame.from_ndarray(frame.clip(0, 255).astype(np.uint8), "rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    for number in range(DISTINCT, count):
+        os.link(folder / f"{number % DISTINCT:05d}.mp4", folder / f"{number:05d}.mp4")
+
+
 def engines(clips: int) -> dict[str, Any]:
     """Processor seconds of each engine for the same data set."""
     found: dict[str, Any] = {"clips": clips}
     with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "in").mkdir()
+        write_clips(Path(name) / "in", clips)
         for engine in ("local", "ray"):
-            options = ("--source=physics", f"--limit={clips}", f"--engine={engine}", f"--out={name}/{engine}")
+            options = (f"--source={name}/in", f"--max_tokens={TOKENS}", f"--engine={engine}", f"--out={name}/{engine}")
             found[engine], found[f"{engine}, seconds"] = build(*options)
         names = sorted(os.listdir(f"{name}/local"))
         same, _, _ = filecmp.cmpfiles(f"{name}/local", f"{name}/ray", names, shallow=False)
