@@ -56,9 +56,9 @@ def inputs(root: str, options: Options) -> list[Input]:
     for name in sorted(media | set(tables.captions)):
         captions = complete(tables.captions.get(name, {}), kinds)
         split = tables.splits.get(name) or hashed_split(name, options.val)
-        path = tree.path(name) if name in media else ""
+        path, why = (tree.path(name), "") if name in media else ("", MISSING)
         notes = tables.notes.get(name, ())
-        listed.append(Input(name, split, path, tree.sizes.get(name, 0), captions, MISSING, notes))
+        listed.append(Input(name, split, path, tree.sizes.get(name, 0), captions, why, notes))
     used = media | set(texts.values()) | set(filter(is_table, tree.sizes))
     unread = tree.unread | _count_unread([name for name in tree.sizes if name not in used])
     return limited(listed, options.limit) + [

@@ -69,7 +69,11 @@ def test_cases(name: str) -> None:
         ("mpeg2video", "a.m2v", {}, {"max_b_frames": 2, "bit_rate": 2_000_000}),
         ("libx264", "a.mts", {"bf": "3", "preset": "veryfast"}, {}),
         ("libx264", "a.flv", {"bf": "3", "preset": "veryfast"}, {}),
+        ("mpeg1video", "a.m1v", {}, {"bit_rate": 2_000_000}),
         ("libx264", "a.h264", {"bf": "3", "preset": "veryfast"}, {}),
+        ("libx265", "a.hevc", {"x265-params": "log-level=none:bframes=3", "preset": "ultrafast"}, {}),
+        ("mpeg2video", "a.mxf", {}, {"max_b_frames": 2, "bit_rate": 2_000_000}),
+        ("wmv2", "a.wmv", {}, {"bit_rate": 2_000_000}),
         ("libx264", "a.3gp", {"bf": "3", "preset": "veryfast"}, {}),
         ("libx265", "a.mkv", {"x265-params": "log-level=none:bframes=3", "preset": "ultrafast"}, {}),
         (
@@ -113,10 +117,10 @@ def test_remuxed_without_offsets(tmp_path: pathlib.Path, codec: str, suffix: str
     same_frames(without_offsets(path, tmp_path / f"b.{suffix}", 25), 25)
 
 
-def media_of(times: list[float], stamps: list[float]) -> Media:
+def media_of(times: list[float], stamps: list[float], unordered: bool = True) -> Media:
     """Media whose packets have `times`, and whose decoder gives frames with `stamps`."""
     frames = [Frame(stamp, lambda y, x, i=i: np.full((y, x, 3), i, np.uint8)) for i, stamp in enumerate(stamps)]
-    return Media(8, 8, np.array(times), 1.0, 1.0, True, (), lambda: iter(frames))
+    return Media(8, 8, np.array(times), 1.0, 1.0, True, unordered, (), lambda: iter(frames))
 
 
 def read(media: Media) -> list[tuple[int, int, str]]:
@@ -134,6 +138,12 @@ def test_reordering_that_begins_late_and_reaches_far() -> None:
     """As of a pyramid of 16 frames after a still beginning."""
     stamps = [*range(40), 56, *range(40, 56), *range(57, 80)]
     assert read(media_of(list(range(80)), stamps)) == [(i, i, "") for i in range(80)]
+
+
+def test_stamps_that_order_packets_are_believed() -> None:
+    """A damaged file may give a frame too late; the gap that it leaves is one."""
+    found = read(media_of([0, 1, 2, 3, 4], [0, 2, 1, 3, 4], unordered=False))
+    assert found[1] == (2, 1, "follows 1 missing frames")
 
 
 def test_frames_missing_at_the_end() -> None:
@@ -160,7 +170,7 @@ def test_an_error_comes_after_the_frames_before_it() -> None:
             yield Frame(stamp, lambda y, x: np.zeros((y, x, 3), np.uint8))
         raise Unreadable("torn")
 
-    media, seen = Media(8, 8, np.arange(9.0), 1.0, 1.0, True, (), frames), []
+    media, seen = Media(8, 8, np.arange(9.0), 1.0, 1.0, True, True, (), frames), []
     with pytest.raises(Unreadable, match="torn"):
         for number, _ in numbered(media, media.times):
             seen.append(number)

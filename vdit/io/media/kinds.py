@@ -33,7 +33,7 @@ _MAGIC = (
     (b"qoif", ("QOI",)),
     *((b"P%d" % digit, ("PPM",)) for digit in range(1, 7)),
 )
-_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"mif1"}  # sequences in HEIF are videos
 
 
 def picture_formats(head: bytes) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Media:
       rate: average frames per second, 0 if the file does not say.
       grid_rate: frames per second of the finest grid that all times lie on; 0 if unknown.
       exact: whether the file has a time for every frame, so that a frame the decoder leaves out is known to be missing.
+      unordered: whether times ascend in the order of decoding, so that they may be those of decoding, not of showing.
       notes: what is done to every frame beside scaling, for the ledger.
       frames: decodes from the beginning, in the order of showing. Raises Unreadable where the file breaks off.
     """
@@ -52,6 +53,7 @@ class Media:
     rate: float
     grid_rate: float
     exact: bool
+    unordered: bool
     notes: tuple[str, ...]
     frames: Callable[[], Iterator[Frame]]
 
@@ -106,7 +108,7 @@ def array_media(video_TYXC: np.ndarray, rate: float) -> Media:
         for time, picture_YXC in zip(times.tolist(), video_TYXC, strict=True):
             yield Frame(time, lambda y, x, picture_YXC=picture_YXC: scale(rgb_of(picture_YXC), y, x))  # type: ignore[misc]
 
-    return Media(height, width, times, rate, 0.0, True, ("alpha on white",) * (channels == 4), read)
+    return Media(height, width, times, rate, 0.0, True, False, ("alpha on white",) * (channels == 4), read)
 
 
 def reason(error: Any) -> str:

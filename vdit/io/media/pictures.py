@@ -46,9 +46,8 @@ def open_picture(path: str, formats: tuple[str, ...]) -> Media:
     except Exception as error:  # damaged files raise what their decoders please
         raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded: {reason(error)}") from error
     times = np.cumsum([0.0, *delays[:-1]])
-    return Media(
-        height, width, times, 0.0, 0.0, True, notes, functools.partial(_frames, path, formats, times, orientation)
-    )
+    frames = functools.partial(_frames, path, formats, times, orientation)
+    return Media(height, width, times, 0.0, 0.0, True, False, notes, frames)
 
 
 def _delays(image: Image.Image) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import itertools
 
 import av
 import numpy as np
@@ -13,6 +14,13 @@ from vdit.io.media.media import Unreadable
 
 _COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 _TILE = av.stream.Disposition.dependent
+
+
+_BARE = ("mpegvideo", "h264", "hevc", "m4v")
+"""Streams without a container: they have no time stamps, and those that FFmpeg makes up are not even."""
+
+USUAL_RATE = 25.0
+"""Frames per second of a stream without times that does not say."""
 
 
 @dataclasses.dataclass
@@ -38,6 +46,11 @@ class Packets:
         return max(len(self.stamps), self.unstamped)
 
     @property
+    def ascend(self) -> bool:
+        """Whether frames are shown in the order of decoding, by their stamps."""
+        return all(before <= after for before, after in itertools.pairwise(self.stamps))
+
+    @property
     def end(self) -> float:
         """Seconds."""
         return self.last * self.tick
@@ -48,21 +61,22 @@ class Packets:
         return (max(self.stamps) - min(self.stamps)) * self.tick if self.stamps else 0.0
 
     def times(self, rate: float) -> np.ndarray:
-        """Seconds at which frames are shown, ascending; of a raw stream, which has no times, by its rate."""
+        """Seconds at which frames are shown, ascending; of a stream without times by its rate."""
         if not self.stamps:
-            return np.arange(self.unstamped) / (rate or 25.0)
+            return np.arange(self.unstamped) / (rate or USUAL_RATE)
         return np.sort(np.array(self.stamps, np.float64)) * self.tick
 
 
 def scan(container: av.container.InputContainer) -> dict[int, Packets]:
     """Reads all packets of a container, by stream."""
+    bare = container.format.name in _BARE
     found = {stream.index: Packets(float(stream.time_base or 0)) for stream in container.streams}
     for packet in container.demux():
         beat()
         if not packet.size:  # the empty packet at the end; in AVI, a frame that was dropped
             continue
         mine = found[packet.stream_index]
-        stamp = packet.dts if packet.pts is None else packet.pts
+        stamp = None if bare else packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             mine.unstamped += 1
             mine.exact = False

@@ -142,9 +142,9 @@ def evened(media: Media, timing: Timing) -> Iterator[tuple[int, int, Frame]]:
 def numbered(media: Media, times: np.ndarray) -> Iterator[tuple[int, Frame]]:
     """Decodes a file and numbers its frames by `distinct_times`, so that gaps are seen.
 
-    Decoders give frames in the order of showing. Where their stamps are not in that order they are those of the order
-    of decoding, as in AVI and in files that were remuxed without the offsets of MP4; the i-th frame is then shown at
-    the i-th time.
+    Decoders give frames in the order of showing. Where that is not the order of their stamps, and these ascend in the
+    order of decoding, stamps are no times of showing: so it is in AVI, and in files that were remuxed without the
+    offsets of MP4. The i-th frame is then shown at the i-th time.
 
     Raises:
       Unreadable: where the file breaks off, or if frames are missing at its end.
@@ -154,10 +154,10 @@ def numbered(media: Media, times: np.ndarray) -> Iterator[tuple[int, Frame]]:
     given, ordered, last = -1, True, -math.inf
     for frame in source:
         given += 1
-        ordered = ordered and not frame.time < last
+        ordered = ordered and not (media.unordered and frame.time < last)
         at = bisect.bisect_right(known, frame.time + 1e-6) - 1 if math.isfinite(frame.time) else number + 1
-        if ordered and at > number + 1 and any(each.time < frame.time for each in source.look(REORDER)):
-            ordered = False
+        if ordered and media.unordered and at > number + 1:
+            ordered = not any(each.time < frame.time for each in source.look(REORDER))
         last = frame.time
         if not ordered:
             at = int(places[given]) if given < len(places) else len(known)

@@ -75,16 +75,17 @@ def open_video(path: str, threads: int = 1) -> Media:
             grid_rate = float(stream.base_rate or 0)
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
             mine = packets[stream.index]
-            times, exact = mine.times(rate), mine.exact
-            end = max((each.end for each in packets.values()), default=0.0)
+            times, exact, timed = mine.times(rate), mine.exact, bool(mine.stamps)
+            ascend = mine.ascend
+            end = max(each.end for each in packets.values())
             index = stream.index
     except _ERRORS as error:
         raise Unreadable(f"not a readable video: {reason(error)}") from error
-    if end < 0.95 * length - 0.5:
+    if timed and end < 0.95 * length - 0.5:
         raise Unreadable(f"the file ends at {end:.1f} s of {length:.1f} s")
     height, width, orientation, notes = _as_shown(first, aspect)
-    frames = functools.partial(_read, path, threads, index, (first.height, first.width), orientation)
-    return Media(height, width, times, rate, grid_rate, exact, (*stream_notes, *notes), frames)
+    frames = functools.partial(_read, path, threads, index, (first.height, first.width), orientation, timed)
+    return Media(height, width, times, rate, grid_rate, exact, ascend, (*stream_notes, *notes), frames)
 
 
 def _open(path: str, threads: int) -> av.container.InputContainer:
@@ -169,7 +170,7 @@ def _orientation(frame: av.VideoFrame) -> int:
     return 1 if matrix is None else orientation_of_matrix(bytes(matrix))
 
 
-def _read(path: str, threads: int, index: int, size: tuple[int, int], orientation: int) -> Iterator[Frame]:
+def _read(path: str, threads: int, index: int, size: tuple[int, int], orientation: int, timed: bool) -> Iterator[Frame]:
     """Decodes the file from its beginning; `size` and `orientation` are those of its first frame."""
     number, scaler = 0, Scaler()
     try:
@@ -179,7 +180,7 @@ def _read(path: str, threads: int, index: int, size: tuple[int, int], orientatio
             problem = "is damaged" if frame.is_corrupt else ""
             if (frame.height, frame.width) != size:
                 problem = f"has another size, {frame.width}x{frame.height}"
-            time = float(frame.time) if frame.time is not None else float("nan")
+            time = float(frame.time) if timed and frame.time is not None else float("nan")
             yield Frame(time, functools.partial(_rgb, scaler, frame, orientation), problem)
             number += 1
     except _ERRORS as error:
