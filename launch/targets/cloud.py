@@ -12,6 +12,8 @@ from launch.sweeps.state import Folder
 from launch.targets import gcloud, run_file
 from vdit.errors import UserError
 
+ROOT = Path(__file__).parents[2]
+"""Of this checkout."""
 NOT_MIRRORED = r"(^|/)(checkpoints|tensorboard|profile|logs|workers)/"
 """What stays in the bucket: all but the small files that say how a run fares."""
 
@@ -58,10 +60,9 @@ def git(*arguments: str) -> str:
     Raises:
       UserError: if it fails.
     """
-    root = Path(__file__).parents[2]
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"git {arguments[0]} failed in {root}: {done.stderr.strip().splitlines()[-1:] or ['']}")
+        raise UserError(f"git {arguments[0]} failed in {ROOT}: {done.stderr.strip().splitlines()[-1:] or ['']}")
     return done.stdout.strip()
 
 

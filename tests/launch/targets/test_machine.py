@@ -154,7 +154,7 @@ def machine(tmp_path):
 
 
 def _machines(root: Path, steps: int, hosts: int = 1) -> list[Machine]:
-    if not (Path(__file__).parents[3] / ".git").exists():
+    if not (cloud.ROOT / ".git").exists():
         pytest.skip("this is not a git checkout: the startup script is NOT tested")
     return [Machine(root, steps, hosts, number) for number in range(hosts)]
 

@@ -312,7 +312,7 @@ def test_the_code_that_machines_get_is_committed_code(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="vdit/train.py is changed and not committed; commit it first"):
         cloud.commit()
     monkeypatch.undo()
-    if not (Path(cloud.__file__).parent.parent / ".git").exists():
+    if not (cloud.ROOT / ".git").exists():
         pytest.skip("this is not a git checkout: the code bundle is NOT tested")
     head = cloud.git("rev-parse", "HEAD")
     bundle = cloud.upload_code(str(tmp_path / "bucket"), tmp_path, head)

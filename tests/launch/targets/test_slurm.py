@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import sweeping
@@ -15,7 +14,7 @@ from launch.sweeps.expand import name_of
 from launch.sweeps.grid import over, point
 from launch.sweeps.settings import Slurm
 from launch.sweeps.state import Folder
-from launch.targets import local, registry, slurm
+from launch.targets import cloud, registry, slurm
 from vdit.errors import UserError
 
 COMMANDS = {
@@ -107,7 +106,7 @@ def test_the_job_saves_at_the_time_limit_and_requeues_itself(cluster, tmp_path):
         (where / "run.json").write_text(json.dumps(told))
         (where / "environment").unlink(missing_ok=True)
         more = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2"}
-        path = f"{Path(local.__file__).parents[2]}:{tmp_path}"
+        path = f"{cloud.ROOT}:{tmp_path}"
         command = ["bash", str(slurm.SCRIPT), sys.executable, str(where / "run.json")]
         process = subprocess.Popen(command, env={**os.environ, **more, "PYTHONPATH": path})
         if signal_it:
@@ -132,7 +131,7 @@ def test_the_job_requeues_itself_after_failures_that_may_pass(cluster, tmp_path,
     told = {"module": "stand_in_trainer", "arguments": arguments, "environment": {}}
     (tmp_path / "run.json").write_text(json.dumps(told))
     more = {"SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2"}
-    more["PYTHONPATH"] = f"{Path(local.__file__).parents[2]}:{tmp_path}"
+    more["PYTHONPATH"] = f"{cloud.ROOT}:{tmp_path}"
 
     def jobs(step: int) -> list[int]:
         """How often the job is in the queue again, after each of three ends at a step."""
