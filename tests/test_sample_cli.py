@@ -346,7 +346,7 @@ def test_a_model_that_makes_no_numbers_makes_no_video(run, tmp_path, monkeypatch
         (["--image=a.png", "--head=b.mp4"], "--image and --head say different things about the same frames; leave one"),
         (["--loop", "--tail=b.mp4"], "--loop and --tail say different things"),
         (["--connect=a.mp4"], "--connect=a.mp4 is not two files separated by a comma"),
-        (["--mask=0,0,8,8"], "--mask says what to make anew of a clip; name the clip with --edit"),
+        (["--mask=0,0,8,8"], "--mask says what to generate of a clip; name the clip with --edit"),
         (["--strength=0.5"], "--strength says how much of a clip to change; name the clip with --edit"),
         (["--edit={here}/a.npz", "--size=24x16", "--strength=1.5"], "--strength=1.5 is not in (0, 1]"),
         (["--edit={here}/a.npz", "--size=24x16", "--mask=0,0,99,8"], "is not a box X0,Y0,X1,Y1 within --edit of 24x16"),

@@ -40,7 +40,7 @@ LOOP = flags.DEFINE_bool("loop", False, "End where it begins: at --image, or at 
 CONNECT = flags.DEFINE_string("connect", "", "A,B: from the end of clip A to the start of clip B.")
 EDIT = flags.DEFINE_string("edit", "", "Clip to change; its length is taken.")
 STRENGTH = flags.DEFINE_float("strength", 1.0, "How much --edit changes, in (0, 1].")
-MASK = flags.DEFINE_string("mask", "", "What of --edit to make anew: a box X0,Y0,X1,Y1 or a file that is white there.")
+MASK = flags.DEFINE_string("mask", "", "What of --edit to generate: a box X0,Y0,X1,Y1 or a file that is white there.")
 REFERENCE = flags.DEFINE_string("reference", "", "Images of what to show, separated by commas.")
 STAGGER = flags.DEFINE_float("stagger", 0.0, "Denoise each group of frames this much later than the one before.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", lower_bound=0)
@@ -60,17 +60,17 @@ SCALE = flags.DEFINE_integer("scale", 4, "Side of the square that shows one pixe
 PREVIEW = flags.DEFINE_integer("preview", 0, "Write OUT.preview.png every so many evaluations.", lower_bound=0)
 
 
-def asks_of_flags() -> list[Any]:
-    """What is asked for: one thing by flags, or one a line of --prompts for which the flags are defaults."""
-    from vdit.generation.prompts import Ask, read_asks
+def requests_of_flags() -> list[Any]:
+    """What is requested: one thing by flags, or one a line of --prompts for which the flags are defaults."""
+    from vdit.generation.prompts import SampleRequest, read_sample_requests
 
     values: dict[str, Any] = {
-        field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Ask) if field.name != "out"
+        field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(SampleRequest) if field.name != "out"
     }
     out = Path(OUT.value or "")
     if PROMPTS.value is None:
-        return [Ask(**values, out=str(out))]
-    return read_asks(Path(PROMPTS.value), values, out, PROMPT_FILES.value)
+        return [SampleRequest(**values, out=str(out))]
+    return read_sample_requests(Path(PROMPTS.value), values, out, PROMPT_FILES.value)
 
 
 def main(argv: list[str]) -> None:
@@ -84,9 +84,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={OUT.value} is a file; give a folder for the videos of --prompts")
     if FPS.value is not None and not math.isfinite(FPS.value):
         raise UserError(f"--fps={FPS.value} is not a finite number")
-    asks = asks_of_flags()
-    for ask in asks:
-        check_out(Path(ask.out), made=PROMPTS.value is not None)
+    samples = requests_of_flags()
+    for sample in samples:
+        check_out(Path(sample.out), made=PROMPTS.value is not None)
     try:
         interval = tuple(map(float, INTERVAL.value))
         low, high = interval
@@ -111,10 +111,10 @@ def main(argv: list[str]) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        for line in session.make(asks, WINDOW.value, progress, PREVIEW.value):
+        for line in session.make(samples, WINDOW.value, progress, PREVIEW.value):
             bar.write(line, file=sys.stdout)
-    if len(asks) > 1:
-        print(f"{len(asks)} videos in {time.monotonic() - start:.0f} s")
+    if len(samples) > 1:
+        print(f"{len(samples)} videos in {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from data_pipelines.packing.index import load_index, load_meta
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import captions
 from vdit.errors import UserError
-from vdit.generation.prompts import read_asks
+from vdit.generation.prompts import read_sample_requests
 from vdit.io.safetensors import read_tensors
 
 MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -177,9 +177,9 @@ PROMPTS = (
 def test_a_file_of_prompts(tmp_path, edits):
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(edited(PROMPTS, edits))
-    asks = value_or_one_line(lambda: read_asks(path, {}, tmp_path))
-    for ask in asks or ():
-        assert Path(ask.out).resolve().is_relative_to(tmp_path.resolve())
+    samples = value_or_one_line(lambda: read_sample_requests(path, {}, tmp_path))
+    for sample in samples or ():
+        assert Path(sample.out).resolve().is_relative_to(tmp_path.resolve())
 
 
 @pytest.mark.parametrize("out", ["../x.mp4", "/tmp/x.mp4", "a/../../x.mp4"])
@@ -187,7 +187,7 @@ def test_a_prompt_cannot_write_elsewhere(tmp_path, out):
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"prompt": "x", "out": out}))
     with pytest.raises(UserError, match="line 1 of .*lies outside of --out"):
-        read_asks(path, {}, tmp_path)
+        read_sample_requests(path, {}, tmp_path)
 
 
 def test_what_is_fuzzed_is_readable_when_it_is_left_alone(tmp_path):

@@ -15,8 +15,8 @@ from vdit.diffusion import flow, randomness
 from vdit.errors import UserError
 from vdit.generation import Generator, Request, request_seed
 from vdit.generation import generator as module
-from vdit.generation.request import canvas
-from vdit.generation.turns import turns
+from vdit.generation.request import patch_request
+from vdit.generation.row_schedule import schedule_rows
 from vdit.parallel.mesh import make_mesh, use_mesh
 from vdit.parallel.rowwise import take
 from vdit.patches import REFERENCE_RATE, Grid, unpatchify
@@ -166,9 +166,9 @@ def test_many_devices_give_the_same_videos(generator, sizes, monkeypatch):
     sharded = Generator(stirred(CONFIG)[0], params, REAL, mesh, PATCH, 3)
     everything, settings = MIXED * 2 + SPECIAL, {"steps": 2, "guidance": 1.5, "guidance_rescale": 0.5}
     plans = []
-    monkeypatch.setattr(module, "turns", lambda *a: plans.append(turns(*a)) or plans[-1])
+    monkeypatch.setattr(module, "turns", lambda *a: plans.append(schedule_rows(*a)) or plans[-1])
     found = sharded.generate(everything, **settings)
-    assert any(any(turn.first_B) for turn in plans[0]), "no row goes on where another one was"
+    assert any(any(schedule.first_B) for schedule in plans[0]), "no row goes on where another one was"
     for a, b in zip(found, generator.generate(everything, **settings), strict=True):
         assert_close(a, b)
 
@@ -224,7 +224,7 @@ def test_any_pixels_can_be_given_and_come_back_exactly(generator, name):
     assert (video[~mask] != wanted.given_TYXC[~mask]).mean() > 0.9
     changed = np.where(mask[..., None], 255 - wanted.given_TYXC, wanted.given_TYXC)
     (other,) = generator.generate([dataclasses.replace(wanted, given_TYXC=changed)], steps=2)
-    seen = canvas(wanted, PATCH, 3).given_L.any()
+    seen = patch_request(wanted, PATCH, 3).given_L.any()
     assert (np.abs(video[~mask].astype(int) - other[~mask]).mean() > 0.5) == seen == (name != "a few pixels")
     hidden = np.where(mask[..., None], wanted.given_TYXC, 255 - wanted.given_TYXC)
     (same,) = generator.generate([dataclasses.replace(wanted, given_TYXC=hidden)], steps=2)
@@ -247,7 +247,7 @@ def test_references_are_seen_and_not_returned(generator):
     for references in ((), wanted.references[:1], (255 - wanted.references[0],) * 2):
         (other,) = generator.generate([dataclasses.replace(wanted, references=references)], steps=2)
         assert np.abs(video.astype(int) - other).mean() > 0.5
-    example = canvas(wanted, PATCH, 3).example
+    example = patch_request(wanted, PATCH, 3).example
     times = np.unique(example.positions_L3[:, 0])
     assert len(times) == 3 + 2
     assert np.diff(times)[2:].min() > 2 * REFERENCE_RATE - 1e-3, "references stand outside the clip"
@@ -408,7 +408,7 @@ def test_what_cannot_be_generated_is_one_line(generator, wanted, message):
 def test_requests_larger_than_a_row_of_training_get_longer_rows(generator):
     """Whatever the length of the rows, a request's video is the same."""
     small, large = request(1, 5, 8, 8), request(2, 9, 16, 16)
-    assert len(canvas(large, PATCH, 3).given_L) > SHAPE.tokens
+    assert len(patch_request(large, PATCH, 3).given_L) > SHAPE.tokens
     alone = generator.generate([small], steps=2)[0]
     beside, whole = generator.generate([small, large], steps=2)
     assert whole.shape == (9, 16, 16, 3)

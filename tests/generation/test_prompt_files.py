@@ -12,18 +12,18 @@ from make_files import grey, quadrants, write_video
 from PIL import Image
 
 from vdit.errors import UserError
-from vdit.generation.prompts import Ask, read, read_asks
+from vdit.generation.prompts import SampleRequest, read_conditioning, read_sample_requests
 from vdit.patches import Patch
 
 
-def asks(path: Path, *lines: dict, files: str = "", **defaults) -> list[Ask]:
+def samples(path: Path, *lines: dict, files: str = "", **defaults) -> list[SampleRequest]:
     path.write_text("\n".join(map(json.dumps, lines)))
-    return read_asks(path, defaults, path.parent, files)
+    return read_sample_requests(path, defaults, path.parent, files)
 
 
 def refused(path: Path, line: dict, files: str = "") -> str:
     with pytest.raises(UserError) as caught:
-        asks(path, line, files=files)
+        samples(path, line, files=files)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -39,11 +39,11 @@ def here(tmp_path: Path) -> Path:
 
 def test_files_are_found_from_the_folder_of_the_prompts(here: Path) -> None:
     lines = [{"image": "a.png"}, {"last": str(here / "deep/b.png")}, {"reference": "a.png,deep/../deep/b.png"}]
-    found = asks(here / "p.jsonl", *lines)
+    found = samples(here / "p.jsonl", *lines)
     assert (found[0].image, found[1].last) == (str(here / "a.png"), str(here / "deep/b.png"))
     assert found[2].reference == f"{here}/a.png,{here}/deep/../deep/b.png"
-    assert read(found[0], Patch(), 8.0).head.shape == (1, 32, 32, 3)
-    assert len(read(found[2], Patch(), 8.0).references) == 2
+    assert read_conditioning(found[0], Patch(), 8.0).head.shape == (1, 32, 32, 3)
+    assert len(read_conditioning(found[2], Patch(), 8.0).references) == 2
 
 
 @pytest.mark.parametrize("name", ["image", "last", "head", "tail", "edit", "reference"])
@@ -62,20 +62,20 @@ def test_every_part_of_a_list_is_looked_at(here: Path) -> None:
     assert "connect='../b.mp4'" in refused(here / "p.jsonl", {"connect": "a.mp4,../b.mp4"})
     assert "reference='/x'" in refused(here / "p.jsonl", {"reference": "a.png,/x"})
     assert "mask='../m.png'" in refused(here / "p.jsonl", {"edit": "a.mp4", "mask": "../m.png"})
-    (box,) = asks(here / "p.jsonl", {"edit": "a.mp4", "mask": "0,0,8,8"})
+    (box,) = samples(here / "p.jsonl", {"edit": "a.mp4", "mask": "0,0,8,8"})
     assert box.mask == "0,0,8,8"
 
 
 def test_another_folder_can_be_allowed(here: Path) -> None:
-    (found,) = asks(here / "p.jsonl", {"image": "../outside.png"}, files=str(here.parent))
-    assert read(found, Patch(), 8.0).head.shape == (1, 32, 32, 3)
+    (found,) = samples(here / "p.jsonl", {"image": "../outside.png"}, files=str(here.parent))
+    assert read_conditioning(found, Patch(), 8.0).head.shape == (1, 32, 32, 3)
     assert "does not lie below" in refused(here / "p.jsonl", {"image": "a.png"}, files=str(here / "deep"))
 
 
 def test_flags_may_name_any_file(here: Path) -> None:
     """They are the user's own words; a file of prompts may come from anybody."""
-    (found,) = asks(here / "p.jsonl", {"prompt": "x"}, image=str(here.parent / "outside.png"))
-    assert read(found, Patch(), 8.0).head.shape == (1, 32, 32, 3)
+    (found,) = samples(here / "p.jsonl", {"prompt": "x"}, image=str(here.parent / "outside.png"))
+    assert read_conditioning(found, Patch(), 8.0).head.shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "rtmp", "concat", "file"])
@@ -95,7 +95,7 @@ def test_no_address_is_opened(here: Path, scheme: str) -> None:
         for name in ("image", "head"):
             assert f"{name}={url!r} does not lie below" in refused(here / "p.jsonl", {name: url}, files="/")
             with pytest.raises(UserError, match="is a URL"):
-                read(Ask(**{name: url}), Patch(), 8.0)
+                read_conditioning(SampleRequest(**{name: url}), Patch(), 8.0)
         thread.join()
     assert not heard
 
@@ -104,12 +104,12 @@ def test_no_address_is_opened(here: Path, scheme: str) -> None:
 def test_names_that_are_none(here: Path, value: str) -> None:
     """Refused where they are read, or where the file is opened; never a traceback."""
     try:
-        (found,) = asks(here / "p.jsonl", {"image": value})
+        (found,) = samples(here / "p.jsonl", {"image": value})
     except UserError as error:
         assert "line 1" in str(error)
     else:
         with pytest.raises(UserError, match="--image="):
-            read(found, Patch(), 8.0)
+            read_conditioning(found, Patch(), 8.0)
 
 
 def test_marks_and_line_ends(tmp_path: Path) -> None:
@@ -117,27 +117,27 @@ def test_marks_and_line_ends(tmp_path: Path) -> None:
     prompts = ["one\u2028two", "one\u0085two", "one\u2029"]
     text = "\r\n".join(json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
     (tmp_path / "p.jsonl").write_text("\ufeff" + text, encoding="utf-8", newline="")
-    assert [ask.prompt for ask in read_asks(tmp_path / "p.jsonl", {}, tmp_path)] == prompts
+    assert [sample.prompt for sample in read_sample_requests(tmp_path / "p.jsonl", {}, tmp_path)] == prompts
 
 
 def test_only_the_frames_that_are_taken_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To connect clips takes the end of one and the start of the other; a --head that is too long is not decoded."""
     path = write_video(tmp_path / "a.mp4", [grey(10 + 4 * i) for i in range(40)], 8)
-    given = read(Ask(connect=f"{path},{path}", frames=17), Patch(), 8.0)
+    given = read_conditioning(SampleRequest(connect=f"{path},{path}", frames=17), Patch(), 8.0)
     levels = [((part.mean(axis=(1, 2, 3)) - 10) / 4).round().astype(int).tolist() for part in (given.head, given.tail)]
     assert levels == [[39], [0, 1, 2, 3]] or levels == [list(range(35, 40)), [0, 1, 2, 3]]
     monkeypatch.setattr("vdit.io.media.videos.Scaler.__call__", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UserError, match="--head have 37 frames, the video has 17; raise --frames"):
-        read(Ask(head=str(path), frames=17), Patch(), 8.0)
+        read_conditioning(SampleRequest(head=str(path), frames=17), Patch(), 8.0)
 
 
 def test_what_is_read_is_upright_and_in_order() -> None:
     cases = Path(__file__).parents[1] / "io" / "media" / "cases"
-    upright = read(Ask(image=str(cases / "exif6.jpg")), Patch(), 8.0).head[0]
-    turned = read(Ask(edit=str(cases / "rot90.mp4")), Patch(), 24.0)
+    upright = read_conditioning(SampleRequest(image=str(cases / "exif6.jpg")), Patch(), 8.0).head[0]
+    turned = read_conditioning(SampleRequest(edit=str(cases / "rot90.mp4")), Patch(), 24.0)
     assert upright.shape == (128, 96, 3) and (turned.height, turned.width) == (128, 96)
     for picture in (upright, turned.edited[4]):  # yellow, red, green, blue from the top left clockwise
         assert (picture[16, 16] > 128).tolist() == [True, True, False]
         assert (picture[16, -16] > 128).tolist() == [True, False, False]
-    grey16 = read(Ask(image=str(cases / "g16_full.png")), Patch(), 8.0).head[0]
+    grey16 = read_conditioning(SampleRequest(image=str(cases / "g16_full.png")), Patch(), 8.0).head[0]
     assert np.diff(grey16[48, ::8, 0].astype(int)).min() > 0

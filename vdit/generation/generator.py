@@ -12,10 +12,10 @@ from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.errors import UserError
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
-from vdit.generation.programs import SCALE, Asked, State, programs
-from vdit.generation.request import Request, Settings, canvas
+from vdit.generation.programs import SCALE, DenoiseInputs, State, programs
+from vdit.generation.request import Request, Settings, patch_request
+from vdit.generation.row_schedule import NONE, RowSchedule, schedule_rows
 from vdit.generation.timing import timing
-from vdit.generation.turns import NONE, Turn, turns
 from vdit.parallel.mesh import row_shards, to_global, use_mesh
 from vdit.patches import Patch, unpatchify
 
@@ -82,52 +82,54 @@ class Generator:
         guided = chosen.guidance != 1
         jobs = []
         for request in requests:
-            laid = canvas(request, self.patch, self.channels, self._latents)
+            laid = patch_request(request, self.patch, self.channels, self._latents)
             jobs.append(job(request, laid, timing(request, laid, chosen, self.config.diffusion), guided))
         shape = sizes(jobs, self.config.data)
         rows = lay_out(assign(jobs, shape), jobs, shape, self.patch)
-        plan = turns([len(table) for table in rows.tables[:-1]], row_shards(self._mesh))
-        total, done = sum(turn.evaluations for turn in plan), 0
+        plan = schedule_rows([len(table) for table in rows.tables[:-1]], row_shards(self._mesh))
+        total, done = sum(schedule.evaluations for schedule in plan), 0
         states: dict[int, State] = {}
         videos: dict[int, np.ndarray] = {}
-        for turn in plan:
-            for state in self._denoise(rows, turn, states, chosen):
+        for schedule in plan:
+            for state in self._denoise(rows, schedule, states, chosen):
                 done += 1
                 if progress:
                     progress(done, total)
                 if preview:
-                    estimates = dict(zip(turn.rows_B, np.asarray(state.before), strict=True))
+                    estimates = dict(zip(schedule.rows_B, np.asarray(state.before), strict=True))
                     preview(done, self._videos(estimates, rows, jobs))
-            for row, first in zip(turn.rows_B, turn.first_B, strict=True):
-                if row != NONE and first + turn.evaluations == len(rows.tables[row]):
+            for row, first in zip(schedule.rows_B, schedule.first_B, strict=True):
+                if row != NONE and first + schedule.evaluations == len(rows.tables[row]):
                     videos |= self._videos({row: states.pop(row).x}, rows, jobs)
         return [videos[i] for i in range(len(requests))]
 
-    def _denoise(self, rows: Rows, turn: Turn, states: dict[int, State], settings: Settings) -> Iterator[State]:
-        """Yields the state after each evaluation of a turn, and notes the states of its rows at its end."""
+    def _denoise(
+        self, rows: Rows, schedule: RowSchedule, states: dict[int, State], settings: Settings
+    ) -> Iterator[State]:
+        """Yields the state after each evaluation of a schedule, and notes the states of its rows at its end."""
         with use_mesh(self._mesh):
             place = lambda array: to_global(np.ascontiguousarray(array), self._mesh)  # noqa: E731
-            chosen = list(turn.rows_B)
+            chosen = list(schedule.rows_B)
             batch, other = (packed.map(lambda array: array[chosen]) for packed in (rows.batch, rows.other))
-            asked = to_global(Asked(batch, other, rows.null_RN[chosen], rows.level_RL[chosen]), self._mesh)
-            begun = [states.get(row) for row in turn.rows_B]
+            inputs = to_global(DenoiseInputs(batch, other, rows.null_RN[chosen], rows.level_RL[chosen]), self._mesh)
+            begun = [states.get(row) for row in schedule.rows_B]
             if not all(begun):
-                state: State = self._start(asked, place(rows.start_RK[chosen]))
+                state: State = self._start(inputs, place(rows.start_RK[chosen]))
             if any(begun):
                 fresh = begun if all(begun) else _split(state)
                 both = [old or new for old, new in zip(begun, fresh, strict=True)]
                 state = to_global(jax.tree.map(lambda *x_LP: np.stack(x_LP), *both), self._mesh)
             rescale = np.float32(settings.guidance_rescale)
-            for i in range(turn.evaluations):
-                tables = [rows.tables[row][first + i] for row, first in zip(*turn[:2], strict=True)]
+            for i in range(schedule.evaluations):
+                tables = [rows.tables[row][first + i] for row, first in zip(*schedule[:2], strict=True)]
                 table_BKW = np.stack(tables)
                 guided = bool((table_BKW[..., SCALE] != 1).any())
                 state = self._advance(
-                    self._params, state, asked, place(table_BKW), rescale, guided=guided, rescaled=bool(rescale)
+                    self._params, state, inputs, place(table_BKW), rescale, guided=guided, rescaled=bool(rescale)
                 )
                 jax.block_until_ready(state)
                 yield state
-            states.update(zip(turn.rows_B, _split(state), strict=True))
+            states.update(zip(schedule.rows_B, _split(state), strict=True))
 
     def _videos(self, rows_LP: dict[int, np.ndarray], rows: Rows, jobs: Sequence[Job]) -> dict[int, np.ndarray]:
         """The videos of some rows by number of the request."""
@@ -135,7 +137,7 @@ class Generator:
         for i, (row, slots) in rows.slots.items():
             if row not in rows_LP:
                 continue
-            laid = jobs[i].canvas
+            laid = jobs[i].patched
             patches_LP = rows_LP[row][slots][: laid.example.grid.tokens]
             if not np.isfinite(patches_LP).all():
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What is written of a video: the file asked for, a strip to look at, and a JSON that says how it was made."""
+"""What is written of a video: the requested file, a strip to look at, and a JSON that says how it was made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vdit import __version__
 from vdit.config import Config
 from vdit.config_dict import to_dict
 from vdit.errors import UserError
-from vdit.generation.prompts import Ask
+from vdit.generation.prompts import SampleRequest
 from vdit.generation.request import Settings
 from vdit.io import video
 from vdit.io.names import printable
@@ -59,11 +59,13 @@ def made(path: Path) -> Path:
     return path
 
 
-def about(ask: Ask, given_size: tuple[int, int, int], fps: float, settings: Settings, run: dict[str, Any]) -> dict:
+def about(
+    sample: SampleRequest, given_size: tuple[int, int, int], fps: float, settings: Settings, run: dict[str, Any]
+) -> dict:
     """How a video was made.
 
     Args:
-      ask: what was asked for.
+      sample: what was requested.
       given_size: frames, height, width of the video.
       fps: its frame rate.
       settings: how it was denoised.
@@ -71,9 +73,9 @@ def about(ask: Ask, given_size: tuple[int, int, int], fps: float, settings: Sett
     """
     frames, height, width = given_size
     wanted = {
-        name: value for name, value in dataclasses.asdict(ask).items() if value not in ("", 0.0) and name != "out"
+        name: value for name, value in dataclasses.asdict(sample).items() if value not in ("", 0.0) and name != "out"
     }
-    wanted |= {"prompt": ask.prompt, "seed": ask.seed, "mode": ask.mode}
+    wanted |= {"prompt": sample.prompt, "seed": sample.seed, "mode": sample.mode}
     size = {"size": f"{width}x{height}", "frames": frames, "fps": fps}
     return {**wanted, **size, **dataclasses.asdict(settings), **run, "software": f"vdit {__version__}"}
 

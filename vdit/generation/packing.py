@@ -10,7 +10,7 @@ import numpy as np
 from vdit.batch import Example, PackedBatch, RowShape, pack_row, stack_rows
 from vdit.config import DataConfig
 from vdit.diffusion.samplers import IDLE
-from vdit.generation.request import Canvas, Request
+from vdit.generation.request import PatchedRequest, Request
 from vdit.generation.timing import Timing
 from vdit.patches import Grid, Patch
 
@@ -35,7 +35,7 @@ class Job:
     """
 
     request: Request
-    canvas: Canvas
+    patched: PatchedRequest
     timing: Timing
     examples: tuple[Example, ...]
     other: tuple[Example, ...] | None
@@ -53,16 +53,16 @@ class Job:
         return len(self.timing.start_K)
 
 
-def job(request: Request, canvas: Canvas, timing: Timing, guided: bool) -> Job:
+def job(request: Request, patched: PatchedRequest, timing: Timing, guided: bool) -> Job:
     """Makes the examples of a request; its negative caption counts only with guidance."""
-    example = canvas.example
+    example = patched.example
     if request.negative_ME is None or not guided:
-        return Job(request, canvas, timing, (example,), None)
+        return Job(request, patched, timing, (example,), None)
     negative = dataclasses.replace(example, text_ME=request.negative_ME)
     # Patches must lie in the same slots under both captions, and a segment be one range of slots: a segment of its
     # own fills up the shorter caption.
     most = max(len(example.text_ME), len(negative.text_ME))
-    return Job(request, canvas, timing, *((_filler(e, most - len(e.text_ME)), e) for e in (example, negative)))
+    return Job(request, patched, timing, *((_filler(e, most - len(e.text_ME)), e) for e in (example, negative)))
 
 
 def _filler(example: Example, words: int) -> Example:

@@ -34,7 +34,7 @@ class State:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class DenoiseInputs:
     """What does not change while rows are denoised, see `packing.Rows`."""
 
     batch: PackedBatch
@@ -48,7 +48,7 @@ TIME, SCALE, WEIGHTS = slice(0, 1), slice(1, 2), slice(2, None)
 `vdit.diffusion.samplers`."""
 
 
-def start(asked: Asked, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
+def start(inputs: DenoiseInputs, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
     """Every patch at the time it starts from: given ones are clean, generated ones noise."""
 
     def local(batch: PackedBatch, level_BL: jax.Array, start_BK: jax.Array) -> jax.Array:
@@ -58,7 +58,7 @@ def start(asked: Asked, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
         time_BL = jnp.take_along_axis(start_BK, level_BL, axis=1)
         return flow.corrupt(corruption.to_model_scale(batch.patches_BLP, mean), noise, time_BL[..., None])
 
-    x_BLP = rowwise(local, asked.batch, asked.level_BL, start_BK)
+    x_BLP = rowwise(local, inputs.batch, inputs.level_BL, start_BK)
     return State(x_BLP, x_BLP, jnp.zeros_like(x_BLP), jnp.zeros_like(x_BLP))
 
 
@@ -83,10 +83,10 @@ def clean_estimate(
     return x_BLP - time_BL1 * velocity
 
 
-def deviation(values_BLP: jax.Array, asked: Asked) -> jax.Array:
+def deviation(values_BLP: jax.Array, inputs: DenoiseInputs) -> jax.Array:
     """Standard deviation over the generated patches of each slot's example, BL1."""
-    segments_BL, size = asked.batch.segments_BL, asked.null_BN.shape[1]
-    scored_BL = (asked.level_BL > 0).astype(values_BLP.dtype)
+    segments_BL, size = inputs.batch.segments_BL, inputs.null_BN.shape[1]
+    scored_BL = (inputs.level_BL > 0).astype(values_BLP.dtype)
     count_BN = jnp.maximum(sum_of_segments(scored_BL, segments_BL, size), 1)
     mean_BN = sum_of_segments(values_BLP.mean(-1) * scored_BL, segments_BL, size) / count_BN
 
@@ -102,20 +102,26 @@ def deviation(values_BLP: jax.Array, asked: Asked) -> jax.Array:
 def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
     @functools.partial(jax.jit, static_argnames=("guided", "rescaled"), donate_argnames="state")
     def advance(
-        params: Any, state: State, asked: Asked, table_BKW: jax.Array, rescale: jax.Array, guided: bool, rescaled: bool
+        params: Any,
+        state: State,
+        inputs: DenoiseInputs,
+        table_BKW: jax.Array,
+        rescale: jax.Array,
+        guided: bool,
+        rescaled: bool,
     ) -> State:
         """One evaluation of the network (two with guidance) and the sampler's sums."""
-        slots_BLW = take(table_BKW, asked.level_BL)
-        of = table_BKW[..., 0], asked.level_BL, slots_BLW[..., TIME]
+        slots_BLW = take(table_BKW, inputs.level_BL)
+        of = table_BKW[..., 0], inputs.level_BL, slots_BLW[..., TIME]
 
         estimate = functools.partial(clean_estimate, graph, params, state.x, of=of, config=config)
-        now = estimate(batch=asked.batch, null_BN=jnp.zeros_like(asked.null_BN))
+        now = estimate(batch=inputs.batch, null_BN=jnp.zeros_like(inputs.null_BN))
         if guided:
             conditional = now
-            now = guidance.guide(now, estimate(batch=asked.other, null_BN=asked.null_BN), slots_BLW[..., SCALE])
+            now = guidance.guide(now, estimate(batch=inputs.other, null_BN=inputs.null_BN), slots_BLW[..., SCALE])
             if rescaled:
-                spread = jnp.maximum(deviation(now, asked), 1e-6)
-                now = guidance.rescale(now, spread, deviation(conditional, asked), rescale)
+                spread = jnp.maximum(deviation(now, inputs), 1e-6)
+                now = guidance.rescale(now, spread, deviation(conditional, inputs), rescale)
         weights_BLW = slots_BLW[..., WEIGHTS]
         terms = state.x, state.base, now, state.before, state.earlier
         x, base = (

@@ -23,7 +23,7 @@ from vdit.io.media.clips import GivenClip, open_clip, open_image
 from vdit.patches import Patch
 
 FILE_FIELDS = ("image", "last", "head", "tail", "connect", "edit", "mask", "reference")
-"""Fields of an ask that name files."""
+"""Fields of a `SampleRequest` that name files."""
 
 _BOX = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
 
@@ -35,8 +35,8 @@ CONTEXT = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Ask:
-    """What a user asks for; None or "" leaves a field to its default. Fields are named like the flags of vdit.sample.
+class SampleRequest:
+    """What a user requests; None or "" leaves a field to its default. Fields are named like the flags of vdit.sample.
 
     Attributes:
       prompt, negative: captions to follow and to keep away from.
@@ -48,7 +48,7 @@ class Ask:
       loop: whether the last frame leads back to the first; without `image` one is made first.
       connect: "A,B", two clips: from the end of A to the start of B.
       edit: a clip to change; strength: how much, in (0, 1].
-      mask: what to make anew of `edit`: a box "X0,Y0,X1,Y1" in pixels of the clip, or a file that is white there.
+      mask: what to generate of `edit`: a box "X0,Y0,X1,Y1" in pixels of the clip, or a file that is white there.
       reference: images of what to show, separated by commas.
       stagger: see `Request.stagger`.
       out: name of the file; of --prompts only.
@@ -88,7 +88,7 @@ class Ask:
             if getattr(self, name) and clash:
                 raise UserError(f"--{name} and --{clash[0]} say different things about the same frames; leave one out")
         if self.mask and not self.edit:
-            raise UserError("--mask says what to make anew of a clip; name the clip with --edit")
+            raise UserError("--mask says what to generate of a clip; name the clip with --edit")
         if self.strength != 1 and not self.edit:
             raise UserError("--strength says how much of a clip to change; name the clip with --edit")
         if self.frames == 1 and (self.loop or self.last or self.tail or self.connect):
@@ -129,11 +129,11 @@ class Ask:
         return mode + "+reference" * bool(self.reference)
 
 
-def read_asks(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "") -> list[Ask]:
-    """What a file asks for, one JSON object of fields of `Ask` a line.
+def read_sample_requests(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "") -> list[SampleRequest]:
+    """The requests in a file, one JSON object of fields of `SampleRequest` a line.
 
     Args:
-      path: the file; empty lines are passed over.
+      path: the file; empty lines are skipped.
       defaults: values of the fields that a line leaves out.
       out: folder of the videos; without a name of its own, one is called after its line, 0001.mp4 and so on.
       files: folder below which the files that lines name must lie; empty = that of `path`.
@@ -146,7 +146,7 @@ def read_asks(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "
         lines = path.read_bytes().decode("utf-8-sig").split("\n")  # other line ends may stand inside of strings
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts={path} cannot be read: {error}") from error
-    asks = []
+    samples = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -154,30 +154,34 @@ def read_asks(path: Path, defaults: Mapping[str, Any], out: Path, files: str = "
             own = json.loads(line)
             if not isinstance(own, dict):
                 raise UserError("not a JSON object")
-            build({**defaults, **own}, Ask)  # names and types
-            ask = build({**defaults, **_located(own, path.parent, Path(files) if files else path.parent)}, Ask)
-            if Path(ask.out).is_absolute() or ".." in Path(ask.out).parts:
-                raise UserError(f"out={ask.out!r} lies outside of --out; give a name below it")
+            build({**defaults, **own}, SampleRequest)  # names and types
+            sample = build(
+                {**defaults, **_located(own, path.parent, Path(files) if files else path.parent)}, SampleRequest
+            )
+            if Path(sample.out).is_absolute() or ".." in Path(sample.out).parts:
+                raise UserError(f"out={sample.out!r} lies outside of --out; give a name below it")
         except (UserError, ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, or nested deeply
             raise UserError(f"line {number} of --prompts={path}: {error}") from error
-        asks.append(dataclasses.replace(ask, out=str(out / (ask.out or f"{number:04d}.mp4"))))
-    if not asks:
+        samples.append(dataclasses.replace(sample, out=str(out / (sample.out or f"{number:04d}.mp4"))))
+    if not samples:
         raise UserError(f'--prompts={path} is empty; write one JSON object a line, such as {{"prompt": "..."}}')
-    _check_outs(asks, path)
-    return asks
+    _check_outs(samples, path)
+    return samples
 
 
-def _check_outs(asks: Sequence[Ask], path: Path) -> None:
+def _check_outs(samples: Sequence[SampleRequest], path: Path) -> None:
     """Raises UserError if two videos, or the picture and the note beside them, would be one file."""
     before: dict[Path, str] = {}
-    for ask in asks:
-        stem = Path(ask.out).with_suffix("")
+    for sample in samples:
+        stem = Path(sample.out).with_suffix("")
         if stem in before:
             both = (
-                "an out file twice" if before[stem] == ask.out else f"{before[stem]} and {ask.out}, which share files"
+                "an out file twice"
+                if before[stem] == sample.out
+                else f"{before[stem]} and {sample.out}, which share files"
             )
             raise UserError(f"--prompts={path} names {both}; give each a name of its own")
-        before[stem] = ask.out
+        before[stem] = sample.out
 
 
 def _located(own: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]:
@@ -204,8 +208,8 @@ def _located(own: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """What an ask's files hold, of one size.
+class Conditioning:
+    """The pixels that a request gives, brought to one size.
 
     Attributes:
       height, width, frames: of the video.
@@ -269,62 +273,66 @@ def check_frames(frames: int, patch: Patch) -> None:
         raise UserError(f"--frames={frames} is not 1 + k*{patch.time}; take {nearest}")
 
 
-def read(ask: Ask, patch: Patch, fps: float) -> Given:
-    """Reads the files of an ask and brings them to one size.
+def read_conditioning(sample: SampleRequest, patch: Patch, fps: float) -> Conditioning:
+    """Reads the files of a request and brings them to one size.
 
     Args:
-      ask: what is asked for.
+      sample: what is requested.
       patch: of the model.
       fps: frame rate of the video; clips of other rates are resampled.
 
     Raises:
       UserError: for a size or length off the grid, a file that cannot be read, or files that do not go together.
     """
-    check_frames(ask.frames, patch)
-    clips = {name: open_image(path, f"--{name}") for name in ("image", "last") if (path := getattr(ask, name))}
+    check_frames(sample.frames, patch)
+    clips = {name: open_image(path, f"--{name}") for name in ("image", "last") if (path := getattr(sample, name))}
     clips |= {
-        name: open_clip(path, fps, f"--{name}") for name in ("head", "tail", "edit") if (path := getattr(ask, name))
+        name: open_clip(path, fps, f"--{name}") for name in ("head", "tail", "edit") if (path := getattr(sample, name))
     }
-    if ask.connect:
-        parts = ask.connect.split(",")
+    if sample.connect:
+        parts = sample.connect.split(",")
         if len(parts) != 2 or not all(parts):
             raise UserError(
-                f"--connect={ask.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
+                f"--connect={sample.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
             )
         clips |= {name: open_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)}
-    height, width = _size(ask, clips, patch)
-    mask_TYX = _mask(ask, clips["edit"], (height, width), fps) if ask.mask else None
+    height, width = _size(sample, clips, patch)
+    mask_TYX = _mask(sample, clips["edit"], (height, width), fps) if sample.mask else None
     for name, clip in clips.items():
         _check_aspect(clip, (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
-    if ask.edit:
+    if sample.edit:
         frames = patch.floor_frames(clips["edit"].frames)
         if mask_TYX is not None:
             mask_TYX = ~np.resize(mask_TYX, (frames, height, width)) if len(mask_TYX) == 1 else ~mask_TYX[:frames]
             if len(mask_TYX) < frames:
-                raise UserError(f"--mask={ask.mask} has {len(mask_TYX)} frames, --edit {frames}; make it as long")
+                raise UserError(f"--mask={sample.mask} has {len(mask_TYX)} frames, --edit {frames}; make it as long")
         edited = clips["edit"].first(frames).read(height, width)
-        return Given(height, width, frames, edited[:0], edited[:0], edited, mask_TYX, _references(ask, patch))
-    head, tail = _ends(ask, clips, patch)
+        return Conditioning(height, width, frames, edited[:0], edited[:0], edited, mask_TYX, _references(sample, patch))
+    head, tail = _ends(sample, clips, patch)
     given_frames = sum(clip.frames for clip in (head, tail) if clip)
-    if given_frames >= ask.frames:
-        given = " and ".join(f"--{name}" for name in ("image", "head", "last", "tail", "connect") if getattr(ask, name))
-        raise UserError(f"{given} have {given_frames} frames, the video has {ask.frames}; raise --frames")
+    if given_frames >= sample.frames:
+        given = " and ".join(
+            f"--{name}" for name in ("image", "head", "last", "tail", "connect") if getattr(sample, name)
+        )
+        raise UserError(f"{given} have {given_frames} frames, the video has {sample.frames}; raise --frames")
     none = np.zeros((0, height, width, 3), np.uint8)
     read_head, read_tail = (clip.read(height, width) if clip else none for clip in (head, tail))
-    return Given(height, width, ask.frames, read_head, read_tail, references=_references(ask, patch))
+    return Conditioning(height, width, sample.frames, read_head, read_tail, references=_references(sample, patch))
 
 
-def _ends(ask: Ask, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[GivenClip | None, GivenClip | None]:
+def _ends(
+    sample: SampleRequest, clips: Mapping[str, GivenClip], patch: Patch
+) -> tuple[GivenClip | None, GivenClip | None]:
     """What is given at the start and at the end of the video."""
     head, tail = clips.get("image"), None
-    if ask.head:
+    if sample.head:
         head = clips["head"].first(patch.floor_frames(clips["head"].frames))
-    if ask.last:
+    if sample.last:
         tail = clips["last"].choose(np.zeros(patch.time, int))
-    if ask.tail:
+    if sample.tail:
         tail = clips["tail"].choose(_whole_groups(clips["tail"].numbers_T, patch, from_start=False))
-    if ask.connect:
-        most = max(1, (ask.frames - 1) // patch.time // CONTEXT)
+    if sample.connect:
+        most = max(1, (sample.frames - 1) // patch.time // CONTEXT)
         before, after = clips["from"], clips["to"]
         head = before.choose(before.numbers_T[-min(patch.floor_frames(before.frames), patch.frames(most)) :])
         tail = after.choose(_whole_groups(after.numbers_T, patch, from_start=True)[: most * patch.time])
@@ -336,10 +344,10 @@ def _nearest(height: int, width: int, patch: Patch) -> tuple[int, int]:
     return tuple(max(1, round(side / step)) * step for side, step in ((height, patch.height), (width, patch.width)))  # type: ignore[return-value]
 
 
-def _size(ask: Ask, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[int, int]:
-    """(height, width): as asked for, else that of what is given, else 32x32, on the patch grid."""
-    if ask.size:
-        return parse_size(ask.size, patch)
+def _size(sample: SampleRequest, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[int, int]:
+    """(height, width): as requested, else that of what is given, else 32x32, on the patch grid."""
+    if sample.size:
+        return parse_size(sample.size, patch)
     height, width = next(((clip.height, clip.width) for clip in clips.values()), (32, 32))
     return _nearest(height, width, patch)
 
@@ -362,17 +370,17 @@ def _whole_groups(numbers_T: np.ndarray, patch: Patch, from_start: bool) -> np.n
     return numbers_T[:kept] if from_start else numbers_T[-kept:]
 
 
-def _mask(ask: Ask, edited: GivenClip, size: tuple[int, int], fps: float) -> np.ndarray:
-    """True where the clip is to be made anew, mask_TYX of the wanted size; one frame stands for all."""
+def _mask(sample: SampleRequest, edited: GivenClip, size: tuple[int, int], fps: float) -> np.ndarray:
+    """True where the clip is to be generated, mask_TYX of the wanted size; one frame stands for all."""
     height, width = edited.height, edited.width
-    box = _BOX.fullmatch(ask.mask)
+    box = _BOX.fullmatch(sample.mask)
     if not box:
-        clip = open_clip(ask.mask, fps, "--mask")
+        clip = open_clip(sample.mask, fps, "--mask")
         _check_aspect(clip, size, "--mask")
         return clip.read(*size).mean(-1) > 127
     left, top, right, bottom = map(int, box.groups())
     if not (left < right <= width and top < bottom <= height):
-        raise UserError(f"--mask={ask.mask} is not a box X0,Y0,X1,Y1 within --edit of {width}x{height}")
+        raise UserError(f"--mask={sample.mask} is not a box X0,Y0,X1,Y1 within --edit of {width}x{height}")
     mask_1YX = np.zeros((1, *size), bool)
     rows, columns = (
         slice(int(low * new / old), -int(-high * new // old))
@@ -382,7 +390,7 @@ def _mask(ask: Ask, edited: GivenClip, size: tuple[int, int], fps: float) -> np.
     return mask_1YX
 
 
-def _references(ask: Ask, patch: Patch) -> tuple[np.ndarray, ...]:
+def _references(sample: SampleRequest, patch: Patch) -> tuple[np.ndarray, ...]:
     """Reference images, each at the nearest size on the patch grid."""
-    clips = [open_image(path, "--reference") for path in ask.reference.split(",") if path]
+    clips = [open_image(path, "--reference") for path in sample.reference.split(",") if path]
     return tuple(clip.read(*_nearest(clip.height, clip.width, patch))[0] for clip in clips)

@@ -89,7 +89,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Canvas:
+class PatchedRequest:
     """A request as patches.
 
     Attributes:
@@ -129,11 +129,11 @@ def check_size(request: Request, patch: Patch) -> Grid:
         raise UserError(f"cannot generate {size}: {error}") from error
 
 
-def canvas(request: Request, patch: Patch, channels: int, latents: bool = False) -> Canvas:
+def patch_request(request: Request, patch: Patch, channels: int, latents: bool = False) -> PatchedRequest:
     """Lays out a request.
 
     Args:
-      request: what is asked for.
+      request: what is requested.
       patch, channels: of the data the model was trained on.
       latents: whether that, and what the request gives, is float latents instead of uint8 pixels.
 
@@ -167,7 +167,7 @@ def canvas(request: Request, patch: Patch, channels: int, latents: bool = False)
     )
     whole_L = np.ones(len(example.patches_LP), bool)  # references are given
     whole_L[: grid.tokens] = given_L
-    return Canvas(example, whole_L, video_TYXC, mask_TYX)
+    return PatchedRequest(example, whole_L, video_TYXC, mask_TYX)
 
 
 def _given(request: Request, patch: Patch, channels: int, latents: bool) -> tuple[np.ndarray, np.ndarray]:

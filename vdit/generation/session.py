@@ -1,4 +1,4 @@
-"""From asks to files: everything that `python -m vdit.sample` does once a run is open."""
+"""From requests to files: everything that `python -m vdit.sample` does once a run is open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vdit.generation import outputs
 from vdit.generation.generator import Generator, Progress
 from vdit.generation.latents import LatentGenerator
 from vdit.generation.long import OVERLAP_GROUPS, check_window, extend, window_count
-from vdit.generation.prompts import Ask, Given, read
+from vdit.generation.prompts import Conditioning, SampleRequest, read_conditioning
 from vdit.generation.request import Request, Settings
 from vdit.io import video
 from vdit.models.text.text_encoders import load_text_encoder
@@ -63,80 +63,82 @@ class Session:
         if isinstance(self._encoder, TokenEncoder):
             self._encoder = dataclasses.replace(self._encoder, encode_empty=self._encode_empty)
 
-    def make(self, asks: Sequence[Ask], window: int | None, progress: Progress, preview: int = 0) -> Iterator[str]:
+    def make(
+        self, samples: Sequence[SampleRequest], window: int | None, progress: Progress, preview: int = 0
+    ) -> Iterator[str]:
         """Makes and writes the videos, all that fit at once in one go; yields a line about each.
 
         Args:
-          asks: what to make; each has an `out`.
+          samples: what to make; each has an `out`.
           window: frames denoised at once; None is the run's longest window, or no limit if it has none.
           progress: called with (evaluations done, evaluations in all) of the part under way.
           preview: a preview is written every so many evaluations; 0 is never.
 
         Raises:
-          UserError: if an ask cannot be fulfilled. All are checked before anything is generated.
+          UserError: if a request cannot be fulfilled. All are checked before anything is generated.
         """
         patch = self._generator.patch
-        given = [read(ask, patch, self.fps) for ask in asks]
-        texts = self._encode(asks)
+        given = [read_conditioning(sample, patch, self.fps) for sample in samples]
+        texts = self._encode(samples)
         limit = window or self._generator.config.data.max_frames or None
-        requests = [self._request(ask, found, texts) for ask, found in zip(asks, given, strict=True)]
+        requests = [self._request(sample, found, texts) for sample, found in zip(samples, given, strict=True)]
         long = [
             i
             for i, request in enumerate(requests)
-            if limit and request.frames > limit and _extendable(asks[i], given[i])
+            if limit and request.frames > limit and _extendable(samples[i], given[i])
         ]
-        first = self._first_images(asks, requests, progress)
+        first = self._first_images(samples, requests, progress)
         requests = [
-            self._loop(r, first.get(i)) if ask.loop else r
-            for i, (ask, r) in enumerate(zip(asks, requests, strict=True))
+            self._loop(r, first.get(i)) if sample.loop else r
+            for i, (sample, r) in enumerate(zip(samples, requests, strict=True))
         ]
-        whole = [i for i in range(len(asks)) if i not in long]
+        whole = [i for i in range(len(samples)) if i not in long]
         if whole:
-            watch = self._previews([asks[i] for i in whole], preview) if preview else None
+            watch = self._previews([samples[i] for i in whole], preview) if preview else None
             settings = dataclasses.asdict(self._settings)
             videos = self._generator.generate(
                 [requests[i] for i in whole], progress=progress, preview=watch, **settings
             )
             for i, video_TYXC in zip(whole, videos, strict=True):
-                if asks[i].loop:
+                if samples[i].loop:
                     video_TYXC = close_loop(video_TYXC[: -patch.time], FADE_GROUPS * patch.time)
-                path = outputs.made(Path(asks[i].out))
-                values = self._about(asks[i], video_TYXC.shape)
+                path = outputs.made(Path(samples[i].out))
+                values = self._about(samples[i], video_TYXC.shape)
                 files = outputs.write_video(path, video_TYXC, self.fps, self._scale, values)
                 path.with_suffix(".preview.png").unlink(missing_ok=True)
                 yield self._line(files, video_TYXC.shape)
         for i in long:
             assert limit is not None
-            yield self._write_long(asks[i], requests[i], limit, progress)
+            yield self._write_long(samples[i], requests[i], limit, progress)
 
-    def _encode(self, asks: Sequence[Ask]) -> dict[str, np.ndarray]:
+    def _encode(self, samples: Sequence[SampleRequest]) -> dict[str, np.ndarray]:
         """Features of all captions by caption."""
-        texts = list(dict.fromkeys(text for ask in asks for text in (ask.prompt, ask.negative)))
+        texts = list(dict.fromkeys(text for sample in samples for text in (sample.prompt, sample.negative)))
         if any(texts) and self._encoder.name == "none":
             raise UserError(
                 f"--prompt is of no use: {self._run['checkpoint']} was trained without captions; leave it out"
             )
         return {text: np.asarray(e, np.float32) for text, e in zip(texts, self._encoder.encode(texts), strict=True)}
 
-    def _request(self, ask: Ask, given: Given, texts: dict[str, np.ndarray]) -> Request:
+    def _request(self, sample: SampleRequest, given: Conditioning, texts: dict[str, np.ndarray]) -> Request:
         return Request(
-            texts[ask.prompt],
+            texts[sample.prompt],
             given.frames,
             given.height,
             given.width,
             self.fps,
-            ask.seed,
-            negative_ME=texts[ask.negative] if ask.negative or self._encode_empty else None,
-            strength=ask.strength,
-            stagger=ask.stagger,
+            sample.seed,
+            negative_ME=texts[sample.negative] if sample.negative or self._encode_empty else None,
+            strength=sample.strength,
+            stagger=sample.stagger,
             **given.fields(),
         )
 
     def _first_images(
-        self, asks: Sequence[Ask], requests: Sequence[Request], progress: Progress
+        self, samples: Sequence[SampleRequest], requests: Sequence[Request], progress: Progress
     ) -> dict[int, np.ndarray]:
-        """An image for each loop that has none, by number of the ask."""
-        wanted = [i for i, ask in enumerate(asks) if ask.loop and not ask.image]
+        """An image for each loop that has none, by number of the request."""
+        wanted = [i for i, sample in enumerate(samples) if sample.loop and not sample.image]
         if not wanted:
             return {}
         alone = [dataclasses.replace(requests[i], frames=1, stagger=0.0) for i in wanted]
@@ -156,15 +158,15 @@ class Session:
         mask_TYX[:1] = mask_TYX[-step:] = True
         return dataclasses.replace(request, frames=frames, given_TYXC=video_TYXC, mask_TYX=mask_TYX)
 
-    def _write_long(self, ask: Ask, request: Request, window: int, progress: Progress) -> str:
+    def _write_long(self, sample: SampleRequest, request: Request, window: int, progress: Progress) -> str:
         """Makes a video window by window; an mp4 is written as it grows, its strip shows frames of all of it."""
-        path = outputs.made(Path(ask.out))
+        path = outputs.made(Path(sample.out))
         if request.mask_TYX is not None:
             assert request.given_TYXC is not None
             head = int(request.mask_TYX.all((1, 2)).sum())
             request = dataclasses.replace(request, given_TYXC=request.given_TYXC[:head], mask_TYX=None)
         shape = (request.frames, request.height, request.width, self._generator.channels)
-        values = self._about(ask, shape) | {"window": window}
+        values = self._about(sample, shape) | {"window": window}
         given = 0 if request.given_TYXC is None else len(request.given_TYXC)
         overlap = self._generator.patch.frames(OVERLAP_GROUPS)
         check_window(window, overlap, self._generator.patch)
@@ -190,17 +192,17 @@ class Session:
                 number += len(frames_TYXC)
         return self._line([path, *outputs.write_beside(path, np.stack(kept), self._scale, values)], shape)
 
-    def _previews(self, asks: Sequence[Ask], every: int) -> Callable[[int, dict[int, np.ndarray]], None]:
+    def _previews(self, samples: Sequence[SampleRequest], every: int) -> Callable[[int, dict[int, np.ndarray]], None]:
         def write(done: int, videos: dict[int, np.ndarray]) -> None:
             if done % every == 0:
                 for i, video_TYXC in videos.items():
                     strip = video.strip(video_TYXC, STRIP, self._scale)
-                    video.write_png(outputs.made(Path(asks[i].out)).with_suffix(".preview.png"), strip)
+                    video.write_png(outputs.made(Path(samples[i].out)).with_suffix(".preview.png"), strip)
 
         return write
 
-    def _about(self, ask: Ask, shape: tuple[int, ...]) -> dict[str, Any]:
-        return outputs.about(ask, shape[:3], self.fps, self._settings, self._run)  # type: ignore[arg-type]
+    def _about(self, sample: SampleRequest, shape: tuple[int, ...]) -> dict[str, Any]:
+        return outputs.about(sample, shape[:3], self.fps, self._settings, self._run)  # type: ignore[arg-type]
 
     def _line(self, files: Sequence[Path], shape: tuple[int, ...]) -> str:
         frames, height, width = shape[:3]
@@ -219,6 +221,6 @@ def close_loop(video_TYXC: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([video_TYXC[: len(video_TYXC) - count], np.round(tail).astype(np.uint8)])
 
 
-def _extendable(ask: Ask, given: Given) -> bool:
+def _extendable(sample: SampleRequest, given: Conditioning) -> bool:
     """Whether nothing but frames at the start is given, so that it can be made window by window."""
-    return not ask.loop and not len(given.tail) and given.edited is None
+    return not sample.loop and not len(given.tail) and given.edited is None

@@ -11,7 +11,7 @@ from vdit.diffusion import samplers
 from vdit.diffusion.guidance import scales
 from vdit.diffusion.samplers import IDLE
 from vdit.diffusion.schedules import schedule
-from vdit.generation.request import Canvas, Request, Settings
+from vdit.generation.request import PatchedRequest, Request, Settings
 
 
 class Timing(NamedTuple):
@@ -32,11 +32,11 @@ class Timing(NamedTuple):
     scale_EK: np.ndarray
 
 
-def timing(request: Request, canvas: Canvas, settings: Settings, config: DiffusionConfig) -> Timing:
+def timing(request: Request, patched: PatchedRequest, settings: Settings, config: DiffusionConfig) -> Timing:
     """The timing of a request."""
-    grid = canvas.example.grid
+    grid = patched.example.grid
     start = request.strength if request.edited_TYXC is not None else 1.0
-    shift = config.shift * (config.given_shift if canvas.given_L.any() else 1)
+    shift = config.shift * (config.given_shift if patched.given_L.any() else 1)
     times_S = schedule(settings.schedule, settings.steps, grid, config.size_shift, start, shift)
     plan = samplers.plan(settings.sampler, times_S)
     levels = grid.t if request.stagger else 1
@@ -49,7 +49,7 @@ def timing(request: Request, canvas: Canvas, settings: Settings, config: Diffusi
         during = slice(delay, delay + len(plan.times_E))
         times_EK[:delay, k] = times_S[0]  # waits as noise
         times_EK[during, k], weights_EK25[during, k] = plan.times_E, plan.weights_E25
-    group_L = np.arange(len(canvas.given_L)) // (grid.y * grid.x)
-    level_L = np.where(canvas.given_L, 0, 1 + np.minimum(group_L, levels - 1)).astype(np.int32)
+    group_L = np.arange(len(patched.given_L)) // (grid.y * grid.x)
+    level_L = np.where(patched.given_L, 0, 1 + np.minimum(group_L, levels - 1)).astype(np.int32)
     scale_EK = scales(times_EK, settings.guidance, settings.guidance_interval).astype(np.float32)
     return Timing(level_L, np.full(levels, times_S[0], np.float32), times_EK, weights_EK25, scale_EK)

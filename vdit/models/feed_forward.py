@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from vdit.models.memory import whole
+from vdit.models.memory import optimization_barrier
 
 
 @jax.custom_vjp
@@ -31,7 +31,7 @@ def _feed_forward(x_BLD: jax.Array, up_DF: jax.Array, down_FD: jax.Array) -> tup
     tokens = jax.typeof(x_BLD).sharding.spec
     wide = P(*tokens[:2], jax.typeof(up_DF).sharding.spec[1])
     before_BLF = jnp.einsum("bld,df->blf", x_BLD, up_DF, out_sharding=wide)
-    hidden_BLF = whole(jax.nn.gelu(before_BLF))
+    hidden_BLF = optimization_barrier(jax.nn.gelu(before_BLF))
     return jnp.einsum("blf,fd->bld", hidden_BLF, down_FD, out_sharding=tokens), (x_BLD, up_DF, down_FD, before_BLF)
 
 
@@ -41,11 +41,11 @@ def _feed_forward_gradient(kept: tuple[jax.Array, ...], grad_BLD: jax.Array) -> 
     specs = [jax.typeof(x).sharding.spec for x in kept]
     hidden_BLF, pull = jax.vjp(jax.nn.gelu, before_BLF)
     grad_hidden_BLF = jnp.einsum("bld,fd->blf", grad_BLD, down_FD, out_sharding=specs[3])
-    grad_before_BLF = whole(pull(grad_hidden_BLF)[0])
+    grad_before_BLF = optimization_barrier(pull(grad_hidden_BLF)[0])
     return (
         jnp.einsum("blf,df->bld", grad_before_BLF, up_DF, out_sharding=specs[0]),
         jnp.einsum("bld,blf->df", x_BLD, grad_before_BLF, out_sharding=specs[1]),
-        jnp.einsum("bld,blf->df", grad_BLD, whole(hidden_BLF), out_sharding=P(*specs[2][::-1])).T,
+        jnp.einsum("bld,blf->df", grad_BLD, optimization_barrier(hidden_BLF), out_sharding=P(*specs[2][::-1])).T,
     )
 
 

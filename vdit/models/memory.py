@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 
-def whole(x: jax.Array) -> jax.Array:
+def optimization_barrier(x: jax.Array) -> jax.Array:
     """An array that is in memory before it is used.
 
     Elementwise work that XLA fuses into a matrix product is done anew for every tile of it; by the TPU compiler's own

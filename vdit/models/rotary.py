@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 SHARES = (0.25, 0.375, 0.375)
-"""Shares of a head's frequency pairs that turn with time, row and column (close to HunyuanVideo's 16/56/56)."""
+"""Shares of a head's frequency pairs that rotate with time, row and column (close to HunyuanVideo's 16/56/56)."""
 
 FASTEST = 2.0
 """Radians per patch of the fastest frequency. The usual 1.0 tells neighbouring patches of a small clip hardly apart:
@@ -49,13 +49,13 @@ def angle_table(positions_BL3: jax.Array, frequencies: Sequence[np.ndarray]) -> 
 
 
 def rotate(x_BHLK: jax.Array, table: tuple[jax.Array, jax.Array], gain_K: jax.Array | float = 1.0) -> jax.Array:
-    """Turns the halves of each head, times a gain, against each other by the table's angles; float32 or wider."""
+    """Rotates the halves of each head, times a gain, against each other by the table's angles; float32 or wider."""
     wide = jnp.promote_types(x_BHLK.dtype, jnp.float32)
     cos, sin = (t[:, None].astype(wide) for t in table)
     half = x_BHLK.shape[-1] // 2
     gain_K = jnp.broadcast_to(gain_K, x_BHLK.shape[-1]).astype(wide)
-    turned = jnp.roll(x_BHLK, half, axis=-1).astype(wide) * jnp.roll(gain_K, half)
-    return x_BHLK.astype(wide) * gain_K * jnp.concatenate([cos, cos], -1) + turned * jnp.concatenate([-sin, sin], -1)
+    rolled = jnp.roll(x_BHLK, half, axis=-1).astype(wide) * jnp.roll(gain_K, half)
+    return x_BHLK.astype(wide) * gain_K * jnp.concatenate([cos, cos], -1) + rolled * jnp.concatenate([-sin, sin], -1)
 
 
 WAVES = (4.0, 8.0, 16.0, 32.0)

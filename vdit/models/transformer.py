@@ -18,7 +18,7 @@ from vdit.data import Interface
 from vdit.models.attention.attention import attention
 from vdit.models.attention.context import SAVED
 from vdit.models.feed_forward import feed_forward
-from vdit.models.memory import recomputed, whole
+from vdit.models.memory import optimization_barrier, recomputed
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import GATHERED, use, weight
 from vdit.parallel.mesh import STATE
@@ -54,8 +54,8 @@ def gated(x_BLD: jax.Array, added_BLD: jax.Array, gate_BLD: jax.Array, own_gate_
 
 
 @recomputed
-def turned(x_BHLK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array, gain_K: jax.Array) -> jax.Array:
-    """Normalised and turned q or k; the factor is the token's alone, so that turning need not wait for it."""
+def apply_qk_norm_rope(x_BHLK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array, gain_K: jax.Array) -> jax.Array:
+    """Normalised and rotated q or k; the factor is the token's alone, so the rotation need not wait for it."""
     return (rms_factor(x_BHLK) * rotate(x_BHLK, (cos_BLK, sin_BLK), gain_K)).astype(x_BHLK.dtype)
 
 
@@ -107,20 +107,23 @@ class Block(nnx.Module):
         own = self.table[...].astype(dtype)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation
 
-        h_BLD = whole(modulated(x_BLD, shift_a, scale_a, own[0], own[1]))
+        h_BLD = optimization_barrier(modulated(x_BLD, shift_a, scale_a, own[0], own[1]))
         heads, qkv = P(*tokens[:2], "tensor", None), use(self.qkv, dtype)
         q, k, v = (
-            whole(jnp.einsum("bld,dhk->blhk", h_BLD, qkv[:, i], out_sharding=heads)).swapaxes(1, 2) for i in range(3)
+            optimization_barrier(jnp.einsum("bld,dhk->blhk", h_BLD, qkv[:, i], out_sharding=heads)).swapaxes(1, 2)
+            for i in range(3)
         )
-        q, k = (turned(x, *rotary, self.qk_gain[i]) for i, x in enumerate((q, k)))
+        q, k = (apply_qk_norm_rope(x, *rotary, self.qk_gain[i]) for i, x in enumerate((q, k)))
         mixed_BHLK = attention(
             q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
         )
-        mixed_BLD = whole(jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens))
+        mixed_BLD = optimization_barrier(
+            jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens)
+        )
         x_BLD = gated(x_BLD, mixed_BLD, gate_a, own[2])
 
-        h_BLD = whole(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))
-        added_BLD = whole(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
+        h_BLD = optimization_barrier(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))
+        added_BLD = optimization_barrier(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
         return gated(x_BLD, added_BLD, gate_f, own[5])
 
 

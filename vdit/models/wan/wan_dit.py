@@ -98,8 +98,8 @@ class Block(nnx.Module):
         h_BLD = layer_norm(x_BLD) * (1 + scale_a) + shift_a
         qkv = jnp.einsum("bld,dchk->cbhlk", h_BLD, use(self.qkv, dtype), out_sharding=P(None, *heads))
         q, k, v = (qkv[i] + self.qkv_bias[...][i, :, None].astype(dtype) for i in range(3))
-        turned = (rotate(heads_norm(x, self.qk_gain[...][i]), layout["rotary"]) for i, x in enumerate((q, k)))
-        q, k = (x.astype(dtype) for x in turned)
+        rotated = (rotate(heads_norm(x, self.qk_gain[...][i]), layout["rotary"]) for i, x in enumerate((q, k)))
+        q, k = (x.astype(dtype) for x in rotated)
         mixed_BHLK = attention(q, k, v, layout["runs_BL"], context=config.context, **options)
         x_BLD += gate_a * self._project(mixed_BHLK, self.out, self.out_bias, tokens)
 

@@ -9,7 +9,7 @@ NONE = -1
 """Number of the row of a shard that has none."""
 
 
-class Turn(NamedTuple):
+class RowSchedule(NamedTuple):
     """Evaluations in a row during which every shard keeps its row.
 
     Attributes:
@@ -23,7 +23,7 @@ class Turn(NamedTuple):
     evaluations: int
 
 
-def turns(evaluations_R: Sequence[int], shards: int) -> list[Turn]:
+def schedule_rows(evaluations_R: Sequence[int], shards: int) -> list[RowSchedule]:
     """The fewest evaluations of all shards together that give every row its own (McNaughton 1959).
 
     Rows fill one shard's time after another's. One that does not fit at the end of a shard's time has its first
@@ -48,5 +48,5 @@ def turns(evaluations_R: Sequence[int], shards: int) -> list[Turn]:
         for shard, start, stop, row, before in spans:
             if start <= begin < stop:
                 rows_B[shard], first_B[shard] = row, before + begin - start
-        out.append(Turn(tuple(rows_B), tuple(first_B), end - begin))
+        out.append(RowSchedule(tuple(rows_B), tuple(first_B), end - begin))
     return out
