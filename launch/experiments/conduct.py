@@ -49,7 +49,9 @@ def conduct(
         print(runner.trials.text(trials, speed), flush=True)
         pilot = docs / f"{experiment.name}.csv"
         needs = power.needs(experiment, power.pilot_of(pilot), f"of {pilot}")
-        print(*needs, sep="\n", end="\n" if needs else "", flush=True)
+        if experiment.compare:
+            unknown = f"how many seeds it needs is unknown without {pilot} of a pilot, or a stated spread"
+            print("\n".join(map(str, needs)) or unknown, flush=True)
         if dry_run:
             return
         power.check(needs, experiment)

@@ -94,9 +94,8 @@ class Trials:
 
     def fields(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Dotted fields of a run, but those of its length."""
-        path = str(arm.fields.get("data.path", self.data_of(arm)))
         paths = {name: str(folder) for name, folder in self._data.paths.items()}
-        return {**arm.fields, "seed": seed, "data.path": path.format(**paths)}
+        return {**arm.fields, "seed": seed, "data.path": self.data_of(arm).format(**paths)}
 
     def data_of(self, arm: Arm) -> str:
         """What an arm reads, with {NAME} for data sets; the first one if it does not say."""
@@ -156,9 +155,10 @@ class Trials:
         unique = tuple({trial.id: trial for trial in trials}.values())
         left = [trial for trial in unique if not self._folder.finished(trial.run)]
         ready = [trial.run for trial in left if self._data.is_made(self.data_of(trial.arm))]
-        trunks = self._trunks(left)
         lines = [f"{len(unique)} runs, {len(unique) - len(left)} finished before; to be trained:"]
-        lines.append(cost.text(cost.costs([*trunks, *ready], cost.known_speeds(speed) if speed else ()), 0.0))
+        if ready:
+            speeds = cost.known_speeds(speed) if speed else ()
+            lines.append(cost.text(cost.costs([*self._trunks(left), *ready], speeds), 0.0))
         lines += [
             f"and {trial.run.label}: {trial.config.train.steps} steps on data that is not made yet"
             for trial in left
