@@ -36,6 +36,7 @@ def unreadable(path: pathlib.Path) -> str:
 @pytest.mark.parametrize(
     "name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.jp2", "a.ppm", "a.avif", "a.qoi"]
 )
+@pytest.mark.filterwarnings(r"ignore:.*:UserWarning:PIL\.")
 def test_formats(tmp_path: pathlib.Path, name: str) -> None:
     path = tmp_path / name
     Image.fromarray(quadrants(48, 64)).save(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,7 @@ _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 _ORIENTATION, _SUBFILE = 0x0112, 254  # tags of EXIF and TIFF
 
 pillow_heif.register_heif_opener()
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage, which ends in an error where it matters
 
 
 def open_picture(path: str, formats: tuple[str, ...]) -> Media:
