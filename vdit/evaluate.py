@@ -89,7 +89,7 @@ def features() -> dict[str, Any]:
 
 
 def evaluate_reconstruction(config: Config) -> dict[str, Any]:
-    """What an autoencoder makes of the splits it was not trained on; "distance" asks for the kernel distance too."""
+    """Reconstruction of the splits an autoencoder was not trained on; "distance" adds the kernel distance."""
     from data_pipelines.reading.store import Dataset
     from vdit.evaluation.reconstruction import evaluate_autoencoder
     from vdit.models.features import efficientnet

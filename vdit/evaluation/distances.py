@@ -2,7 +2,7 @@
 
 Frames of one clip are alike, so clips, not frames, are what is counted and resampled: the kernel of two clips is the
 mean over pairs of their frames, and the kernel distance is the unbiased estimate over clips. The Frechet distance is
-biased upwards as long as there are not many times more frames than features. Both are therefore printed beside the same
+biased upwards as long as there are not many times more frames than features. Both are therefore printed with the same
 distance between two sets of real clips, the floor.
 """
 
@@ -57,7 +57,7 @@ class ClipKernels:
 
 
 def paired_kernel(a: Sequence[np.ndarray], b: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
-    """The kernel distance between clips and what was made of each, with a 95% interval from clips drawn anew.
+    """The kernel distance between clips and what was made of each, with a 95% interval by bootstrap over clips.
 
     A clip is like its own copy, so such pairs are left out: the U-statistic of Gretton et al. 2012, equation 3. Equal
     sets have distance 0.
@@ -92,7 +92,7 @@ def _clip_means(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def distances(a: Sequence[np.ndarray], b: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
-    """Both distances between two sets of clips, with 95% intervals from clips drawn anew with replacement.
+    """Both distances between two sets of clips, with 95% intervals by bootstrap over clips.
 
     Args:
       a, b: features_NF of the frames of each clip, two clips at least in each.

@@ -73,7 +73,7 @@ def adherence_of(
     caption: str = "",
     settings: Settings = TEXT,
 ) -> dict[str, Any]:
-    """Shares of videos that show what their captions say, with 95% intervals, beside those of the true clips.
+    """Shares of videos that show what their captions say, with 95% intervals, and those of the true clips.
 
     `caption` is another kind than the first, that which says most: a prompt may have been of a shorter kind.
     """
@@ -101,7 +101,7 @@ class Features(NamedTuple):
       name: what they are.
       of: features_NF of each of some videos_TYXC.
       kernel, frechet: what the two distances of these features are called.
-      frame_interval: every so many frames are looked at.
+      frame_interval: of every so many frames one is measured.
     """
 
     name: str

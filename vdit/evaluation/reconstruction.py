@@ -60,7 +60,7 @@ def reconstruction(
 def compare(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], features: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """Measures of clips beside the true ones, over all of them and by size.
+    """Measures of clips against the true ones, over all of them and by size.
 
     Args:
       pairs: (video_TYXC, true_TYXC) uint8 of each clip.

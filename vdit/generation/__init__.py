@@ -1,7 +1,7 @@
 """Generation: requests of any size, length and mode, packed into rows and denoised together by one program.
 
-`request` says what can be asked for, `packing` lays requests into rows, `programs` holds what is compiled, `generator`
-runs it, `latents` between an autoencoder's encoder and decoder.
+`request` defines a request, `packing` lays requests into rows, `programs` holds what is compiled, `generator` runs it,
+`latents` runs it between an autoencoder's encoder and decoder.
 """
 
 from vdit.generation.generator import Generator

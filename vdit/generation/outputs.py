@@ -93,7 +93,7 @@ def tags(values: dict[str, Any]) -> dict[str, str]:
 
 
 def write_video(path: Path, video_TYXC: np.ndarray, fps: float, scale: int, values: dict[str, Any]) -> list[Path]:
-    """Writes a video in the format of its name, a strip beside it (unless it is one) and the JSON.
+    """Writes a video in the format of its name, a strip next to it (unless it is one) and the JSON.
 
     Returns:
       The files.

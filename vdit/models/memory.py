@@ -1,4 +1,4 @@
-"""What is written to memory before it is used, and what the backward pass makes anew."""
+"""What is written to memory before it is used, and what the backward pass recomputes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax
 def optimization_barrier(x: jax.Array) -> jax.Array:
     """An array that is in memory before it is used.
 
-    Elementwise work that XLA fuses into a matrix product is done anew for every tile of it; by the TPU compiler's own
+    Elementwise work that XLA fuses into a matrix product is repeated for every tile of it; by the TPU compiler's own
     count the product then runs at 0.6 to 0.7 of its peak instead of 0.9.
     """
     return jax.lax.optimization_barrier(x)
 
 
 def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """An elementwise function of which the backward pass keeps the arguments only, and makes the rest anew.
+    """An elementwise function of which the backward pass keeps only the arguments and recomputes the rest.
 
-    What lies between is as large as they are: on CPU, writing it costs more than making it twice.
+    The intermediate is as large as the arguments: on CPU, writing it costs more than computing it twice.
     """
 
     def backward(arguments: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:

@@ -12,7 +12,7 @@ SHARES = (0.25, 0.375, 0.375)
 """Shares of a head's frequency pairs that rotate with time, row and column (close to HunyuanVideo's 16/56/56)."""
 
 FASTEST = 2.0
-"""Radians per patch of the fastest frequency. The usual 1.0 tells neighbouring patches of a small clip hardly apart:
+"""Radians per patch of the fastest frequency. The usual 1.0 hardly distinguishes neighbouring patches of a small clip:
 the cosine between them is then 0.54 at best, and attention to "the same place, a moment ago" cannot be sharp."""
 
 THETA = 128.0
@@ -67,7 +67,7 @@ POSITION_FEATURES = 3 * 2 * len(WAVES)
 def position_features(positions_BL3: jax.Array) -> jax.Array:
     """Sines and cosines of every coordinate, features_BLE float32, added to the tokens at the input.
 
-    Rotary attention tells where a token looks, not what it finds there: without these a value cannot say where it
+    Rotary attention encodes where a token attends, not what it reads there: without these a value cannot say where it
     comes from, and small models are slow to learn motion.
     """
     angle = positions_BL3[..., None] * (2 * np.pi / np.array(WAVES, np.float32))

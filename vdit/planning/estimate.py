@@ -29,7 +29,7 @@ schedules for a step of both, `python -m benchmarks.kernels`."""
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What the compiler does not tell.
+    """What the compiled program does not contain.
 
     Attributes:
       attention_efficiency: share of the peak that attention kernels reach over the blocks they execute, with blocks of
@@ -51,7 +51,7 @@ EXPECTED_EFFICIENCY = (0.65, 0.52, 0.45)
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one step asks for and what is executed, over all chips.
+    """FLOPs and tokens of one step, required and executed, over all chips.
 
     Attributes:
       model_flops: of the model, counted from segments (scaling.flops).

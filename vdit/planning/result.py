@@ -29,11 +29,11 @@ def plan(
       config: the run.
       topology, slices: such as "v5p:4x4x4", and how many.
       rows: to plan with.
-      assumptions: what the compiler does not tell.
+      assumptions: what the compiled program does not contain.
       budget: rows that the run reads in all.
 
     Returns:
-      values for JSON, keys as in docs/planner.md; what only a compiled program tells is None where it does not fit.
+      values for JSON, keys as in docs/planner.md; those that need a compiled program are None if it does not fit.
       The program.
 
     Raises:
@@ -83,7 +83,7 @@ _COMPILED = (
     *("step_seconds", "step_seconds_low", "step_seconds_high", "seconds", "mfu", "mfu_low", "mfu_high"),
     *("tokens_per_second", "collectives", "hours", "cost", "open_loops"),
 )
-"""Keys of what only a compiled program tells."""
+"""Keys that need a compiled program."""
 
 
 def _compiled(

@@ -35,7 +35,7 @@ def search(
 ) -> list[dict[str, Any]]:
     """Plans of the candidates that were compiled: those that fit by tokens a second, then the others by their need.
 
-    For each mesh, least communication first, rows are added and the policy that recomputes least is looked for. What
+    For each mesh, least communication first, rows are added and the policy that recomputes least is searched. What
     the state and the inputs of the blocks alone would overfill is not compiled.
 
     Args:

@@ -3,7 +3,7 @@
 Are there as many balls as the caption says, of its colours, and do they set out in its directions? That is read off the
 first `FIRST` frames, in which every true ball is wholly in view. A pixel has the colour whose difference from white is
 nearest in direction to its own, if it differs enough from white and is near enough to any. The same measurement on true
-clips is the ceiling, printed beside it: some balls bounce within the frames looked at.
+clips is the ceiling, printed with it: some balls bounce within the measured frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from vdit.palette import COLOURS
 
 FIRST = 3
-"""Frames looked at, from the first on."""
+"""Frames that are measured, from the first."""
 INK = 64
 """Length of a pixel's difference from white, of 255 a channel, from which on it has a colour."""
 NEAR = 0.95
@@ -27,7 +27,7 @@ AREA = 6
 ANGLE = math.radians(60)
 """Most by which a direction may differ: half an octant, and as much as gravity turns the slowest thrown ball."""
 SHIFT = 0.4
-"""Least displacement in pixels, first to last frame looked at, that has a direction."""
+"""Least displacement in pixels, first to last measured frame, that has a direction."""
 
 WAYS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}
 _BALL = re.compile(
@@ -64,7 +64,7 @@ def seen(video_TYXC: np.ndarray) -> dict[str, np.ndarray]:
     """The balls of a video's first frames by colour: (x, y) of each frame, nan where it is not there.
 
     Args:
-      video_TYXC: uint8; fewer frames than `FIRST` are all looked at.
+      video_TYXC: uint8; fewer frames than `FIRST` are all measured.
     """
     ink_TYX3 = 255.0 - video_TYXC[:FIRST].astype(np.float32)
     length_TYX = np.linalg.norm(ink_TYX3, axis=-1)

@@ -1,4 +1,4 @@
-"""What becomes of a long video as time goes on: colour, sharpness and number of balls, second by second."""
+"""How a long video drifts over time: colour, sharpness and number of balls, second by second."""
 
 from __future__ import annotations
 

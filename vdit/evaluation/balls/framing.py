@@ -19,7 +19,7 @@ def subject_in_frame(video_TYXC: np.ndarray, caption: str) -> float:
 
     Args:
       video_TYXC: uint8.
-      caption: as of physics clips; its balls are looked for by their colours.
+      caption: as of physics clips; its balls are found by their colours.
 
     Raises:
       ValueError: if it names no ball.

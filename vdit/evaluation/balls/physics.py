@@ -3,7 +3,7 @@
 As in Kang et al. (ICML 2025): a mean over pixels tells where a ball is, finite differences its velocity, and the error
 is the mean of |v - v_hat| over the frames in which the ball is in view. What this code decides:
 
-* Balls are told apart by colour: each pixel's difference from white is unmixed into the clip's ball colours.
+* Balls are distinguished by colour: each pixel's difference from white is unmixed into the clip's ball colours.
 * v and v_hat are both *finite differences* between neighbouring frames, v of the true positions. So gravity adds no
   offset, and an interval in which a ball bounces or collides is compared with what the true ball did in it: no interval
   is skipped because of an event.

@@ -66,7 +66,7 @@ def score(
 
 
 def physics_errors(generator: Generator | LatentGenerator, dataset: Clips, split: str, count: int) -> dict[str, Any]:
-    """Generates and scores the first `count` clips of a split, beside what they are to be compared with.
+    """Generates and scores the first `count` clips of a split, with the baselines they are compared with.
 
     Returns:
       As `score`, with "baselines" (see `physics_baselines`) and, where clips are out of distribution in different ways

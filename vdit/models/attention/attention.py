@@ -41,7 +41,7 @@ def attention(
       out_BHLK; in padding slots finite and of no meaning, and its gradient there must be 0.
 
     Raises:
-      UserError: for a backend that is not known, or one that cannot do what is asked; none ignores segments.
+      UserError: for a backend that is not known, or one that cannot do what is requested; none ignores segments.
     """
     sizes = jax.sharding.get_abstract_mesh().shape
     spread, heads = sizes["context"], q_BHLK.shape[1] // sizes["tensor"]

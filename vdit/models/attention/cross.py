@@ -35,7 +35,7 @@ def cross_attention(
       q_BHLK: queries; rows may lie over `context`.
       k_BHMK, v_BHMK: keys and values of the caption tokens of a row.
       padding_2HK: key and value of a padding token.
-      captions: what `rowwise` tells of them: segments_BL and segments_BM, the example of every query and token, rising
+      captions: their layout from `rowwise`: segments_BL and segments_BM, the example of every query and token, rising
         along the row, and padding_BL, the number of padding tokens that a query sees.
       backend, block: as those of `attention.attention`; "gpu" has no kernel for this and takes XLA's products.
 

@@ -1,6 +1,6 @@
 """The video autoencoder of Wan 2.1 (Wan Team 2025, arXiv:2503.20314), from published safetensors in diffusers' layout.
 
-Weights are a flat dictionary by their published names; kernels are turned to (time, rows, columns, in, out).
+Weights are a flat dictionary by their published names; kernels are transposed to (time, rows, columns, in, out).
 """
 
 from __future__ import annotations

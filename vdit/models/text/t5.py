@@ -1,7 +1,7 @@
 """T5 and UMT5 encoders (Raffel et al. 2020, arXiv:1910.10683; Chung et al. 2023, arXiv:2304.09151), inference only.
 
-The weights of XXL encoders do not fit one chip beside a video model: heads and feed-forward units are sharded over the
-axes fsdp and tensor of the mesh, and nothing of them is ever gathered.
+The weights of XXL encoders do not fit one chip together with a video model: heads and feed-forward units are sharded
+over the axes fsdp and tensor of the mesh, and are never gathered.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def load_t5(kind: str, where: str, mesh: jax.sharding.Mesh, dtype: Any = None) -
     files = [path / "tokenizer.json" for path in (folder, root / "tokenizer", root)]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
-        raise UserError(f"{root} has no tokenizer.json; save the tokenizer in its fast form beside the weights")
+        raise UserError(f"{root} has no tokenizer.json; save the tokenizer in its fast form next to the weights")
     tokenizer = Tokenizer.from_file(str(found))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)

@@ -1,7 +1,7 @@
 """Published weights of the Wan 2.1 transformer (diffusers' layout), tensor by tensor as `wan_dit` has them.
 
-A published matrix is (out, in). The published rotary turns neighbours 2i, 2i + 1 of a head against each other, ours i
-and K/2 + i; the columns of queries and keys are laid out anew for it, which no product of the two sees.
+A published matrix is (out, in). The published rotary rotates pairs 2i, 2i + 1 of a head, ours i
+and K/2 + i; the columns of queries and keys are permuted for it, which leaves their products unchanged.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class _Weight:
 
     Attributes:
       names: published; "{}" stands for the layer, the leading axis of ours.
-      inputs, outputs: dimensions of ours; a matrix (outputs, inputs) is turned round, a vector has no inputs.
-      rotated: of the tensors, how many hold queries or keys that are turned by their position.
+      inputs, outputs: dimensions of ours; a matrix (outputs, inputs) is transposed, a vector has no inputs.
+      rotated: of the tensors, how many hold queries or keys that are rotated by their position.
       shape: of a published tensor, if it is not the matrix or vector; a convolution's kernel is (out, in, t, y, x).
     """
 
