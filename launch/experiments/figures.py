@@ -27,11 +27,11 @@ Rows = Sequence[Mapping[str, Any]]
 
 def draw(experiment: Experiment, rows: Rows, floors: Mapping[str, float], docs: Path) -> list[Path]:
     """Writes docs/figures/NAME.svg and .png; gives both, or nothing where nothing of the figures was measured."""
-    drawn = [panel for figure in experiment.figures if (panel := _panel(figure, rows, floors))]
+    drawn = [made for figure in experiment.figures if (made := panel(figure, rows, floors))]
     return charts.save(panels.beside(drawn), docs / "figures" / experiment.name) if drawn else []
 
 
-def _panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> Panel | None:
+def panel(figure: Figure, rows: Rows, floors: Mapping[str, float]) -> Panel | None:
     """One panel; None where nothing of it was measured."""
     arms = list(dict.fromkeys(row["arm"] for row in rows if any(metric in row for metric in figure.y)))
     groups = list(dict.fromkeys(row["group"] for row in rows if row["arm"] in arms)) if figure.x != "arm" else [""]

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vdit.render import charts
+from vdit.render import charts, pages
 from vdit.scaling import report
 from vdit.scaling.reporting.analysis import analyse, envelope
 from vdit.scaling.runs import gather
@@ -113,7 +113,7 @@ def test_partial_studies(make_study, tmp_path, budgets, extras):
 def test_a_page_is_replaced_whole_or_not_at_all(make_study, tmp_path, monkeypatch):
     out = tmp_path / "r.html"
     out.write_text("old")
-    monkeypatch.setattr(report.pages, "html", lambda *_: 1 / 0)
+    monkeypatch.setattr(pages, "html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report.write_report(make_study(), out, bootstraps=5)
     assert out.read_text() == "old"

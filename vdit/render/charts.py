@@ -200,18 +200,23 @@ def axis(channel: str, field: str, title: str, values: Any, *, log: bool = True,
 
 def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """A chart as Vega-Lite JSON without its theme, for `theme` to be added by what draws it."""
-    made = chart.to_dict()
+    made = chart.to_dict(validate=False)  # validation takes seconds for thousands of rows
     for part in ("config", "$schema"):
         made.pop(part, None)
     return made
 
 
-def standalone(chart: alt.TopLevelMixin) -> Any:
-    """A chart with its light theme on white and a width of its own, for a notebook or a file."""
+def standalone(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as Vega-Lite JSON with its light theme on white and a width of its own, for a file or a notebook."""
     made = spec(chart) | {"config": {**theme(), "background": "white", "padding": 10}}
     if made.get("width") == "container":  # of a page
         made["width"] = FILE_WIDTH
-    return alt.Chart.from_dict(made)
+    return made
+
+
+def show(chart: alt.TopLevelMixin) -> Any:
+    """The same as a chart that a notebook shows."""
+    return alt.Chart.from_dict(standalone(chart), validate=False)
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
@@ -219,7 +224,7 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     svg, png = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
-    made = standalone(chart).to_dict()
+    made = standalone(chart)
     svg.write_text(vl_convert.vegalite_to_svg(made, VEGA_LITE), encoding="utf-8")
     with Image.open(io.BytesIO(vl_convert.vegalite_to_png(made, VEGA_LITE, scale=2))) as drawn:
         drawn.convert("RGB").quantize(64).save(png, optimize=True)  # a third of the bytes

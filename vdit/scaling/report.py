@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from vdit.command import run_main
 from vdit.errors import UserError
 from vdit.io.files import write_text
-from vdit.render import charts, pages
-from vdit.scaling.reporting import sections
-from vdit.scaling.reporting.analysis import Analysis, analyse, of_csv
-from vdit.scaling.runs import gather, write_csv
+
+if TYPE_CHECKING:
+    from vdit.scaling.reporting.analysis import Analysis
 
 
 def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) -> Analysis:
@@ -29,6 +29,11 @@ def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) 
     Raises:
       UserError: if `runs_dir` cannot be read or `out` cannot be written.
     """
+    from vdit.render import pages
+    from vdit.scaling.reporting import sections
+    from vdit.scaling.reporting.analysis import analyse, of_csv
+    from vdit.scaling.runs import gather, write_csv
+
     out, is_table = Path(out), Path(runs_dir).is_file()
     found = of_csv(runs_dir, bootstraps) if is_table else analyse(gather(runs_dir), bootstraps)
     study = found.study
@@ -46,6 +51,9 @@ def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) 
 
 def write_figures(found: Analysis, folder: str | Path) -> list[Path]:
     """Writes each figure of the page that has data as SVG and PNG, on white."""
+    from vdit.render import charts, pages
+    from vdit.scaling.reporting import sections
+
     drawn = pages.charts_of(sections.page(found, ""))
     return [file for each in drawn if each.chart for file in charts.save(each.chart, Path(folder) / each.name)]
 

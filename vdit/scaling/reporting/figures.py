@@ -227,13 +227,12 @@ def _histogram(found: Analysis, key: str, title: str) -> alt.LayerChart | None:
     """A histogram of `data_pipelines.inspect --json`, a series per data set, as shares so that sets compare."""
     bars, names = [], []
     for name, figures in sorted(found.study.data.items()):
-        histogram = figures.get(key, {}).get("histogram") if isinstance(figures.get(key), dict) else None
-        if not histogram or not sum(histogram.get("counts", [])):
+        edges, counts = _histogram_of(figures.get(key))
+        if not sum(counts):
             continue
         names.append(name)
-        total, edges = sum(histogram["counts"]), histogram["edges"]
-        for low, high, count in zip(edges, edges[1:], histogram["counts"], strict=False):
-            bars.append({"low": low, "high": high, "share": count / total, "series": name})
+        for low, high, count in zip(edges, edges[1:], counts, strict=False):
+            bars.append({"low": low, "high": high, "share": count / sum(counts), "series": name})
     if not names:
         return None
     colour, _ = charts.named([Named(name, charts.NAMED[i % len(charts.NAMED)]) for i, name in enumerate(names)])
@@ -247,6 +246,14 @@ def _histogram(found: Analysis, key: str, title: str) -> alt.LayerChart | None:
     ]
     drawn = chart(bars, x, y, x2="high:Q", y2=alt.datum(0), color=colour, tooltip=tooltip)
     return layers(drawn.mark_rect(opacity=0.45))
+
+
+def _histogram_of(said: Any) -> tuple[list[float], list[float]]:
+    """(edges, counts) of {"histogram": ...}; empty for anything else."""
+    found = said.get("histogram") if isinstance(said, dict) else None
+    parts = [found.get(name) for name in ("edges", "counts")] if isinstance(found, dict) else []
+    whole = len(parts) == 2 and all(isinstance(part, list) and all(map(is_number, part)) for part in parts)
+    return (parts[0], parts[1]) if whole else ([], [])
 
 
 def packing_tokens(found: Analysis) -> alt.LayerChart | None:

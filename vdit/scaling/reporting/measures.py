@@ -79,6 +79,8 @@ def measures(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> lis
     made = []
     for name in order:
         said = {key: str(value) for key, value in described[name].items() if key in words}
+        if said.get("better") not in ("lower", "higher"):
+            said["better"] = ""
         made.append(Measure(name, found[name], **{"title": name, **said}))
     return made
 
