@@ -216,7 +216,7 @@ def standalone(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 def show(chart: alt.TopLevelMixin) -> Any:
     """The same as a chart that a notebook shows."""
-    return alt.Chart.from_dict(standalone(chart), validate=False)
+    return alt.Chart.from_dict(standalone(chart))
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:

@@ -251,9 +251,10 @@ def _histogram(found: Analysis, key: str, title: str) -> alt.LayerChart | None:
 def _histogram_of(said: Any) -> tuple[list[float], list[float]]:
     """(edges, counts) of {"histogram": ...}; empty for anything else."""
     found = said.get("histogram") if isinstance(said, dict) else None
-    parts = [found.get(name) for name in ("edges", "counts")] if isinstance(found, dict) else []
-    whole = len(parts) == 2 and all(isinstance(part, list) and all(map(is_number, part)) for part in parts)
-    return (parts[0], parts[1]) if whole else ([], [])
+    edges, counts = (found.get("edges"), found.get("counts")) if isinstance(found, dict) else (None, None)
+    if not isinstance(edges, list) or not isinstance(counts, list) or not all(map(is_number, edges + counts)):
+        return [], []
+    return edges, counts
 
 
 def packing_tokens(found: Analysis) -> alt.LayerChart | None:
