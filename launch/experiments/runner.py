@@ -122,7 +122,7 @@ class Runner:
 
     def _train(self, trial: Trial) -> dict[str, Any]:
         """The result of a run, and before it of as much of its trunk as it needs."""
-        if trial.config.train.branch_from and not self.folder.finished(trial.run):
+        if trial.run.trunk and not self.folder.finished(trial.run):
             in_process.train(self.trials.trunk(trial.arm, trial.seed, branch_step(trial.config)), self.folder)
         return in_process.result_of(trial.run, self.folder)
 

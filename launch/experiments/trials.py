@@ -14,6 +14,7 @@ from launch.experiments.spec import Arm, Experiment
 from launch.sweeps import budget, cost
 from launch.sweeps.expand import Run, run_of
 from launch.sweeps.grid import size_name
+from launch.sweeps.isoflop import branch_fields, trunk_fields
 from launch.sweeps.state import Folder
 from vdit.config import Config
 from vdit.io.files import read_json, write_json
@@ -77,19 +78,18 @@ class Trials:
         """The run of an arm and a seed."""
         fields = self.fields(arm, seed)
         steps = self._steps(arm, fields)
-        fields = {"optimizer.cooldown": max(1, round(self._experiment.cooldown * steps)), **fields}
-        if self._experiment.trunks and arm.budget:
-            fields["train.branch_from"] = f"../{self.trunk(arm, seed, 1).id}"
-        run = run_of(self._experiment.base, {**fields, "train.steps": steps})
+        trunk = self.trunk(arm, seed, 1).id if self._experiment.trunks and arm.budget else ""
+        length = branch_fields(steps, self._experiment.cooldown, trunk)
+        run = run_of(self._experiment.base, {**length, **fields, "train.steps": steps})
         name = self._name(arm.name, arm, seed) or run.id
         return Trial(arm, seed, dataclasses.replace(run, id=name, title=f"{arm.name}, seed {seed}"))
 
     def trunk(self, arm: Arm, seed: int, steps: int) -> Run:
         """The constant-rate run of so many steps that an arm branches off; arms of one size share its workdir."""
-        fields = {**self.fields(arm, seed), "optimizer.cooldown": 0, "train.evaluate_every": -1}
+        fields = self.fields(arm, seed)
         name = self._name(f"trunk-{size_name(fields)}", arm, seed)
-        name = name or f"trunk-{run_of(self._experiment.base, fields).id}"
-        run = run_of(self._experiment.base, {**fields, "train.steps": steps, "train.keep_steps": (steps,)})
+        name = name or f"trunk-{run_of(self._experiment.base, {**fields, **trunk_fields(1)}).id}"
+        run = run_of(self._experiment.base, {**fields, **trunk_fields(steps)})
         return dataclasses.replace(run, id=name, title=f"trunk of {arm.name}, seed {seed}")
 
     def fields(self, arm: Arm, seed: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Trials:
         """The trunks that trials branch off, each as long as its longest branch needs."""
         found: dict[str, Run] = {}
         for trial in trials:
-            if trial.config.train.branch_from:
+            if trial.run.trunk:
                 run = self.trunk(trial.arm, trial.seed, branch_step(trial.config))
                 if run.id not in found or run.config.train.steps > found[run.id].config.train.steps:
                     found[run.id] = run

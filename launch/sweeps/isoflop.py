@@ -15,7 +15,7 @@ from typing import Any
 from launch.sweeps import budget
 from launch.sweeps.expand import expand
 from launch.sweeps.grid import Fields, IsoFlop, Points, check_grid
-from vdit.config import Config
+from vdit.config import SIBLING, Config
 from vdit.errors import UserError
 
 MIN_STEPS = 20
@@ -61,9 +61,14 @@ def isoflop(
             steps = budget.steps_for(flops, _config(experiment, more))
             if steps < MIN_STEPS:
                 raise UserError(f"isoflop: {flops:g} FLOPs buy {steps} steps of {_name(fields)}; at least {MIN_STEPS}")
-            lengths.append((more, steps, max(1, round(steps * cooldown))))
+            lengths.append((more, steps))
         sizes_N.append(budget.params(_config(experiment, shared)))
-        points += _trunk(experiment, shared, lengths) if trunks else [_separate(*length) for length in lengths]
+        trunk = ""
+        if trunks:
+            leaves = [steps - cooldown_steps(steps, cooldown) for _, steps in lengths]
+            points.append({**shared, **trunk_fields(*leaves)})
+            trunk = expand(experiment, Points(points[-1:]))[0].id
+        points += [{**more, **branch_fields(steps, cooldown, trunk)} for more, steps in lengths]
     if max(sizes_N) < MIN_SPAN * min(sizes_N):
         raise UserError(
             f"isoflop: the sizes span a factor {max(sizes_N) / min(sizes_N):.2g} in N; a parabola needs {MIN_SPAN:g}"
@@ -71,22 +76,26 @@ def isoflop(
     return IsoFlop(points)
 
 
-def _trunk(experiment: str, shared: dict[str, Any], lengths: list[tuple[Any, int, int]]) -> list[dict[str, Any]]:
-    """The point of a trunk and those of its branches."""
-    leaves = tuple(sorted({steps - cooldown for _, steps, cooldown in lengths}))
-    trunk = {
-        **shared,
+def trunk_fields(*leaves: int) -> dict[str, Any]:
+    """Fields of a constant-rate run off which others branch after these steps."""
+    ends = tuple(sorted(set(leaves)))
+    return {
         "optimizer.cooldown": 0,
-        "train.steps": leaves[-1],
-        "train.keep_steps": leaves,
+        "train.steps": ends[-1],
+        "train.keep_steps": ends,
         "train.evaluate_every": -1,
     }
-    (run,) = expand(experiment, Points([trunk]))
-    return [trunk, *({**_separate(*length), "train.branch_from": f"../{run.id}"} for length in lengths)]
 
 
-def _separate(fields: dict[str, Any], steps: int, cooldown: int) -> dict[str, Any]:
-    return {**fields, "optimizer.cooldown": cooldown, "train.steps": steps}
+def cooldown_steps(steps: int, share: float) -> int:
+    """Steps in which the rate of a run falls."""
+    return max(1, round(steps * share))
+
+
+def branch_fields(steps: int, cooldown: float, trunk: str = "") -> dict[str, Any]:
+    """Fields of a run of so many steps, a share of which cools down; of a branch, with the id of its trunk."""
+    fields = {"train.steps": steps, "optimizer.cooldown": cooldown_steps(steps, cooldown)}
+    return {**fields, "train.branch_from": f"{SIBLING}{trunk}"} if trunk else fields
 
 
 def _config(experiment: str, fields: Fields) -> Config:
