@@ -30,6 +30,12 @@ def test_the_frame_that_is_shown_at_each_time(tmp_path: pathlib.Path) -> None:
     assert open_clip(path, 12).frames == 12  # known before anything is decoded
 
 
+@pytest.mark.parametrize("fps", [30.0, 30.0557, 29.97])
+def test_a_rate_that_is_nearly_right_gives_every_frame(fps: float) -> None:
+    """Of a phone: 30.06 frames/s, with stamps that jitter."""
+    np.testing.assert_array_equal(open_clip(CASES / "phone3005.mp4", fps).numbers_T, np.arange(90))
+
+
 @pytest.mark.parametrize("name", ["x264_bf2.avi", "x264_remux.mp4"])
 def test_frames_are_in_order(name: str) -> None:
     """A bar that moves to the right, frame by frame: each frame is nearest to its neighbours."""

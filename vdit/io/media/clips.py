@@ -11,7 +11,7 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.io.media.media import Media, Unreadable, array_media, open_media, reason
-from vdit.io.media.timing import distinct_times, numbered
+from vdit.io.media.timing import SLACK, distinct_times, numbered, plan_timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +91,16 @@ def open_clip(path: str | os.PathLike[str], fps: float, flag: str = "--head") ->
     """
     what = f"{flag}={path} cannot be read as a clip"
     media = _open(path, what)
-    starts_T = distinct_times(media)
-    starts_T = starts_T - starts_T[:1]
-    if len(starts_T) < 2:
-        return GivenClip(what, media, np.arange(len(starts_T)))
-    rate = (len(starts_T) - 1) / starts_T[-1]
+    try:
+        timing = plan_timing(media, 0)
+    except Unreadable as error:
+        raise UserError(f"{what}: {error}") from error
+    if len(timing.times) < 2:
+        return GivenClip(what, media, np.arange(len(timing.times)))
+    starts_T = np.arange(len(timing.times)) / timing.fps if timing.even else timing.starts
+    rate = timing.fps
+    if abs(rate / fps - 1) <= SLACK:  # as a build does
+        starts_T, rate = starts_T * rate / fps, fps
     wanted_T = np.arange(max(1, round((starts_T[-1] + 1 / rate) * fps))) / fps
     return GivenClip(what, media, np.searchsorted(starts_T, wanted_T + 1e-4, side="right") - 1)
 
