@@ -10,7 +10,7 @@ from launch.sweeps import status
 from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder
-from launch.targets import in_process
+from launch.targets import in_process, local, registry
 from vdit.errors import UserError
 from vdit.parallel.preemption import Preempted
 
@@ -82,3 +82,20 @@ def test_a_state_of_another_version_is_read(begun):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"state": "stopped", "attempts": [], "of_old": 1}))
     assert state(folder) == "stopped"
+
+
+def test_to_stop_one_of_them_is_to_stop_their_process(begun, monkeypatch):
+    folder, run, training = begun
+    longer = sweeping.sweep(over("seed", 1, 2), folder.path.parent)
+    folder.write_plan(longer, "local", Local())
+    signalled = []
+    monkeypatch.setattr(local, "_terminate", signalled.extend)
+
+    def train():
+        assert registry.stop(folder, [run.id]) == f"{folder.path} is asked to stop"
+        return RESULT
+
+    training(train)
+    with folder.launcher():
+        in_process.train(run, folder)
+    assert signalled == [os.getpid()]
