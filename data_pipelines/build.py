@@ -114,6 +114,7 @@ def _build(
         latents=args.autoencoder != PIXELS,
         shards=space.target,
         results=space.results,
+        captioner=args.captioner,
     )
     finished = finished_jobs(recipe, jobs)
     progress = _Progress(len(inputs), source.name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.building.captioner import check_captioner
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import FILTERS, MEASURES, parse_filters
@@ -39,6 +40,7 @@ class BuildArgs:
       text_encoder: name in `text_encoders.TEXT_ENCODERS`.
       workers: processes of the local engine; the result depends on nothing from here on.
       time_limit: seconds an input may go without giving a frame.
+      captioner: what captions the clips, see `captioner.Captioner`; empty = their source.
       reject_timeouts: whether inputs that exceed it every time are rejected rather than tried again the next time.
       engine: what runs the build, of `ENGINES`.
       ray_address: of a Ray cluster; empty = as `ray_engine.RayEngine` has it.
@@ -53,6 +55,7 @@ class BuildArgs:
     workers: int = 1
     time_limit: float = TIME_LIMIT
     reject_timeouts: bool = False
+    captioner: str = ""
     engine: str = "local"
     ray_address: str = ""
 
@@ -81,6 +84,7 @@ class BuildArgs:
             "seed": options.seed,
             "autoencoder": self.autoencoder,
             "text_encoder": self.text_encoder,
+            **({"captioner": self.captioner} if self.captioner else {}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()},
         }
 
@@ -105,6 +109,7 @@ class BuildArgs:
         if 0 < options.max_frames < options.min_frames:
             raise UserError(f"--max_frames={options.max_frames} is less than --min_frames={options.min_frames}")
         parse_filters(options.reject)
+        check_captioner(self.captioner)
         if options.shots:
             require_detector()
 
@@ -160,6 +165,7 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         workers=values("workers"),
         time_limit=values("time_limit"),
         reject_timeouts=values("reject_timeouts"),
+        captioner=values("captioner"),
         engine=values("engine"),
         ray_address=values("ray_address"),
     )
@@ -207,6 +213,10 @@ def define_flags() -> None:
         "reject inputs that exceed --time_limit every time; without it the build stops and tries them again next time"
     )
     flags.DEFINE_bool("reject_timeouts", False, about)
+    about = (
+        "program that captions clips, as command:'python caption.py' (docs/curation.md); empty = the source's captions"
+    )
+    flags.DEFINE_string("captioner", "", about)
     about = "what runs the build: local (processes of this machine) or ray (a cluster); the result is the same"
     flags.DEFINE_enum("engine", "local", ENGINES, about)
     about = "with --engine=ray: the cluster, as HOST:PORT or auto; if left out $RAY_ADDRESS, else a Ray is started here"

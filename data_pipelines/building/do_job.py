@@ -7,12 +7,15 @@ it went wrong.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from data_pipelines.building.captioner import FRAMES, CaptionRequest
 from data_pipelines.building.jobs import Job, Recipe
 from data_pipelines.building.ledger import Entry
 from data_pipelines.building.result import Result
@@ -29,18 +32,29 @@ from vdit.io.files import cache_dir, is_remote, whole_file
 BATCH_CLIPS, BATCH_BYTES = 256, 64 << 20
 """Clips whose captions and pixels are encoded together: no more, nor of more bytes, unless it is one."""
 
-Encode = Callable[[list[str], list[np.ndarray]], tuple[list[np.ndarray], list[np.ndarray]]]
-"""From captions and videos to their features and latents; each depends on nothing else that is encoded with it."""
+
+class Services(Protocol):
+    """What a job has done elsewhere: where an accelerator is, or once for all jobs."""
+
+    def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Features of captions and latents of videos; each depends on nothing else that is encoded with it."""
+        ...
+
+    @property
+    def caption(self) -> Callable[[CaptionRequest], dict[str, str]]:
+        """Captions of a clip by kind."""
+        ...
+
 
 _Found = tuple[int, Outcome, Traits]  # with the position of its input; `NONE` of what is no clip
 
 
-def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], None]) -> None:
+def do_job(recipe: Recipe, job: Job, services: Services, report: Callable[[int], None]) -> None:
     """Makes the job's shard, then its result.
 
     Args:
       recipe, job: what to do.
-      encode: turns captions into features and, where latents are stored, videos into latents.
+      services: what is done elsewhere.
       report: told the position of the input at work, as often as something happens.
 
     Raises:
@@ -51,8 +65,8 @@ def do_job(recipe: Recipe, job: Job, encode: Encode, report: Callable[[int], Non
     entries: list[Entry] = []
     with _shard_file(recipe.shards, job.file) as path:
         writer = ShardWriter(path, recipe.patch)
-        for batch in _batches(_outcomes(recipe, job, report)):
-            for record, traits in _records(recipe, job, batch, encode):
+        for batch in _batches(_outcomes(recipe, job, services, report)):
+            for record, traits in _records(recipe, job, batch, services):
                 writer.add(record, traits)
             places += [job.places[position] for position, *_ in batch]
             entries += [_entry(outcome) for _, outcome, _ in batch]
@@ -80,8 +94,8 @@ def _shard_file(folder: str, name: str) -> Iterator[Path]:
         remote.send(path, f"{folder}/{name}")
 
 
-def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterator[_Found]:
-    """What becomes of the job's inputs, clips measured."""
+def _outcomes(recipe: Recipe, job: Job, services: Services, report: Callable[[int], None]) -> Iterator[_Found]:
+    """What becomes of the job's inputs, clips measured and captioned."""
     conditions = reject_conditions(recipe.options.reject)
     for position, source in enumerate(job.inputs):
         if position in job.verdicts:
@@ -90,7 +104,8 @@ def _outcomes(recipe: Recipe, job: Job, report: Callable[[int], None]) -> Iterat
         report(position)
         try:
             for outcome in recipe.clips(recipe.options, source):
-                yield position, *_judged(outcome, conditions, generated=not (source.path or source.signature))
+                outcome, traits = _judged(outcome, conditions, generated=not (source.path or source.signature))
+                yield position, _captioned(outcome, recipe, services), traits
                 report(position)
         except (UserError, MemoryError):
             raise
@@ -112,6 +127,17 @@ def _judged(outcome: Outcome, conditions: Sequence[Condition], generated: bool) 
     if reason:
         return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before), NONE
     return outcome, traits
+
+
+def _captioned(outcome: Outcome, recipe: Recipe, services: Services) -> Outcome:
+    """The outcome with captions of the user's program, if there is one, which the ledger notes."""
+    if not recipe.captioner or not isinstance(outcome, Clip):
+        return outcome
+    count = len(outcome.video_TYXC)
+    frames = outcome.video_TYXC[np.unique(np.linspace(0, count - 1, min(count, FRAMES)).astype(int))]
+    request = CaptionRequest(outcome.id, outcome.item, float(outcome.fps), frames, dict(outcome.captions))
+    notes = (*(note for note in outcome.notes if note != "no caption"), f"captions by {recipe.captioner}")
+    return dataclasses.replace(outcome, captions=services.caption(request), notes=notes)
 
 
 def _caption_problem(outcome: Clip) -> str:
@@ -136,7 +162,7 @@ def _batches(outcomes: Iterator[_Found]) -> Iterator[list[_Found]]:
         yield batch
 
 
-def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> Iterator[tuple[Record, Traits]]:
+def _records(recipe: Recipe, job: Job, batch: list[_Found], services: Services) -> Iterator[tuple[Record, Traits]]:
     """The records of a batch's clips, and what these are like."""
     clips = [outcome for _, outcome, _ in batch if isinstance(outcome, Clip)]
     if strays := [clip for clip in clips if clip.split != job.split]:
@@ -144,7 +170,7 @@ def _records(recipe: Recipe, job: Job, batch: list[_Found], encode: Encode) -> I
     captions = list(dict.fromkeys(caption for clip in clips for caption in clip.captions.values()))
     if not clips:
         return
-    features, latents = encode(captions, [clip.video_TYXC for clip in clips] if recipe.latents else [])
+    features, latents = services.encode(captions, [clip.video_TYXC for clip in clips] if recipe.latents else [])
     text = dict(zip(captions, features, strict=True))
     stored = latents if recipe.latents else [clip.video_TYXC for clip in clips]
     noted = [traits for _, outcome, traits in batch if isinstance(outcome, Clip)]

@@ -1,4 +1,4 @@
-"""What turns captions into features, and pixels into latents, for all jobs of a process or a machine."""
+"""What makes captions, turns them into features, and pixels into latents, for all jobs of a process or a machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from data_pipelines.building.captioner import Captioner
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.models.text.token_encoder import TextEncoder
 
@@ -34,10 +35,15 @@ class Encoders:
       text_encoder: of captions, or its name; it is loaded when it is first needed.
       autoencoder: name of what turns pixels into the latents that are stored, as `load_autoencoder` knows it; `PIXELS`
         keeps them.
+      captioner: see `captioner.Captioner`.
+
+    Attributes:
+      caption: captions of a clip.
     """
 
-    def __init__(self, text_encoder: str | TextEncoder, autoencoder: str = PIXELS) -> None:
+    def __init__(self, text_encoder: str | TextEncoder, autoencoder: str = PIXELS, captioner: str = "") -> None:
         self._name, self._autoencoder = text_encoder, autoencoder
+        self.caption = Captioner(captioner)
         self._features: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -61,7 +67,7 @@ class Encoders:
 
         return ClipEncoder(self._pixels)
 
-    def __call__(
+    def encode(
         self, captions: Sequence[str], videos: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """text_ME of each caption and latents_TYXC of each video_TYXC.
@@ -88,6 +94,10 @@ class Encoders:
         """The autoencoder, as `vdit.json` names it."""
         with self._lock:
             return self._pixels.identity if self._pixels else {"name": PIXELS}
+
+    def close(self) -> None:
+        """Ends the captioner."""
+        self.caption.close()
 
     def usage(self) -> str:
         """What encoding pixels took, in words; empty if they are kept."""

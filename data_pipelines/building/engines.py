@@ -62,9 +62,9 @@ def make_engine(args: BuildArgs, text_encoder: TextEncoder | None = None) -> Eng
     limits = Limits(args.time_limit, args.reject_timeouts)
     text = text_encoder or args.text_encoder
     if args.engine == "local":
-        return LocalEngine(args.workers, limits, Encoders(text, args.autoencoder))
+        return LocalEngine(args.workers, limits, Encoders(text, args.autoencoder, args.captioner))
     try:
         from data_pipelines.building.ray_engine import RayEngine
     except ImportError as error:
         raise UserError(f"--engine=ray needs Ray ({error}); install vdit with the extra `ray`") from error
-    return RayEngine(args.ray_address, limits, text, args.autoencoder)
+    return RayEngine(args.ray_address, limits, (text, args.autoencoder, args.captioner))

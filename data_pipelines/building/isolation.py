@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.building.do_job import Encode
+from data_pipelines.building.do_job import Services
 from data_pipelines.building.jobs import Job, Recipe
 from vdit.errors import UserError
 
@@ -43,11 +43,11 @@ class Worker:
 
     Args:
       limits: of an input.
-      encode: what the process cannot do itself.
+      services: what the process does not do itself.
     """
 
-    def __init__(self, limits: Limits, encode: Encode) -> None:
-        self._limits, self._encode = limits, encode
+    def __init__(self, limits: Limits, services: Services) -> None:
+        self._limits, self._services = limits, services
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Any = None
         self._stopped = False
@@ -89,8 +89,8 @@ class Worker:
                 kind, value = self._connection.recv()
                 if kind == "at":
                     position = value
-                elif kind == "encode":
-                    self._connection.send(self._encode(*value))
+                elif kind in ("encode", "caption"):
+                    self._connection.send(getattr(self._services, kind)(*value))
                 elif kind == "done":
                     return position, "", False
                 elif kind == "refused":

@@ -34,6 +34,7 @@ class Recipe:
       latents: whether latents are stored, and no pixels.
       shards: folder or URL of the shards.
       results: folder or URL of the jobs' results.
+      captioner: what captions the clips; empty = their source does.
     """
 
     clips: Clips
@@ -43,6 +44,7 @@ class Recipe:
     latents: bool
     shards: str
     results: str
+    captioner: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

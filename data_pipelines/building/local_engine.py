@@ -59,3 +59,4 @@ class LocalEngine:
         """Ends all processes at once."""
         for worker in self._workers:
             worker.stop()
+        self.encoders.close()

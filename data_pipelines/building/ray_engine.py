@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from data_pipelines.building.captioner import CaptionRequest
 from data_pipelines.building.encoders import PIXELS, Encoders
 from data_pipelines.building.fetching import check_shared, fetched
 from data_pipelines.building.isolation import Limits, Worker, stuck_error
@@ -36,13 +37,12 @@ class RayEngine:
     Args:
       address: of the cluster; empty = that of $RAY_ADDRESS, else a Ray is started on this machine.
       limits: of an input.
-      text_encoder: of captions, or its name.
-      autoencoder: name of what turns pixels into latents.
+      encoders: arguments of `Encoders`.
     """
 
-    def __init__(self, address: str, limits: Limits, text_encoder: str | TextEncoder, autoencoder: str) -> None:
+    def __init__(self, address: str, limits: Limits, encoders: tuple[str | TextEncoder, str, str]) -> None:
         self._address, self._limits = address, limits
-        self.encoders = _ActorEncoders(text_encoder, autoencoder, self._connect)
+        self.encoders = _ActorEncoders(encoders, self._connect)
 
     def run(self, recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Job]:
         """See `engines.Engine.run`."""
@@ -111,22 +111,36 @@ _workers: list[Worker] = []
 def _worker(limits: Limits, actors: list[Any]) -> Worker:
     """This process's worker, which is kept from job to job: Ray gives a process to one build only."""
     if not _workers:
-        _workers.append(Worker(limits, _ask(actors[os.getpid() % len(actors)]) if actors else Encoders("none")))
+        _workers.append(Worker(limits, _Remote(actors[os.getpid() % len(actors)]) if actors else Encoders("none")))
     return _workers[0]
 
 
-def _ask(actor: Any) -> Callable[..., Any]:
-    return lambda captions, videos: _get(actor.encode.remote(captions, videos))
+class _Remote:
+    """`Services` of an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        features, latents = _get(self._actor.encode.remote(captions, videos))
+        return features, latents
+
+    def caption(self, request: CaptionRequest) -> dict[str, str]:
+        captions: dict[str, str] = _get(self._actor.caption.remote(request))
+        return captions
 
 
 class _EncoderActor:
     """Encoders in a process of its own."""
 
-    def __init__(self, text_encoder: str | TextEncoder, autoencoder: str) -> None:
-        self._encoders = Encoders(text_encoder, autoencoder)
+    def __init__(self, *arguments: Any) -> None:
+        self._encoders = Encoders(*arguments)
+
+    def caption(self, request: CaptionRequest) -> dict[str, str]:
+        return self._encoders.caption(request)
 
     def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        return self._encoders(captions, videos)
+        return self._encoders.encode(captions, videos)
 
     def ask(self, name: str) -> Any:
         """The value of a method of `Encoders` without arguments."""
@@ -136,13 +150,13 @@ class _EncoderActor:
 class _ActorEncoders:
     """The encoders of a cluster, started when they are first needed."""
 
-    def __init__(self, text_encoder: str | TextEncoder, autoencoder: str, connect: Callable[[], None]) -> None:
-        self._arguments, self._connect = (text_encoder, autoencoder), connect
+    def __init__(self, arguments: tuple[str | TextEncoder, str, str], connect: Callable[[], None]) -> None:
+        self._arguments, self._connect = arguments, connect
         self._actors: list[Any] = []
 
     def actors(self) -> list[Any]:
         """One actor an accelerator, or one; none if there is nothing to compute."""
-        if self._arguments == ("none", PIXELS):
+        if self._arguments == ("none", PIXELS, ""):
             return []
         self._connect()
         if not self._actors:

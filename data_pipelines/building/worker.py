@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.building.captioner import CaptionRequest
 from data_pipelines.building.do_job import do_job
 from data_pipelines.building.freed_memory import keep_freed_memory
 from vdit.errors import UserError
@@ -30,8 +31,9 @@ BEAT = 1.0
 def serve(connection: multiprocessing.connection.Connection) -> None:
     """Does jobs until the other end is closed.
 
-    It is sent pairs (recipe, job). It sends ("at", position), ("encode", (captions, videos)), which is answered with
-    (features, latents), and at a job's end ("done", None), ("refused", UserError) or ("failed", what went wrong).
+    It is sent pairs (recipe, job). It sends ("at", position), and ("encode", (captions, videos)) or
+    ("caption", (request,)), which are answered with what these `Services` return; at a job's end ("done", None),
+    ("refused", UserError) or ("failed", what went wrong).
     """
     while True:
         try:
@@ -40,7 +42,7 @@ def serve(connection: multiprocessing.connection.Connection) -> None:
             return
         try:
             asking = _Asking(connection)
-            do_job(recipe, job, asking.encode, asking.report)
+            do_job(recipe, job, asking, asking.report)
             connection.send(("done", None))
         except UserError as error:
             connection.send(("refused", error))
@@ -67,6 +69,11 @@ class _Asking:
         self._connection.send(("encode", (captions, videos)))
         features, latents = self._connection.recv()
         return features, latents
+
+    def caption(self, request: CaptionRequest) -> dict[str, str]:
+        self._connection.send(("caption", (request,)))
+        captions: dict[str, str] = self._connection.recv()
+        return captions
 
 
 def _end_with_parent() -> None:

@@ -10,8 +10,8 @@ from data_pipelines.building.fetching import fetched
 
 
 class InlineEngine:
-    def __init__(self, encoder) -> None:
-        self.encoders = Encoders(encoder)
+    def __init__(self, encoder, captioner: str = "") -> None:
+        self.encoders = Encoders(encoder, captioner=captioner)
 
     def run(self, recipe, jobs):
         for job in sorted(jobs, key=lambda job: job.number * 7 % 11):
@@ -19,11 +19,13 @@ class InlineEngine:
                 do_job(recipe, ready, self.encoders, lambda _: None)
             yield job
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.encoders.close()
 
 
 def inline():
     """Within it `build` does jobs in this process."""
     return mock.patch(
-        "data_pipelines.build.make_engine", lambda _, encoder=None: InlineEngine(encoder or FakeEncoder())
+        "data_pipelines.build.make_engine",
+        lambda args, encoder=None: InlineEngine(encoder or FakeEncoder(), args.captioner),
     )

@@ -240,6 +240,7 @@ FLAGS = dict.fromkeys(("max_tokens", "fps")) | {
     "workers": 1,
     "time_limit": 9.0,
     "reject_timeouts": False,
+    "captioner": "",
     "engine": "local",
     "ray_address": "",
 }

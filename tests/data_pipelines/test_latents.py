@@ -97,6 +97,7 @@ def test_patch_is_counted_in_latents(vae):
         "workers": 1,
         "time_limit": 9.0,
         "reject_timeouts": False,
+        "captioner": "",
         "engine": "local",
         "ray_address": "",
         "reject": [],
