@@ -11,7 +11,8 @@ from data_pipelines.media.clip import CLIP_BYTES, Clip, Cut, Input, Options, Out
 from data_pipelines.media.filters import reject_reason
 from data_pipelines.media.shots import ShotDetector
 from data_pipelines.media.sizes import aspect_change, fit_size
-from vdit.io.media.media import Frame, Media, Unreadable, open_media
+from vdit.io.media.media import Frame, Media, Unreadable
+from vdit.io.media.opening import open_media
 from vdit.io.media.timing import Timing, evened, plan_timing
 
 RECORD_BYTES = 1 << 30

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_pipelines.media.clip import Clip, Cut, Input, Options, Rejection
 from data_pipelines.media.cutting import file_clips
-from vdit.io.media.media import open_media
+from vdit.io.media.opening import open_media
 
 
 def read(path: pathlib.Path, **options):

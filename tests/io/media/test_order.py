@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from make_files import write_video
 
-from vdit.io.media.media import Frame, Media, Unreadable, open_media
+from vdit.io.media.media import Frame, Media, Unreadable
+from vdit.io.media.opening import open_media
 from vdit.io.media.timing import distinct_times, evened, numbered, plan_timing
 from vdit.io.media.videos import Scaler
 

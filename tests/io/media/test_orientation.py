@@ -10,7 +10,7 @@ from make_files import quadrants, write_video
 from PIL import Image, ImageOps
 
 from vdit.io.media.clips import read_clip, read_image
-from vdit.io.media.media import open_media
+from vdit.io.media.opening import open_media
 from vdit.io.media.pixels import describe, orientation_of_matrix, upright
 
 CASES = pathlib.Path(__file__).parent / "cases"

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vdit.io.media.clips import read_image
 from vdit.io.media.kinds import PICTURE_SUFFIXES
-from vdit.io.media.media import Unreadable, open_media
+from vdit.io.media.media import Unreadable
+from vdit.io.media.opening import open_media
 
 CASES = pathlib.Path(__file__).parent / "cases"
 OF_CASES = (220, 30, 30), (30, 180, 30), (30, 30, 220), (230, 230, 60)

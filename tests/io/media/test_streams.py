@@ -10,7 +10,8 @@ from make_files import grey, write_sound, write_video
 from PIL import Image
 
 from vdit.io.media.clips import read_clip
-from vdit.io.media.media import Unreadable, open_media
+from vdit.io.media.media import Unreadable
+from vdit.io.media.opening import open_media
 
 CASES = pathlib.Path(__file__).parent / "cases"
 DEFAULT, COVER = av.stream.Disposition.default, av.stream.Disposition.attached_pic

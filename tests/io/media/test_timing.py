@@ -7,7 +7,8 @@ import pytest
 from make_files import grey, write_video
 from PIL import Image
 
-from vdit.io.media.media import Media, array_media, open_media
+from vdit.io.media.media import Media, array_media
+from vdit.io.media.opening import open_media
 from vdit.io.media.timing import evened, plan_timing
 
 CASES = pathlib.Path(__file__).parent / "cases"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.io.media.media import Media, Unreadable, array_media, open_media, reason
+from vdit.io.media.media import Media, Unreadable, array_media, reason
+from vdit.io.media.opening import open_media
 from vdit.io.media.timing import SLACK, distinct_times, numbered, plan_timing
 
 

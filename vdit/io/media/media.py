@@ -1,17 +1,14 @@
-"""Opening any video or picture: what it shows, and its frames one by one, scaled while they are read."""
+"""A video or picture that was opened: what it shows, and its frames one by one, scaled while they are read."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdit.io.media.kinds import HEAD_BYTES, PICTURE_SUFFIXES, file_type, picture_formats
+from vdit.io.media.pixels import rgb_of, scale
 
 
 class Unreadable(Exception):
@@ -58,40 +55,6 @@ class Media:
     frames: Callable[[], Iterator[Frame]]
 
 
-def open_media(path: str | os.PathLike[str], threads: int = 1) -> Media:
-    """Opens a file of this machine, whatever its name says, by what is in it.
-
-    Args:
-      path: of the file.
-      threads: of the decoder. With more than one, what a damaged file gives can vary from run to run.
-
-    Raises:
-      Unreadable: if it is neither a video nor a picture, or cannot be read.
-    """
-    from vdit.io.media.pictures import open_picture
-    from vdit.io.media.videos import open_video
-
-    path = os.fspath(path)
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise Unreadable(f"{file_type(mode)}, not a file")  # opening a FIFO would wait for ever
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-    except (OSError, ValueError) as error:
-        raise Unreadable(reason(error)) from error
-    if not head:
-        raise Unreadable("the file is empty")
-    if formats := picture_formats(head):
-        return open_picture(path, formats)
-    try:
-        return open_video(path, threads)
-    except Unreadable as error:
-        if Path(path).suffix.lower() in PICTURE_SUFFIXES:
-            raise Unreadable("not a readable picture: its content is of no known kind") from error
-        raise
-
-
 def array_media(video_TYXC: np.ndarray, rate: float) -> Media:
     """Media of an array.
 
@@ -99,8 +62,6 @@ def array_media(video_TYXC: np.ndarray, rate: float) -> Media:
       video_TYXC: uint8 frames of 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels.
       rate: frames per second; of a picture 0.
     """
-    from vdit.io.media.pixels import rgb_of, scale
-
     frames, height, width, channels = video_TYXC.shape
     times = np.arange(frames) / (rate or 1.0)
 
