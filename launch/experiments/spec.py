@@ -223,7 +223,7 @@ def load(name: str) -> Experiment:
     """
     path = name if name.partition(":")[0].endswith(".py") else f"{FOLDER}/{name}.py"
     if not Path(path.partition(":")[0]).is_file() or Path(path).name.startswith("_"):
-        raise UserError(f"--name={name!r} is not one of {', '.join(names())}, nor a Python file of an experiment")
+        raise UserError(f"{name!r} is not one of {', '.join(names())}, nor a Python file of an experiment")
     found = load_config(path)
     if not isinstance(found, Experiment):
         raise UserError(f"{path}: get_config() returns {type(found).__name__}, not an Experiment")
