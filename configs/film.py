@@ -16,8 +16,11 @@ def get_config() -> ConfigDict:
                 **{"row_tokens": 1024, "row_text": 512, "row_examples": 16, "rows_per_step": 2, "max_frames": 17},
             },
             "model": {"width": 96, "depth": 4, "head_width": 32},
-            "diffusion": {"logit_mean": 0.0, "modes": {"text": 0.6, "first_frame": 0.3, "two_groups": 0.1}},
-            "optimizer": {"learning_rate": 8e-3, "warmup": 50, "cooldown": 150},
+            "diffusion": {
+                **{"logit_mean": 0.0, "given_shift": 3.0, "input_std": -1.0},
+                "modes": {"text": 0.6, "first_frame": 0.3, "two_groups": 0.1},
+            },
+            "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 150},
             "train": {"steps": 600, "log_every": 50, "checkpoint_every": 200, "keep": 1},
         }
     )

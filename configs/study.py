@@ -1,4 +1,4 @@
-"""The study of `make study`: bouncing balls at three budgets and a held-out one; a text-to-video model of a film.
+"""The study of `make study`: a gliding ball at three budgets and a held-out one; a text-to-video model of a film.
 
 python -m launch.study --out=study (with --dry_run: what it takes; with --full: a larger row of the grid)
 """
@@ -10,14 +10,14 @@ from vdit.training.record.identity import flat
 
 SIZES = sizes(8, 12, 16, 24, 32, 48, 64, 96)
 GRID = (
-    (1.5e11, sizes(8, 12, 16, 24)),
-    (6e11, sizes(12, 16, 24, 32)),
-    (2.4e12, sizes(24, 32, 48, 64, 96)),
+    (4e10, sizes(8, 12, 16, 24, 32)),
+    (2e11, sizes(12, 16, 24, 32, 48)),
+    (1e12, sizes(24, 32, 48, 64, 96)),
 )
-HELD_OUT = 4.8e12
-FULL = (4.8e12, sizes(32, 48, 64, 96))
+HELD_OUT = 5e12
+FULL = (5e12, sizes(32, 48, 64, 96))
 """FULL=1 adds this row to the grid and holds out a larger budget."""
-FULL_HELD_OUT = 1.2e13
+FULL_HELD_OUT = 2e13
 FILM = {**flat(film.get_config().to_dict()), "data.path": "{film}"}
 """The text-to-video model of the film."""
 
@@ -27,14 +27,14 @@ def get_config(length: str = "") -> Experiment:
     largest = FULL_HELD_OUT if full else HELD_OUT
     return Experiment(
         name="study",
-        title="How quality scales with compute: bouncing balls and a film, on a CPU",
+        title="How quality scales with compute: a gliding ball and a film, on a CPU",
         claim="The loss of a video diffusion transformer is a law of its parameters and its data.",
         question="Does a law of runs at three budgets predict the loss at a larger one?",
         data={
-            "physics": ("data_pipelines.build", "--source=physics"),
+            "balls": ("data_pipelines.build", *balls.GLIDING),
             "film": ("data_pipelines.build", "--source=film"),
         },
-        base=balls.base(),
+        base=balls.recipe(),
         arms=(
             *isoflop_arms((*GRID, FULL) if full else GRID, "grid-{size}-{budget:.3g}", samples="continued"),
             Arm("film", FILM, steps=FILM["train.steps"], kind="film", measures=(), samples="captioned"),
@@ -47,14 +47,13 @@ def get_config(length: str = "") -> Experiment:
             ),
         ),
         measures=("velocity",),
-        floors=("physics",),
+        floors=("balls",),
         seeds=(0,),
         trunks=True,
         report=Report(
             packing={
-                "physics": Packing("{physics}"),
+                "balls": Packing("{balls}"),
                 "film": Packing("{film}", FILM),
-                "both": Packing("{physics},{film}", FILM),
             },
             measures={
                 "velocity": {

@@ -20,7 +20,7 @@ class DataSets:
     Args:
       folder: of all of them.
       commands: name -> module and flags of the command that makes it, but --out; {NAME} is another one's folder.
-      text_encoder: of those that data_pipelines.build makes.
+      text_encoder: of those that data_pipelines.build makes and whose flags name none.
     """
 
     def __init__(self, folder: Path, commands: Mapping[str, Sequence[str]], text_encoder: str):
@@ -64,7 +64,8 @@ class DataSets:
     def command(self, name: str) -> list[str]:
         """What makes a data set, after `python`."""
         module, *options = self._commands[name]
-        more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" else []
+        named = any(option.startswith("--text_encoder=") for option in options)
+        more = [f"--text_encoder={self._encoder}"] if module == "data_pipelines.build" and not named else []
         arguments = [option.format(**{n: str(path) for n, path in self.paths.items()}) for option in options]
         return ["-m", module, f"--out={self.paths[name]}", *arguments, *more]
 

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.reading.store import Dataset
 from launch.experiments.measures import Finished
 from vdit.config import Config
-from vdit.evaluation.balls.physics_task import continue_clips, physics_clips
+from vdit.evaluation.balls.physics_task import GIVEN_GROUPS, continue_clips, physics_clips
 from vdit.generation import Generator, LatentGenerator, Request, request_seed
 from vdit.io import video as video_io
 from vdit.io.files import read_json, write_json
@@ -20,6 +20,8 @@ PHYSICS_CLIPS = 4
 FILM_SHOTS = 4
 STEPS = 24
 GUIDANCE = 2.0
+SHOWN = 128
+"""Pixels in height, at least about, that samples are enlarged to."""
 
 
 def continued(out: Path, row: Mapping[str, Any], finished: Finished, unit: float) -> None:
@@ -63,7 +65,8 @@ def add_physics_samples(
         return
     numbers = physics_clips(dataset, "val", PHYSICS_CLIPS)
     clips = [dataset.example("val", i) for i in numbers]
-    captions = [clip["caption_short"] for clip in clips]
+    captions = [clip.get("caption_short", f"Held-out clip {i}") for i, clip in zip(numbers, clips, strict=True)]
+    given = f"{dataset.patch.frames(GIVEN_GROUPS)} frames"
     fps = float(clips[0]["fps"])
     entries = []
     if not any(sample["run"] == "truth" for sample in known):
@@ -76,7 +79,7 @@ def add_physics_samples(
         label = f"{times:.3g}x compute"
         entry = {"run": run, "label": label, "column": compute, "compute": compute, "loss": loss}
         files = _write(out, f"{times:.3g}x-{i}", video, fps)
-        entries.append({**entry, **files, "seed": 0, "given": "5 frames", "caption": caption, "row": caption})
+        entries.append({**entry, **files, "seed": 0, "given": given, "caption": caption, "row": caption})
     _add(out, [{"group": "compute", **entry} for entry in entries])
 
 
@@ -111,8 +114,9 @@ def add_film_samples(
 def _write(out: Path, name: str, video_TYXC: np.ndarray, fps: float) -> dict[str, str]:
     folder = out / "samples"
     folder.mkdir(parents=True, exist_ok=True)
-    video_io.write_mp4(folder / f"{name}.mp4", video_TYXC, fps, scale=4)
-    video_io.write_png(folder / f"{name}.png", video_io.strip(video_TYXC, scale=4))
+    scale = max(4, SHOWN // video_TYXC.shape[1])
+    video_io.write_mp4(folder / f"{name}.mp4", video_TYXC, fps, scale=scale)
+    video_io.write_png(folder / f"{name}.png", video_io.strip(video_TYXC, scale=scale))
     return {"mp4": f"{name}.mp4", "png": f"{name}.png"}
 
 

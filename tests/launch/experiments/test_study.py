@@ -20,6 +20,7 @@ from launch.sweeps import budget
 from vdit import flops
 from vdit.config import Config, DataConfig, ModelConfig
 from vdit.errors import UserError
+from vdit.patches import Patch
 
 CONFIG = Path("configs/study.py")
 
@@ -42,7 +43,7 @@ def test_committed_plan_is_a_grid_over_a_decade_with_a_larger_budget_held_out():
 
 
 def test_plan_that_has_no_minima_is_refused(tmp_path):
-    text = CONFIG.read_text().replace("(1.5e11, sizes(8, 12, 16, 24))", "(1.5e11, sizes(8, 12, 16))")
+    text = CONFIG.read_text().replace("(4e10, sizes(8, 12, 16, 24, 32))", "(4e10, sizes(8, 12, 16))")
     (tmp_path / "few.py").write_text(text)
     with pytest.raises(UserError, match="at least 3 budgets of 4 sizes"):
         spec.load(str(tmp_path / "few.py"))
@@ -76,6 +77,7 @@ def test_samples_are_of_the_best_run_of_each_budget(physics, tmp_path):
         samples.add_physics_samples(tmp_path, run, times, times * 1e10, loss, Grey(), dataset)
     entries = json.loads((tmp_path / "samples" / "samples.json").read_text())
     assert {entry["run"] for entry in entries} == {"truth", "b", "d"}
+    assert {entry.get("given") for entry in entries} == {None, "5 frames"}
     assert len({entry["mp4"] for entry in entries}) == len(entries)
     assert all((tmp_path / "samples" / entry[kind]).stat().st_size for entry in entries for kind in ("mp4", "png"))
 
@@ -98,15 +100,17 @@ def run_study(out, config, *flags: str) -> str:
 
 @pytest.mark.nightly
 def test_a_tiny_study_resumes_and_repeats_nothing(physics, tmp_path):
-    """Balls stand in for the film: what is tested is the driver."""
+    """Other balls stand in for the film: what is tested is the driver."""
     config, out = tmp_path / "tiny.py", tmp_path / "study"
     config.write_text(TINY)
-    for name in ("physics", "film"):
-        shutil.copytree(physics, out / "data" / name)
-        (out / "data" / f"{name}.txt").write_text(f"data_pipelines.build --source={name} minilm")
-    assert "run 1 of 14: grid-w8d2" in run_study(out, config)
+    gliding = Options(Patch(2, 4, 4), limit=60, world="uniform")
+    build(BuildArgs("physics", str(out / "data" / "balls"), gliding, text_encoder="none"))
+    shutil.copytree(physics, out / "data" / "film")
+    for name, made_by in spec.load(str(config)).data.items():
+        (out / "data" / f"{name}.txt").write_text(" ".join([*made_by, "minilm"]))
+    assert "run 1 of 16: grid-w8d2" in run_study(out, config)
     results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
-    assert len(results) == len(spec.load(str(config)).arms) == 15
+    assert len(results) == len(spec.load(str(config)).arms) == 17
     prediction = json.loads((out / "prediction.json").read_text())
     held_out = json.loads((out / "runs" / prediction["run"] / "result.json").read_text())
     assert prediction["written"] <= held_out["started"]
