@@ -31,7 +31,8 @@ def _locate(path: Any) -> tuple[Any, str]:
         return fsspec.filesystem("file"), os.path.abspath(text)
     try:
         kind = fsspec.get_filesystem_class(scheme)
-        return fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(text)), kind._strip_protocol(text)
+        system = fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(text))
+        return system, kind._strip_protocol(text.replace("::", "\0")).replace("\0", "::")
     except (ImportError, ValueError) as error:
         raise UserError(f"{text} cannot be opened: {error}") from error
 
