@@ -66,20 +66,20 @@ def add_physics_samples(
     numbers = physics_clips(dataset, "val", PHYSICS_CLIPS)
     clips = [dataset.example("val", i) for i in numbers]
     captions = [clip.get("caption_short", f"Held-out clip {i}") for i, clip in zip(numbers, clips, strict=True)]
-    given = f"{dataset.patch.frames(GIVEN_GROUPS)} frames"
+    given = dataset.patch.frames(GIVEN_GROUPS)
     fps = float(clips[0]["fps"])
     entries = []
     if not any(sample["run"] == "truth" for sample in known):
         for i, clip, caption in zip(numbers, clips, captions, strict=True):
             entry = {"run": "truth", "label": "ground truth", "column": 0.0, "compute": 0.0}
             entries.append(
-                {**entry, **_write(out, f"truth-{i}", clip["video"], fps), "caption": caption, "row": caption}
+                {**entry, **_write(out, f"truth-{i}", clip["video"], fps, given), "caption": caption, "row": caption}
             )
     for i, video, caption in zip(numbers, continue_clips(generator, dataset, "val", numbers), captions, strict=True):
         label = f"{times:.3g}x compute"
         entry = {"run": run, "label": label, "column": compute, "compute": compute, "loss": loss}
-        files = _write(out, f"{times:.3g}x-{i}", video, fps)
-        entries.append({**entry, **files, "seed": 0, "given": given, "caption": caption, "row": caption})
+        files = _write(out, f"{times:.3g}x-{i}", video, fps, given)
+        entries.append({**entry, **files, "seed": 0, "given": f"{given} frames", "caption": caption, "row": caption})
     _add(out, [{"group": "compute", **entry} for entry in entries])
 
 
@@ -111,12 +111,13 @@ def add_film_samples(
     _add(out, entries)
 
 
-def _write(out: Path, name: str, video_TYXC: np.ndarray, fps: float) -> dict[str, str]:
+def _write(out: Path, name: str, video_TYXC: np.ndarray, fps: float, given: int = 0) -> dict[str, str]:
+    """Writes a video and a strip of its frames, those `given` marked."""
     folder = out / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     scale = max(4, SHOWN // video_TYXC.shape[1])
     video_io.write_mp4(folder / f"{name}.mp4", video_TYXC, fps, scale=scale)
-    video_io.write_png(folder / f"{name}.png", video_io.strip(video_TYXC, scale=scale))
+    video_io.write_png(folder / f"{name}.png", video_io.strip(video_TYXC, scale=scale, given=given))
     return {"mp4": f"{name}.mp4", "png": f"{name}.png"}
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from vdit.errors import UserError
 from vdit.io.media.clips import read_clip, read_image
 from vdit.io.media.pixels import scale
-from vdit.io.video import strip, write_gif, write_mp4, write_npz, write_png
+from vdit.io.video import GIVEN_COLOUR, strip, write_gif, write_mp4, write_npz, write_png
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:
@@ -60,6 +60,9 @@ def test_strip_shows_frames_in_order():
     assert image.shape == (4 * 2 + 2, 3 * (6 * 2 + 2), 3)
     assert [int(image[5, x, 0]) for x in (7, 21, 35)] == [0, 4, 8]
     assert strip(video[:1], count=8).shape == (6, 8, 3)
+    marked = strip(video, count=3, scale=2, given=1)
+    edge = marked[0].reshape(-1, 3)
+    assert marked.shape == image.shape and (edge == GIVEN_COLOUR).all(-1).sum() == len(edge) // 3
 
 
 def test_png_comes_back(tmp_path):

@@ -162,9 +162,18 @@ def write_json(path: str | os.PathLike[str], values: Any) -> None:
         partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def strip(video_TYXC: np.ndarray, count: int = 8, scale: int = 1) -> np.ndarray:
-    """`count` frames evenly spread over the video, side by side with a thin gap, strip_YXC."""
+GIVEN_COLOUR = (70, 110, 230)
+"""Of the frame round a picture that was given, not generated."""
+
+
+def strip(video_TYXC: np.ndarray, count: int = 8, scale: int = 1, given: int = 0) -> np.ndarray:
+    """`count` frames evenly spread over the video, side by side, strip_YXC; the first `given` of the video in blue."""
     chosen = np.unique(np.linspace(0, len(video_TYXC) - 1, count).round().astype(int))
     frames = video_TYXC[chosen].repeat(scale, 1).repeat(scale, 2)
-    framed = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=160)
+    width = max(1, scale // 2) if given else 1
+    framed = np.pad(frames, ((0, 0), (width, width), (width, width), (0, 0)), constant_values=160)
+    is_given = chosen < given
+    for edge in (np.s_[:, :width], np.s_[:, -width:], np.s_[:, :, :width], np.s_[:, :, -width:]):
+        side = framed[edge]
+        side[is_given] = GIVEN_COLOUR
     return np.concatenate(list(framed), axis=1)
