@@ -27,7 +27,8 @@ def overview(study: Path, group: str, prompts: int) -> np.ndarray:
     Raises:
       UserError: if the study has no samples of that group.
     """
-    samples = [sample for sample in read_json(study / "samples" / "samples.json", list) if sample["group"] == group]
+    known = read_json(study / "samples" / "samples.json", list)
+    samples = [sample for sample in known if isinstance(sample, dict) and sample.get("group") == group]
     if not samples:
         raise UserError(f"{study} has no samples of {group} yet")
     captions = list(dict.fromkeys(sample["row"] for sample in samples))[:prompts]

@@ -71,6 +71,7 @@ def main(argv: list[str]) -> None:
     from vdit.io.files import write_json
     from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row
+    from vdit.training.writer import one_run
 
     if values.check:
         with peers.Peers(workdir):
@@ -80,13 +81,15 @@ def main(argv: list[str]) -> None:
         return
     with notice() as stop:  # until all is written: a run that is to stop in its last step finishes
         try:
-            with peers.Peers(workdir):
-                result = train(config, workdir)
+            with one_run(workdir):
+                with peers.Peers(workdir):
+                    result = train(config, workdir)
+                if jax.process_index() == 0:
+                    write_json(epath.Path(workdir) / "result.json", result_row(config, result))
         except Preempted as stopped:
             print(f"{workdir}: {stopped}", flush=True)
             sys.exit(PREEMPTED)
         if jax.process_index() == 0:
-            write_json(epath.Path(workdir) / "result.json", result_row(config, result))
             print(f"{workdir}: {summary(result)}{'; asked to stop, but finished first' if stop.asked else ''}")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,14 @@ def test_of_many_that_find_a_dead_writer_one_wins(tmp_path):
             each.communicate()
 
 
+def test_a_copy_of_a_folder_has_no_writer(tmp_path):
+    with one_writer(tmp_path / "a"):
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        assert writer_of(tmp_path / "a") and not writer_of(tmp_path / "b")
+        with one_writer(tmp_path / "b") as copy:
+            copy.check()
+
+
 def test_within_another_of_the_same_folder_it_is_that_one(tmp_path):
     with one_writer(tmp_path) as outer:
         with one_writer(tmp_path / "." / "") as inner:
@@ -199,4 +208,4 @@ def test_in_a_bucket_the_last_of_two_at_once_wins(monkeypatch):
     assert cell.read() is None
 
 
-WRITER = lock.Writer("", "host", 1, "machine", "1", 0.0, "train")
+WRITER = lock.Writer("", "host", 1, "machine", "1", 0.0, "train", "run")

@@ -59,6 +59,7 @@ class Writer:
       born: start time of the process, in ticks since the boot; clocks may be set without changing it.
       since: Unix time at which it became the writer.
       command: what was started.
+      folder: which one it writes, by its path on its machine; a copy of it has no writer.
       count: raised every few seconds.
     """
 
@@ -69,6 +70,7 @@ class Writer:
     born: str
     since: float
     command: str
+    folder: str
     count: int = 0
 
     def __str__(self) -> str:
@@ -164,9 +166,8 @@ def check_writer(folder: Any) -> None:
 
 def writer_of(folder: Any) -> Writer | None:
     """Who writes a folder: a process of this machine that lives, or whoever is named there from another one."""
-    cell = _cell(os.fspath(folder))
-    found = cell.read()
-    return found if found and (found.machine != _machine() or _state(found)) else None
+    found = _cell(os.fspath(folder)).read()
+    return found if found and (found.machine != _machine() or _state(found, _name(folder))) else None
 
 
 def _name(folder: Any) -> str:
@@ -185,22 +186,23 @@ def _take(name: str, text: str) -> tuple[_File | _Object, Writer]:
         _process(os.getpid())[1],
         time.time(),
         " ".join(shlex.join(sys.orig_argv[1:]).split())[:120],
+        name,
     )
     try:
         while True:
             found = cell.read()
             if found:
-                _require_gone(found, cell, text)
+                _require_gone(found, cell, name, text)
             if cell.replace(found, mine):
                 return cell, mine
     except OSError as error:
         raise UserError(f"{text} cannot be written ({error.strerror or error})") from error
 
 
-def _require_gone(writer: Writer, cell: _File | _Object, text: str) -> None:
+def _require_gone(writer: Writer, cell: _File | _Object, name: str, text: str) -> None:
     """Raises Busy if the writer lives."""
     if writer.machine == _machine():
-        state = _state(writer)
+        state = _state(writer, name)
         if state == "T":
             mend = f"it is stopped: `kill -CONT {writer.pid}` lets it go on, `kill -KILL {writer.pid}` ends it"
             raise Busy(f"{text} is written by {writer}; {mend}", writer)
@@ -244,10 +246,10 @@ def _process(pid: int) -> tuple[str, str]:
         return "R", ""
 
 
-def _state(writer: Writer) -> str:
-    """State of a writer of this machine: "" if it is gone, "T" if it is stopped."""
+def _state(writer: Writer, name: str) -> str:
+    """State of the writer of a folder, a process of this machine: "" if it is gone, "T" if it is stopped."""
     state, born = _process(writer.pid)
-    return "" if born != writer.born or state in ("Z", "X") else state
+    return "" if born != writer.born or state in ("Z", "X") or writer.folder != name else state
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class Prefetcher(Generic[_Item]):
 
     def __init__(self, items: Iterator[_Item], count: int) -> None:
         self._items, self._closed, self.waited = items, False, 0.0
+        self._peeked: list[_Item] = []
         self._ready: queue.SimpleQueue[tuple[_Item | None, BaseException | None]] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(count):
@@ -37,7 +38,15 @@ class Prefetcher(Generic[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         return self
 
+    def peek(self) -> _Item:
+        """The next item, which stays the next."""
+        if not self._peeked:
+            self._peeked.append(next(self))
+        return self._peeked[0]
+
     def __next__(self) -> _Item:
+        if self._peeked:
+            return self._peeked.pop()
         try:
             item, error = self._ready.get_nowait()
         except queue.Empty:

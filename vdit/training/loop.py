@@ -28,6 +28,7 @@ from vdit.training.record.metrics import read_metrics
 from vdit.training.recovery.checkpoint import Checkpoints, set_aside
 from vdit.training.recovery.rollback import skip_batches, train_with_rollback
 from vdit.training.run import Trainable, complete_config, open_run
+from vdit.training.writer import one_run
 
 AHEAD = 6
 """Batches that wait on the devices for the step that takes them."""
@@ -56,10 +57,22 @@ def train(
       Totals of the run, and under "validation" its final evaluation (if config.train.evaluate_every >= 0).
 
     Raises:
-      UserError: if config, data and workdir do not go together, or the run diverges again and again.
+      UserError: if config, data and workdir do not go together, another process trains there, or the run diverges
+        again and again.
       Preempted: after SIGTERM, once a checkpoint is saved.
     """
-    workdir, mesh = epath.Path(workdir), make_mesh(config.mesh)
+    with one_run(workdir):
+        return _train(config, epath.Path(workdir), data, evaluate, progress)
+
+
+def _train(
+    config: Config,
+    workdir: epath.Path,
+    data: TrainingData,
+    evaluate: Evaluate | None,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any]:
+    mesh = make_mesh(config.mesh)
     require_fit(config, mesh)
     if evaluate is None and config.train.evaluate_every >= 0:
         raise UserError("there is nothing to validate with; set train.evaluate_every=-1")
@@ -75,7 +88,6 @@ def train(
             else:
                 run = open_run(config, workdir, data.meta, mesh=mesh)
             skip_batches(workdir, run.position)
-            workdirs.claim(workdir, config, data.meta)  # only now: a mistake leaves no trace
             return train_loop(run, data, evaluate, progress)
 
     return train_with_rollback(attempt, workdir, config.train, data.ids)
@@ -107,14 +119,17 @@ def train_loop(
     validation: dict[str, Any] | None = None
     with contextlib.ExitStack() as cleanup:
         batches = cleanup.enter_context(_prefetched(run, data))
+        take_step, save_due = run.train_step(), False
+        if start.step < steps and (trace := getattr(take_step, "trace", None)):
+            trace(run.state, batches.peek(), np.float32(0))  # refuses what this platform has no kernel for, say
+        workdirs.claim(run.workdir, run.config, data.meta)  # only now: a start that is refused leaves nothing
         report = cleanup.enter_context(Progress(run, start, batches, progress))
         set_aside(run.workdir, start.step)
         checkpoints = cleanup.enter_context(Checkpoints(run.workdir, config))
-        trace = cleanup.enter_context(profiled(run))
+        profile = cleanup.enter_context(profiled(run))
         stop = cleanup.enter_context(notice())
-        take_step, save_due = run.train_step(), False
         for step in range(start.step, steps):
-            trace(step)
+            profile(step)
             peers.doing("waiting for data", step)
             batch = next(batches)
             peers.doing("in a step", step)

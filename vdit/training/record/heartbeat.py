@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from vdit.io.files import is_remote, write_json
+from vdit.io.lock import check_writer
 
 NAME = "heartbeat.json"
 
@@ -44,6 +45,7 @@ class Heartbeat:
         if not self._mine or (state == "training" and now - self._last < self._every):
             return
         self._last = now
+        check_writer(self._path.parent)
         values = {
             "time": time.time(),
             "state": state,

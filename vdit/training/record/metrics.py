@@ -10,7 +10,8 @@ from typing import Any
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from vdit.io.files import is_remote, write_text
+from vdit.io.files import is_remote, parse_rows, write_text
+from vdit.io.lock import check_writer
 
 
 class MetricWriter:
@@ -22,16 +23,17 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: epath.Path, step: int):
-        self._path = workdir / "metrics.jsonl"
+        self._workdir, self._path = workdir, workdir / "metrics.jsonl"
         kept: list[str] = []
         if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-            write_text(self._path, "".join(f"{line}\n" for line in kept))
-        self._remote = "".join(f"{line}\n" for line in kept) if is_remote(workdir) else None
+            kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= step]
+            write_text(self._path, "".join(kept))
+        self._remote = "".join(kept) if is_remote(workdir) else None
         self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=step + 1, flush_secs=30)
 
     def write(self, values: dict[str, Any]) -> None:
         """One row; `values` must hold "step". Finite numbers also go to TensorBoard, nested ones under joined names."""
+        check_writer(self._workdir)
         line = json.dumps(values) + "\n"
         if self._remote is None:
             with self._path.open("a") as file:
@@ -49,21 +51,7 @@ class MetricWriter:
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """All whole rows of a run's metrics.jsonl, in order."""
     path = epath.Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if _step_of(line) >= 0 and _whole(line)]
-
-
-def _whole(line: str) -> bool:
-    try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True
-
-
-def _step_of(line: str) -> float:
-    """Step of a row; infinite for a line that was cut off, so that it is dropped."""
-    return json.loads(line)["step"] if _whole(line) else float("inf")
+    return parse_rows(path.read_bytes(), "step") if path.exists() else []
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:

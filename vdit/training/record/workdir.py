@@ -33,6 +33,8 @@ def check(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
     """
     if is_export(workdir):
         raise UserError(f"{workdir} is an export; take another --workdir, and start from it with --config.init_from")
+    if not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+        return  # a start that failed in its first steps, for want of memory, say, has left nothing to lose
     if (workdir / "dataset.json").exists():
         check_dataset(workdir, config.data.path, meta)
         if not config.train.accept_new_data:
@@ -46,8 +48,19 @@ def check(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
             key = differing[0]
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise UserError(
-                f"{workdir} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}{more}; take another --workdir"
+                f"{workdir} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}{more}; "
+                f"take another --workdir{_instead(workdir, key)}"
             )
+
+
+def _instead(workdir: epath.Path, key: str) -> str:
+    """How a run goes on in another workdir with another value of a field."""
+    if key.startswith(("optimizer.", "train.")):
+        return (
+            f"; --config.init_from={workdir} starts it from these weights with a fresh optimiser, "
+            f"--config.train.branch_from={workdir} from a checkpoint, where optimizer.cooldown begins"
+        )
+    return ""
 
 
 def _check_same_data(workdir: epath.Path, meta: Mapping[str, Any]) -> None:

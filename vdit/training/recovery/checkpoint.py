@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import sys
+import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -25,11 +26,15 @@ from jax.experimental import multihost_utils
 from vdit.config import TrainConfig
 from vdit.errors import StorageError, UserError
 from vdit.io.files import is_remote
+from vdit.io.lock import check_writer
 from vdit.io.retry import is_transient, os_error, retry_transient
 from vdit.io.safetensors import check_tensors
 from vdit.training.recovery.checksums import checksums
 from vdit.training.recovery.spikes import LossSpikeDetector
 from vdit.training.step import TrainState
+
+ATTEMPTS, DELETION = 20, 0.5
+"""How often the newest checkpoint is looked for while a trainer deletes it, and how long a deletion may take."""
 
 FORMAT = 3
 """Version of what is saved. 2 had other names, see `_RENAMED`; 1 had no checksums, so no damage is noticed."""
@@ -115,6 +120,7 @@ class Checkpoints:
         """
         if position.step in self._manager.all_steps():
             return
+        check_writer(self.path.parent)
         named = _named(state)
         values = {"format": FORMAT, **dataclasses.asdict(position), "sums": checksums(named)}
         values["crc"] = _crc(values)
@@ -158,20 +164,32 @@ class Checkpoints:
           UserError: about the newest, if there are some and none can be restored.
           StorageError: if one cannot be read just now.
         """
-        refused: UserError | None = None
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = self.restore(like, step)
-            except UserError as error:
-                _require_alone(error)
-                refused = refused or error
+        for _ in range(ATTEMPTS):
+            steps = sorted(self._manager.all_steps(), reverse=True)
+            refused: UserError | None = None
+            for step in steps:
+                try:
+                    found = self.restore(like, step)
+                except UserError as error:
+                    if self._moved_on(steps):
+                        break
+                    _require_alone(error)
+                    refused = refused or error
+                else:
+                    if refused:
+                        print(f"warning: {refused}; resuming from that of step {step}", file=sys.stderr, flush=True)
+                    return found
             else:
                 if refused:
-                    print(f"warning: {refused}; resuming from that of step {step}", file=sys.stderr, flush=True)
-                return found
-        if refused:
-            raise refused
-        return None
+                    raise refused
+                return None
+        raise StorageError(f"{self.path} changes faster than a checkpoint is read; name one that is kept with --step")
+
+    def _moved_on(self, steps: Sequence[int]) -> bool:
+        """Whether a trainer has saved and deleted checkpoints since these were the ones there are."""
+        time.sleep(DELETION)
+        self._manager.reload()
+        return sorted(self._manager.all_steps(), reverse=True) != list(steps)
 
     def newest_position(self, good: Callable[[Position], bool]) -> Position | None:
         """The newest position among the checkpoints of which `good` holds; damaged ones are left out.

@@ -114,4 +114,20 @@ def _entry(position: Position, good: Position, ids: Ids) -> dict[str, Any]:
 
 
 def _entries(workdir: epath.Path) -> list[dict[str, Any]]:
-    return read_json(workdir / NAME, list) if (workdir / NAME).exists() else []
+    """What was written down so far.
+
+    Raises:
+      UserError: if the file is damaged: without it the run would train on the rows that it was to skip.
+    """
+    if not (workdir / NAME).exists():
+        return []
+    entries = read_json(workdir / NAME, list)
+    for entry in entries:
+        try:
+            first, end = entry["rows"]
+            good = all(isinstance(number, int) for number in (first, end, entry["checkpoint"]))
+        except (TypeError, KeyError, ValueError):
+            good = False
+        if not good:
+            raise UserError(f"{workdir / NAME} is damaged ({entry!r:.100}); restore it or start a new workdir")
+    return entries
