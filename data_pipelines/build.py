@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from data_pipelines.building.jobs import Recipe, plan_jobs
 from data_pipelines.building.ledger import Ledger
 from data_pipelines.building.publish import publish
 from data_pipelines.building.result import finished_jobs, load_result, write_ledger
-from data_pipelines.building.workspace import Workspace, differences
+from data_pipelines.building.workspace import Workspace, differences, read_identity
 from data_pipelines.media.clip import Input, digest
 from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
@@ -89,8 +88,7 @@ def _is_built(out: str, space: Workspace, identity: dict[str, Any]) -> bool:
         if is_remote(out) and space.begun():
             return False
         raise UserError(f"--out={out} exists and is not a data set; choose another directory")
-    found = json.loads(remote.read_bytes(f"{out}/{META_FILE}")).get("build", {})
-    if differing := differences(found, identity):
+    if differing := differences(read_identity(f"{out}/{META_FILE}", "build"), identity):
         raise UserError(f"--out={out} is a data set with {differing}; choose another --out or remove it")
     from data_pipelines.reading.store import Dataset
 
@@ -116,6 +114,13 @@ def _build(
         results=space.results,
         captioner=args.captioner,
     )
+    meta = {
+        "source": source.name,
+        "licence": source.licence,
+        "autoencoder": engine.encoders.autoencoder_identity(),
+        "text_encoder": engine.encoders.text_identity(),
+        "build": identity,
+    }
     finished = finished_jobs(recipe, jobs)
     progress = _Progress(len(inputs), source.name)
     progress(sum(len(job.inputs) for job in jobs if job.number in finished))
@@ -132,13 +137,6 @@ def _build(
         space.abandon(job.file for job in jobs)
         raise UserError(f"--source={args.source}: no clip was accepted ({reasons})")
     remote.write_bytes(f"{space.target}/{LEDGER_FILE}", text.getvalue().encode("utf-8", "backslashreplace"))
-    meta = {
-        "source": source.name,
-        "licence": source.licence,
-        "autoencoder": engine.encoders.autoencoder_identity(),
-        "text_encoder": engine.encoders.text_identity(),
-        "build": identity,
-    }
     shards = ((job.split, load_result(f"{recipe.results}/{job.result}").shard) for job in jobs)
     if said := publish(shards, space.target, source.name, args.stored_patch, meta):
         print(said)

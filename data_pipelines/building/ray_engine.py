@@ -41,7 +41,7 @@ class RayEngine:
     """
 
     def __init__(self, address: str, limits: Limits, encoders: tuple[str | TextEncoder, str, str]) -> None:
-        self._address, self._limits = address, limits
+        self._address, self._limits, self._joined = address, limits, False
         self.encoders = _ActorEncoders(encoders, self._connect)
 
     def run(self, recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Job]:
@@ -67,8 +67,9 @@ class RayEngine:
             raise stuck_error(sorted(stuck), self._limits)
 
     def close(self) -> None:
-        """See `engines.Engine`. A cluster is left; a Ray that was started here ends."""
-        ray.shutdown()
+        """See `engines.Engine`. A cluster is left, and a Ray that was joined before; one that was started here ends."""
+        if self._joined:
+            ray.shutdown()
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -76,10 +77,12 @@ class RayEngine:
         address = self._address or os.environ.get("RAY_ADDRESS") or "local"
         here: dict[str, Any] = {}
         if address == "local":
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             _check_answers(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
+            self._joined = True
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(

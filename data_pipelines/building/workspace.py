@@ -68,7 +68,7 @@ class Workspace:
         """Makes the folders, or raises UserError if what lies there is of a build with other arguments."""
         if not self.begun():
             remote.write_bytes(f"{self._partial}/{PLAN_FILE}", json.dumps(identity).encode())
-        elif differing := differences(json.loads(remote.read_bytes(f"{self._partial}/{PLAN_FILE}")), identity):
+        elif differing := differences(read_identity(f"{self._partial}/{PLAN_FILE}"), identity):
             raise UserError(
                 f"{self._partial} is an unfinished build with {differing}; finish it with the same arguments, or "
                 "remove it"
@@ -103,6 +103,21 @@ class Workspace:
         if not self._remote:
             remote.remove(self.target)
         self.tidy()
+
+
+def read_identity(path: str, *keys: str) -> dict[str, Any]:
+    """What a JSON file says, at those keys, of the arguments of a build; empty if it says nothing.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    try:
+        found = json.loads(remote.read_bytes(path))
+        for key in keys:
+            found = found.get(key, {})
+        return dict(found.items())
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); choose another --out") from error
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -305,3 +305,21 @@ def test_command_line(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([*command, "--limit=9"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith(f"error: --out={out} is a data set with limit 8")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"build": 3}', "[" * 100_000, "\xff"])
+def test_damaged_descriptions_are_one_line(tmp_path: pathlib.Path, content: str) -> None:
+    for folder, name in (("out", "vdit.json"), ("other.partial", "plan.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content.encode("latin-1"))
+    with inline():
+        with pytest.raises(UserError, match="out/vdit.json is damaged|out is a data set with"):
+            build(BuildArgs("some", str(tmp_path / "out")))
+        with pytest.raises(UserError, match="plan.json is damaged|is an unfinished build with"):
+            build(BuildArgs("some", str(tmp_path / "other")))
+
+
+def test_an_unknown_text_encoder_is_found_before_anything_is_read(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="no text encoder is called 'x'"):
+        build(BuildArgs("some", str(tmp_path / "out"), text_encoder="x"))
+    assert not (tmp_path / "out").exists()
