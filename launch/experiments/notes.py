@@ -50,7 +50,21 @@ def prediction(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
         ),
         Table(["", "loss", "error"], [*lines, [f"measured, mean of {found.count} seeds", span, ""]]),
         Text(f"The law's interval {covered} the measurement."),
+        *_predicted_metrics(said.get("metrics", {}), rows),
     ]
+
+
+def _predicted_metrics(metrics: Mapping[str, Any], rows: Rows) -> list[Block]:
+    """Other metrics that were predicted with the loss, by their power laws against compute."""
+    lines = []
+    for name, said in metrics.items():
+        values = [row[name] for row in rows if row["kind"] == "heldout" and name in row]
+        if values:
+            low, high = said["interval"] or (float("nan"), float("nan"))
+            found = mean(values).value
+            span = f"{said['predicted']:.4g} ({low:.4g} to {high:.4g})"
+            lines.append([code(name), span, f"{found:.4g}", f"{said['predicted'] / found - 1:+.1%}"])
+    return [Table(["predicted too", "law of compute, interval", "measured", "error"], lines)] if lines else []
 
 
 def repetition(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:

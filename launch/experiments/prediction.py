@@ -17,6 +17,7 @@ from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
 from vdit.scaling.laws.extrapolate import predict_held_out
 from vdit.scaling.laws.laws import fit_law
+from vdit.scaling.laws.quality import fit_quality
 from vdit.scaling.runs import Table, table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -56,14 +57,17 @@ def _at(arm: Arm, fields: Mapping[str, Any]) -> Arm:
     return dataclasses.replace(arm, name=name, fields={**arm.fields, **fields}, choices=())
 
 
-def write_prediction(path: Path, done: Rows, planned: Trial, begun: bool) -> bool:
-    """Writes what the law of the grid says of a held-out run, unless that was written before.
+def write_prediction(
+    path: Path, done: Rows, planned: Trial, begun: bool, floors: Mapping[str, float] | None = None
+) -> bool:
+    """Writes what the laws of the grid say of a held-out run, unless that was written before.
 
     Args:
       path: of the prediction.
       done: rows of the runs before it.
       planned: the held-out run.
       begun: whether any held-out run has been begun.
+      floors: metrics to extrapolate beside the loss, each with its value for true clips (0 if it is unknown).
 
     Returns:
       whether it has just been written.
@@ -83,9 +87,18 @@ def write_prediction(path: Path, done: Rows, planned: Trial, begun: bool) -> boo
                 raise UserError(f"{path} was written for {name}={said[name]:g}, but the held-out run has {value:g}")
         return False
     said = predict_held_out(grid, planned.arm.budget, float(params), tokens, planned.arm.name)
+    said["metrics"] = {name: _extrapolated(done, name, floor, said["flops"]) for name, floor in (floors or {}).items()}
     write_json(path, said)
-    print(f"{path}: loss {said['predicted_loss']:.4g} predicted, before the run", flush=True)
+    others = "".join(f", {name} {found['predicted']:.4g}" for name, found in said["metrics"].items())
+    print(f"{path}: loss {said['predicted_loss']:.4g}{others} predicted, before the run", flush=True)
     return True
+
+
+def _extrapolated(rows: Rows, metric: str, floor: float, flops: float) -> dict[str, Any]:
+    """A metric at a budget by its power law over the best runs of the grid, and the last value carried forward."""
+    law = fit_quality([dict(row) for row in rows if row["kind"] == "grid"], metric, floor=floor)
+    predicted, interval = law.predict(flops)
+    return {"predicted": predicted, "interval": interval, "baseline": float(law.values_B[-1]), "floor": floor}
 
 
 def keep_earlier(path: Path, flops: float) -> None:

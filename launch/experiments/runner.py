@@ -87,7 +87,9 @@ class Runner:
         if self.experiment.report:
             keep_earlier(self._prediction, held_out[0].arm.budget)
         begun = any((self.folder.run(trial.id) / "config.json").exists() for trial in held_out)
-        if write_prediction(self._prediction, done, held_out[0], begun):
+        known = self.floors() if self.experiment.predicted and self.experiment.floors else {}
+        floors = {metric: known.get(metric, 0.0) for metric in self.experiment.predicted}
+        if write_prediction(self._prediction, done, held_out[0], begun, floors):
             self.on_change()
             if stop:
                 raise UserError(f"{self._prediction} is written; commit it, then give the same command again")

@@ -140,6 +140,7 @@ class Experiment:
       notes: further parts of the page, of launch.experiments.notes.
       limits: what it cannot show, in words.
       seeds, clips: of every arm; clips that are generated for each measure and split.
+      predicted: metrics whose power law against compute is extrapolated to the held-out runs too, beside the loss.
       cooldown: share of a run's steps in which its rate falls.
       trunks: arms that differ in their budgets only branch off one constant-rate trunk (Hagele et al. 2024).
       report: if it has a folder and a report of its own.
@@ -164,6 +165,7 @@ class Experiment:
     limits: Sequence[str] = ()
     seeds: Sequence[int] = (0, 1, 2)
     clips: int = 48
+    predicted: Sequence[str] = ()
     cooldown: float = 0.2
     trunks: bool = False
     report: Report | None = None

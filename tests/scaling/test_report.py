@@ -82,6 +82,7 @@ def test_prediction_written_before_the_run(make_study, tmp_path):
         "predicted_loss": 0.2,
         "interval": [0.19, 0.21],
     }
+    said["metrics"] = {"velocity_out": {"predicted": 0.66, "interval": [0.5, 0.8], "baseline": 0.9}}
     (root / "prediction.json").write_text(
         json.dumps({**said, "baseline_loss": 0.25, "written": "2025-01-01T00:00:00+00:00"})
     )
@@ -91,6 +92,9 @@ def test_prediction_written_before_the_run(make_study, tmp_path):
     result.write_text(
         json.dumps(json.loads(result.read_text()) | {"started": "2024-12-31T00:00:00+00:00", "loss": 0.22})
     )
+    report.write_report(root, tmp_path / "r.html", bootstraps=20)
+    cells = " ".join(read(tmp_path / "r.html").text.split())
+    assert "velocity_out" in cells and "0.6600" in cells and "+10.0%" in cells  # measured: 0.6
     found = analyse(gather(root), bootstraps=20).prediction
     assert found.written == "" and found.covered is False and found.baseline_error == pytest.approx(0.25 / 0.22 - 1)
     (root / "runs" / "big" / "result.json").unlink()

@@ -36,6 +36,24 @@ def test_the_prediction_is_written_before_and_never_again(out, tmp_path):
     assert "-1.96%" in text and "before the held-out runs" in text
 
 
+def test_metrics_are_predicted_with_the_loss(out, tmp_path):
+    _, grid = a_grid()
+    rows = [{**row, "velocity_in": 0.03 + 2e3 * row["flops"] ** -0.5} for row in grid]
+    runner = runner_of(small(arms=[Arm("big", {}, 3e9, kind="heldout")], compare=[]), out)
+    path = tmp_path / "x-prediction.json"
+    (planned, *_) = runner.trials.plan()
+    assert prediction.write_prediction(path, rows, planned, False, {"velocity_in": 0.03})
+    said = json.loads(path.read_text())["metrics"]["velocity_in"]
+    true = 0.03 + 2e3 * 3e9**-0.5
+    assert said["predicted"] == pytest.approx(true, rel=1e-3) and said["baseline"] > true
+    measured = [{**row, "kind": "heldout", "velocity_in": 1.1 * true} for row in rows[:3]]
+    text = as_text(notes.prediction("x", [*rows, *measured], {}, tmp_path))
+    assert "velocity_in" in text and f"{1 / 1.1 - 1:+.1%}" in text
+    with pytest.raises(UserError, match="no run has a number in column lost"):
+        prediction.write_prediction(tmp_path / "y.json", rows, planned, False, {"lost": 0.0})
+    assert not (tmp_path / "y.json").exists()
+
+
 def test_a_held_out_run_has_the_size_that_the_law_says_is_best_and_keeps_it(out, tmp_path):
     law, grid = a_grid()
     sizes = [{"model.width": width, "model.head_width": 8, "model.depth": 2} for width in (8, 16, 32, 64)]

@@ -28,6 +28,7 @@ from vdit.render.pages import (
 )
 from vdit.scaling.laws.extrapolate import judge
 from vdit.scaling.laws.laws import LEVEL, Cost
+from vdit.scaling.reading import Run
 from vdit.scaling.reporting import figures, law_figures, samples, words
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.measures import Measure, is_number, measures, varies
@@ -79,6 +80,18 @@ def _scaling(found: Analysis) -> Iterator[Section]:
     yield Section("scaling", "How the loss scales", [blocks])
 
 
+def _predicted_metrics(metrics: Mapping[str, Any], held_out: Sequence[Run]) -> list[list[str]]:
+    """Metrics that were predicted with the loss, by their power laws against compute."""
+    rows = []
+    for name, said in metrics.items():
+        values = [float(run[name]) for run in held_out if isinstance(run.get(name), (int, float))]
+        measured = sum(values) / len(values) if values else None
+        error = "" if not measured else f"{said['predicted'] / measured - 1:+.1%}"
+        shown = "not measured yet" if measured is None else f"{measured:#.4g}"
+        rows.append([code(name), f"{said['predicted']:#.4g}", formatting.span(said["interval"], 4), shown, error])
+    return rows
+
+
 def _held_out(found: Analysis) -> Iterator[Section]:
     said = found.prediction
     title = "Predicted before it was run" if said is None or said.written else "The held-out run"
@@ -106,6 +119,8 @@ def _held_out(found: Analysis) -> Iterator[Section]:
     )
     blocks: list[Block] = [Text(about), Table(["", "loss", f"{LEVEL:.0%} interval", "error", "measurement is"], rows)]
     held_out = found.study.of_kind("heldout")
+    if others := _predicted_metrics(found.study.prediction.get("metrics") or {}, held_out):
+        blocks.append(Table(["", "predicted", f"{LEVEL:.0%} interval", "measured", "error"], others))
     if len(held_out) > 1 and found.fit is not None and found.grid is not None:
         judged = [
             [
