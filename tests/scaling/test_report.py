@@ -215,6 +215,7 @@ def test_a_csv_has_a_page_too(tmp_path):
         "From tests/scaling/chinchilla.csv" in page.text
         and "vdit.scaling.fit tests/scaling/chinchilla.csv" in page.text
     )
+    assert "a, Akima" in page.text and "Huber's delta 0.01" in page.text and "Kaplan" in page.text
     assert "D is taken from C = 6 N D" in page.text and not (tmp_path / "runs.csv").exists()
 
 

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.scaling.laws import forms
+from vdit.scaling.laws.diagnose import diagnose
 from vdit.scaling.laws.envelope import Envelope, fit_envelope
 from vdit.scaling.laws.extrapolate import carried_forward, judge
-from vdit.scaling.laws.influence import influence
+from vdit.scaling.laws.influence import influence, influence_warnings
 from vdit.scaling.laws.laws import Fit, fit_law
 from vdit.scaling.laws.parabolas import IsoFlop, fit_isoflop
-from vdit.scaling.runs import Run, Study, Table, read_csv, table
+from vdit.scaling.laws.sensitivity import sensitivity
+from vdit.scaling.loading import load
+from vdit.scaling.runs import Run, Study, Table, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +76,10 @@ class Analysis:
       prediction: the held-out run.
       envelope: approach 1.
       influence: the runs that move the exponent most.
+      sensitivity: the exponent by other choices of runs and of the fit.
+      forms: other laws, by their error on held-out budgets.
+      warnings: what the data do not determine.
+      notes: what columns of a table were taken for what.
     """
 
     study: Study
@@ -82,6 +90,10 @@ class Analysis:
     prediction: Prediction | None
     envelope: Envelope | None = None
     influence: tuple[dict[str, Any], ...] = ()
+    sensitivity: tuple[dict[str, Any], ...] = ()
+    forms: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -125,37 +137,51 @@ def analyse(study: Study, bootstraps: int = 1000) -> Analysis:
     left = "no run of the grid has finished"
     if not runs and any(run.get("kind") == "grid" for run in study.runs):
         left = "no finished run of the grid has a validation loss with its FLOPs, parameters and tokens"
-    fit, unfitted, isoflop, lowest = None, left, None, None
-    influential: tuple[dict[str, Any], ...] = ()
-    if grid is not None:
-        isoflop = fit_isoflop(grid.flops, grid.params, grid.tokens, grid.loss, budgets=grid.budgets)
-        lowest = fit_envelope(grid.flops, grid.params, grid.tokens, grid.loss)
-        try:
-            fit = fit_law(grid.params, grid.tokens, grid.loss, flops=grid.flops, bootstraps=bootstraps)
-            unfitted = ""
-            influential = tuple(influence(grid, fit))
-        except UserError as error:
-            unfitted = str(error)
-    return Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit), lowest, influential)
+    if grid is None:
+        return Analysis(study, None, None, left, None, _prediction(study, None, None))
+    columns = grid.flops, grid.params, grid.tokens, grid.loss
+    try:
+        fit, unfitted = fit_law(*columns[1:], flops=grid.flops, bootstraps=bootstraps), ""
+    except UserError as error:
+        fit, unfitted = None, str(error)
+    few = min(bootstraps, 500)
+    isoflop = fit_isoflop(*columns, budgets=grid.budgets, bootstraps=few, fit=fit)
+    lowest = fit_envelope(*columns, bootstraps=few, fit=fit)
+    found = Analysis(study, grid, fit, unfitted, isoflop, _prediction(study, grid, fit), lowest)
+    if fit is None:
+        return found
+    influential = influence(grid, fit)
+    return dataclasses.replace(
+        found,
+        influence=tuple(influential),
+        sensitivity=tuple(sensitivity(grid, fit)),
+        forms=tuple(forms.compare(grid)),
+        warnings=(*diagnose(grid, fit, isoflop, lowest), *influence_warnings(influential, fit)),
+    )
 
 
 def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
-    """The same from the runs of a csv alone.
+    """The same from a table of runs alone, as `vdit.scaling.fit` reads it.
 
     Raises:
       UserError: if it cannot be read.
     """
-    runs = [{"kind": "grid", **run} for run in read_csv(path)]
-    grid = table(runs, str(path))
-    whole = [
-        {**run, "run": name, "tokens": float(tokens)}
-        for run, name, tokens in zip(runs, grid.names, grid.tokens, strict=True)
+    loaded = load(path)
+    runs = [
+        {**run, "kind": kind, "run": name, "flops": c, "params": n, "tokens": d, "loss": loss}
+        for kind, part, known in (("grid", loaded.fitted, loaded.runs), ("heldout", loaded.held_out, None))
+        if part is not None
+        for run, name, c, n, d, loss in zip(
+            known or [{}] * len(part),
+            part.names,
+            *(values.tolist() for values in (part.flops, part.params, part.tokens, part.loss)),
+            strict=True,
+        )
     ]
-    study = Study(Path(path).parent, {"table": str(path)}, tuple(whole), {}, {}, {}, (), {})
-    found = analyse(study, bootstraps)
-    if found.grid is not None and grid.derived_tokens:  # D has been filled in above
+    found = analyse(Study(Path(path).parent, {"table": str(path)}, tuple(runs), {}, {}, {}, (), {}), bootstraps)
+    if found.grid is not None and loaded.fitted.derived_tokens:  # D is filled in above
         found = dataclasses.replace(found, grid=dataclasses.replace(found.grid, derived_tokens=True))
-    return found
+    return dataclasses.replace(found, notes=loaded.notes, warnings=(*loaded.warnings, *found.warnings))
 
 
 def _prediction(study: Study, grid: Table | None, fit: Fit | None) -> Prediction | None:

@@ -148,9 +148,12 @@ def _law(found: Analysis) -> Iterator[Section]:
     assert found.grid is not None
     cost, own = found.grid.convention, any("params_total" in run for run in found.study.runs)
     counts = "N counts parameters without the input, text and output projections; " if own else ""
+    how = "the summed Huber loss of log L"
+    if fit.form.estimator == "squares":
+        how = "least squares of L, as residuals are no heavier-tailed than normal ones"
     blocks: list[Block] = [
         Text(
-            f"L(N, D) = E + A / N^{{α}} + B / D^{{β}}, fitted to {fit.rows} runs by the summed Huber loss of log L."
+            f"L(N, D) = E + A / N^{{α}} + B / D^{{β}}, fitted to {fit.rows} runs by {how}."
             f" {counts}D counts {_unit(found)}. FLOPs: {plain(cost)}; along the grid"
             f" C = {fit.cost.factor:.3g} N^{{{fit.cost.exponent:.2f}}} D."
         ),
@@ -175,7 +178,32 @@ def _law(found: Analysis) -> Iterator[Section]:
     made = [_chart(name, found, make, caption, "runs.csv") for name, make, caption in drawn]
     blocks.append(Row([chart for chart in made if chart.chart is not None]))
     again = f"Again: {code(shlex.join(['python', '-m', 'vdit.scaling.fit', found.table]))}"
-    yield Section("law", "The fitted law", [*blocks, Text(again, small=True)])
+    yield Section("law", "The fitted law", [*blocks, *_choices(found), Text(again, small=True)])
+
+
+def _choices(found: Analysis) -> Iterator[Block]:
+    """What the exponent is by other choices, and how other forms of the law do."""
+    if found.sensitivity:
+        rows = [
+            [
+                plain(row["choice"]),
+                str(row["rows"]),
+                *(f"{row[name]:.4g}" if name in row else "" for name in ("a", "E")),
+            ]
+            for row in found.sensitivity
+        ]
+        yield Text("The exponent and the irreducible loss by other choices of runs, of the fit and of FLOPs:")
+        yield Table(["choice", "runs", "a", "E"], rows)
+    if found.forms:
+        rows = [
+            [plain(row["form"]), f"{row['held_out_error']:.2%}", f"{row['best_error']:.2%}", code(row["formula"])]
+            for row in found.forms
+        ]
+        yield Text(
+            f"Other forms, by their mean error on the {found.forms[0]['budgets']} largest budgets, each predicted from"
+            " smaller ones:"
+        )
+        yield Table(["form", "error", "of the best run", "loss"], rows, words=(3,))
 
 
 def _coefficients(found: Analysis) -> list[list[str]]:
@@ -199,9 +227,15 @@ def _coefficients(found: Analysis) -> list[list[str]]:
         ("parabolas", found.isoflop, "the same from the minima of the parabolas"),
         ("envelope", found.envelope, "the same from the lowest loss over all sizes at each amount of compute"),
     ):
-        if approached and approached.params:
-            law = approached.params
-            rows.append([f"*a*, {approach}", f"{law.exponent:.3f}", formatting.span(law.interval), text])
+        if approached and (law := approached.params):
+            reason = f"; no interval: {plain(approached.without)}" if approached.without else ""
+            bias = f"; were the fitted law true, it would miss *a* by {law.bias:+.3f}" if law.bias is not None else ""
+            bias += " (the interval is corrected for it)" if bias and law.interval else ""
+            rows.append(
+                [f"*a*, {approach}", f"{law.exponent:.3f}", formatting.span(law.interval), f"{text}{bias}{reason}"]
+            )
+    if found.isoflop and (akima := found.isoflop.akima):
+        rows.append(["*a*, Akima", f"{akima.exponent:.3f}", "", "the same by interpolation between the sizes"])
     if fit.cost.exponent != 1:
         rows.append(["*a*, were C = 6ND", f"{float(fit.law.exponent(Cost())):.3f}", "", "the same law at C = 6 N D"])
     return rows
@@ -360,6 +394,7 @@ def _runs(found: Analysis) -> Iterator[Section]:
     blocks: list[Block] = [
         Download("runs.csv", _csv(runs), f"{len(runs)} finished runs{spent}. All columns:"),
         Table([title for title, _ in shown.values()], rows, marked=held),
+        *(Text(f"{plain(note[:1].upper() + note[1:])}.", small=True) for note in found.notes),
         Text(_from(found, "runs/*/result.json"), small=True),
     ]
     yield Section("runs", "All runs", blocks)

@@ -152,7 +152,7 @@ def limits(found: Analysis) -> list[str]:
 
 
 def _fit_limits(found: Analysis) -> list[str]:
-    lines = [f"The fit warns: {plain(line)}." for line in found.fit.warnings] if found.fit else []
+    lines = [f"{plain(line[:1].upper() + line[1:])}." for line in found.warnings]
     for parabola in found.isoflop.parabolas if found.isoflop else ():
         if parabola.edge:
             lines.append(
