@@ -32,7 +32,7 @@ def describe(experiment: Experiment, out: Path, command: str) -> None:
         "planned": sum(len(experiment.seeds_of(arm)) for arm in (*grid, *held_out)),
         "budgets": sorted({arm.budget for arm in grid}),
         "held_out": max((arm.budget for arm in held_out), default=None),
-        "sizes": _sizes(grid),
+        "sizes": _sizes(experiment, grid),
         "limits": list(experiment.limits),
     }
     if said := experiment.report:
@@ -51,11 +51,11 @@ def write_inputs(runner: Runner) -> None:
             write_packing(runner.out / "data" / f"{name}.json", runner.data.fill_in(packing.path), config.data)
 
 
-def _sizes(arms: list[Arm]) -> list[dict[str, Any]]:
+def _sizes(experiment: Experiment, arms: list[Arm]) -> list[dict[str, Any]]:
     """Model sizes of some arms, each once."""
-    fields = ("width", "depth", "head_width")
-    sizes = {tuple(arm.fields[f"model.{name}"] for name in fields) for arm in arms}
-    return [dict(zip(fields, size, strict=True)) for size in sorted(sizes)]
+    models = (run_of(experiment.base, {**arm.fields, "data.path": ""}).config.model for arm in arms)
+    sizes = {(model.width, model.depth, model.head_width) for model in models}
+    return [dict(zip(("width", "depth", "head_width"), size, strict=True)) for size in sorted(sizes)]
 
 
 def _processor() -> str:

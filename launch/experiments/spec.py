@@ -178,6 +178,8 @@ class Experiment:
         for arm in self.arms:
             if sum(map(bool, (arm.budget, arm.seconds, arm.steps))) != 1:
                 raise UserError(f"experiment {self.name}: arm {arm.name} needs one of budget, seconds and steps")
+            if any({"model.width", "model.depth"} - set(fields) for fields in arm.choices):
+                raise UserError(f"experiment {self.name}: choices of arm {arm.name} need model.width and model.depth")
             if arm.kind not in KINDS:
                 raise UserError(f"experiment {self.name}: arm {arm.name} is of no kind of {', '.join(KINDS)}")
         if len(set(names)) < len(names):

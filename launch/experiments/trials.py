@@ -13,7 +13,6 @@ from launch.experiments.data_sets import DataSets
 from launch.experiments.spec import Arm, Experiment
 from launch.sweeps import budget, cost
 from launch.sweeps.expand import Run, run_of
-from launch.sweeps.grid import size_name
 from launch.sweeps.isoflop import branch_fields, trunk_fields
 from launch.sweeps.state import Folder
 from vdit.config import Config
@@ -86,10 +85,11 @@ class Trials:
 
     def trunk(self, arm: Arm, seed: int, steps: int) -> Run:
         """The constant-rate run of so many steps that an arm branches off; arms of one size share its workdir."""
-        fields = self.fields(arm, seed)
-        name = self._name(f"trunk-{size_name(fields)}", arm, seed)
-        name = name or f"trunk-{run_of(self._experiment.base, {**fields, **trunk_fields(1)}).id}"
-        run = run_of(self._experiment.base, {**fields, **trunk_fields(steps)})
+        fields, base = self.fields(arm, seed), self._experiment.base
+        run = run_of(base, {**fields, **trunk_fields(steps)})
+        model = run.config.model
+        name = self._name(f"trunk-w{model.width}d{model.depth}", arm, seed)
+        name = name or f"trunk-{run_of(base, {**fields, **trunk_fields(1)}).id}"
         return dataclasses.replace(run, id=name, title=f"trunk of {arm.name}, seed {seed}")
 
     def fields(self, arm: Arm, seed: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An experiment runs from data to page, resumes, and shares its runs."""
 
+import json
 import subprocess
 
 import numpy as np
@@ -8,7 +9,8 @@ import tiny
 from small_experiment import a_grid, fake_train, rows_of, runner_of, small
 
 from launch.experiments.page import write_page
-from launch.experiments.spec import Arm
+from launch.experiments.report import describe
+from launch.experiments.spec import Arm, Report
 from vdit.errors import UserError
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv
@@ -73,3 +75,37 @@ def test_the_prediction_can_be_committed_before_the_held_out_runs(out, tmp_path,
     monkeypatch.setattr(runner, "predict", lambda *args: trained.append("predicted"))
     list(runner.rows(trials))
     assert trained == ["predicted", *(each.id for each in trials)]
+
+
+def test_budgets_of_a_size_branch_off_one_trunk_that_grows(out, tmp_path, monkeypatch):
+    trained, changes = [], []
+
+    def train(config, workdir):
+        trained.append((workdir.name, config.train, config.optimizer.cooldown))
+        return fake_train(config, workdir)
+
+    monkeypatch.setattr("vdit.train.train", train)
+    arms = [Arm("one", {}, 1e9, kind="grid"), Arm("four", {}, 4e9, kind="grid"), Arm("long", {}, steps=7)]
+    made = small(arms=arms, compare=(), measures=(), seeds=(0,), trunks=True, report=Report())
+    (tmp_path / "data").symlink_to(out / "data")
+    runner = runner_of(made, tmp_path)
+    runner.on_change = lambda: changes.append(len(trained))
+    assert "trunk of four, seed 0" in runner.trials.text(runner.trials.plan(), "")  # as long as both need
+    describe(made, tmp_path, "the command")
+    about = json.loads((tmp_path / "study.json").read_text())
+    assert about["sizes"] == [{"width": 16, "depth": 2, "head_width": 8}] and about["command"] == "the command"
+    assert (about["budgets"], about["planned"], about["held_out"]) == ([1e9, 4e9], 2, None)
+    rows_of(runner)
+    names = ["trunk-w16d2", "one", "trunk-w16d2", "four", "long"]
+    assert [name for name, *_ in trained] == names and changes == [2, 4, 5]
+    for (_, trunk, flat), (_, branch, cooldown) in zip(trained[0:4:2], trained[1:4:2], strict=True):
+        assert trunk.steps == branch.steps - cooldown and trunk.keep_steps == (trunk.steps,) and flat == 0
+        assert cooldown == round(0.2 * branch.steps) and branch.branch_from == "../trunk-w16d2"
+    assert trained[4][1].steps == 7 and not trained[4][1].branch_from
+    found = json.loads((tmp_path / "runs" / "four" / "result.json").read_text())
+    assert (found["kind"], found["arm"], found["budget"], found["run"]) == ("grid", "four", 4e9, "four")
+    rows_of(runner)
+    assert len(trained) == len(names)
+    shared = runner_of(small(arms=arms[:2], compare=(), measures=(), seeds=(0,), trunks=True), tmp_path)
+    one, four = shared.trials.plan()
+    assert one.run.trunk == four.run.trunk and one.run.trunk.startswith("trunk-") and one.id != "one"

@@ -47,6 +47,8 @@ def test_all_claims_of_the_study_are_there():
     [
         ({"seeds": (0, 1)}, "2 seeds; an interval over seeds needs 3"),
         ({"compare": [("loss", "half", "none")]}, "not both arms"),
+        ({"arms": [Arm("half", {}, 1.0, choices=[{"model.width": 8}])]}, "need model.width and model.depth"),
+        ({"arms": [Arm("half", {}, 1.0, kind="whole")]}, "of no kind of arm, grid, heldout"),
         ({"arms": [Arm("half")]}, "one of budget, seconds and steps"),
         ({"arms": [Arm("half", {}, 1.0), Arm("half", {}, 2.0)]}, "two arms have one name"),
     ],
