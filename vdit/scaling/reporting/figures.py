@@ -10,9 +10,11 @@ import numpy as np
 
 from vdit.render import charts
 from vdit.render.charts import BLUE, GREY, NAMED, ORANGE, VIOLET, Named
+from vdit.scaling.laws.extrapolate import judge
 from vdit.scaling.laws.laws import LEVEL, central
 from vdit.scaling.reporting.analysis import Analysis, envelope
 from vdit.scaling.reporting.measures import Measure, is_number
+from vdit.scaling.runs import table
 
 COMPUTE = "training compute C, FLOPs"
 LAW, INTERVAL, RUNS, MINIMA = "law, at the best size", f"its {LEVEL:.0%} interval", "runs of the grid", "minima"
@@ -124,6 +126,13 @@ def _held_out(found: Analysis) -> tuple[list[dict[str, Any]], list[dict[str, Any
     if said.interval:
         predicted |= {"low": said.interval[0], "high": said.interval[1]}
     rows = [predicted]
+    others = [run for run in found.study.of_kind("heldout") if run["run"] != said.run]
+    if others and found.fit is not None:
+        for row in judge(found.fit, grid, table(others)):
+            span = dict(zip(("low", "high"), row["interval"] or (), strict=False))
+            rows.append(
+                {"run": row["run"], "flops": row["flops"], "loss": row["predicted"], "series": PREDICTED, **span}
+            )
     for run in found.study.of_kind("heldout"):
         rows.append({"run": str(run["run"]), "flops": run["flops"], "loss": run["loss"], "series": MEASURED})
     ends = float(grid.flops.max()), said.flops
