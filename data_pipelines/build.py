@@ -89,7 +89,7 @@ def _is_built(out: str, space: Workspace, identity: dict[str, Any]) -> bool:
             return False
         raise UserError(f"--out={out} exists and is not a data set; choose another directory")
     if differing := differences(read_identity(f"{out}/{META_FILE}", "build"), identity):
-        raise UserError(f"--out={out} is a data set with {differing}; choose another --out or remove it")
+        raise UserError(f"--out={out} is a data set with {differing}; choose another --out")
     from data_pipelines.reading.store import Dataset
 
     Dataset(out)  # raises if a shard is missing or cut short

@@ -79,7 +79,7 @@ def derive(of: str, out: str, side: int = 0, stills: bool = False) -> int:
     about = {"of": source.meta["build"], "square": side, "stills": stills}
     if (target / "vdit.json").exists():
         if Dataset(out).meta["build"] != about:
-            raise UserError(f"--out={out} is another data set; choose another --out or remove it")
+            raise UserError(f"--out={out} is another data set; choose another --out")
         return sum(Dataset(out).size(split) for split in source.splits)
     partial = target.with_name(target.name + ".partial")
     if partial.exists():

@@ -6,14 +6,12 @@ trainer in it, as data that no shell ever reads. RUN.json may be in a bucket.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
-from etils import epath
-
 from vdit.command import run_main
 from vdit.errors import UserError
+from vdit.io.files import read_json
 
 
 def joined(environment: dict[str, str]) -> dict[str, str]:
@@ -29,10 +27,10 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("give one file: python -m launch.remote RUN.json")
     try:
-        values = json.loads(epath.Path(argv[1]).read_text())
+        values = read_json(argv[1], keys=("module", "arguments", "environment"), mend="launch the run again")
         command = [sys.executable, "-m", values["module"], *values["arguments"]]
         environment = joined({**os.environ, **values["environment"]})
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{argv[1]} is not the file of a run ({type(error).__name__}: {error})") from error
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # so that SIGTERM reaches the trainer itself

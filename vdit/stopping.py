@@ -32,8 +32,8 @@ class Stopped(BaseException):
 class Request:
     """Tells whether this command has been asked to stop."""
 
-    def __init__(self, on_ask: Callable[[], None] | None = None) -> None:
-        self.asked, self._on_ask = False, on_ask
+    def __init__(self, on_ask: Callable[[], None] | None = None, insist: bool = True) -> None:
+        self.asked, self._on_ask, self.insist = False, on_ask, insist
 
     def ask(self) -> None:
         self.asked = True
@@ -42,18 +42,19 @@ class Request:
 
 
 @contextlib.contextmanager
-def noted(on_ask: Callable[[], None] | None = None) -> Iterator[Request]:
-    """Notes requests to stop instead of raising `Stopped`; a second Ctrl-C is raised.
+def noted(on_ask: Callable[[], None] | None = None, insist: bool = True) -> Iterator[Request]:
+    """Notes requests to stop instead of raising `Stopped`.
 
     Within another one it is that one. Where nobody listens yet (`listen`), as in a notebook, it listens itself.
 
     Args:
       on_ask: called at each request, in a signal handler.
+      insist: raise it at a second Ctrl-C.
     """
     if _open:
         yield _open[-1]
         return
-    request = Request(on_ask)
+    request = Request(on_ask, insist)
     with contextlib.nullcontext() if _listening() else _handlers():
         _open.append(request)
         try:
@@ -85,7 +86,7 @@ def _listening() -> bool:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     del frame
-    again = bool(_open) and _open[-1].asked and number == signal.SIGINT
+    again = bool(_open) and _open[-1].asked and _open[-1].insist and number == signal.SIGINT
     _ask(f"by {NAMES[signal.Signals(number)]}")
     if again:
         raise Stopped("stopped at once by a second Ctrl-C")

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     from vdit.io.files import write_json
     from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row
-    from vdit.training.writer import one_run
+    from vdit.training.record.writer import one_run
 
     if values.check:
         with peers.Peers(workdir):

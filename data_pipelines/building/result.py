@@ -69,7 +69,7 @@ def load_result(path: str) -> Result:
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path} is damaged ({reason}); remove it, and start again to have its job done anew"
+            f"{path} is damaged ({reason}); move it away, and start again to have its job done anew"
         ) from error
 
 

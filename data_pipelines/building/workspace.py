@@ -71,7 +71,7 @@ class Workspace:
         elif differing := differences(read_identity(f"{self._partial}/{PLAN_FILE}"), identity):
             raise UserError(
                 f"{self._partial} is an unfinished build with {differing}; finish it with the same arguments, or "
-                "remove it"
+                "choose another --out"
             )
         if not self._remote:
             Path(self.results).mkdir(exist_ok=True)

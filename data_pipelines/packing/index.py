@@ -7,7 +7,6 @@ example, in record order).
 from __future__ import annotations
 
 import dataclasses
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from vdit.errors import UserError
+from vdit.io.files import parse_json
 from vdit.io.retry import retry_transient
 from vdit.patches import Patch
 
@@ -40,7 +40,7 @@ _MEASURE = "measure_"
 """Begins the names of stored measures."""
 
 _META_KEYS = ("source", "licence", "patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
-REBUILD = "remove the folder and build it again with `python -m data_pipelines.build`"
+REBUILD = "build the data set again, in a new folder, with `python -m data_pipelines.build --source=S --out=D`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +133,15 @@ def load_meta(directory: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(directory) / META_FILE
     if not epath.Path(directory).is_dir():
         raise UserError(
-            f"data set {directory} does not exist; make it with `python -m data_pipelines.build --out={directory}`"
+            f"data set {directory} does not exist; make it with "
+            f"`python -m data_pipelines.build --source=S --out={directory}`"
         )
     if not path.is_file():
-        raise UserError(f"{path} is missing: not a data set of vdit, or an unfinished build; {REBUILD}")
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({_line(error)}); {REBUILD}") from error
+        raise UserError(
+            f"{path} is missing: {directory} is no data set of vdit; if it holds videos, make one of them with "
+            f"`python -m data_pipelines.build --source={directory} --out=D`"
+        )
+    meta: Any = parse_json(path.read_bytes(), path, object, mend=REBUILD)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}; {REBUILD}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vdit.errors import UserError
-from vdit.stopping import Stopped
+from vdit.exit_status import PREEMPTED
+from vdit.stopping import Stopped, noted
 
 
 class DataSets:
@@ -38,7 +38,7 @@ class DataSets:
         wanted = " ".join([*self._commands[name], self._encoder])
         if (where / "vdit.json").exists():
             if not record.exists() or record.read_text() != wanted:
-                raise UserError(f"{where} was not made by {wanted}; remove it, or give another --out")
+                raise UserError(f"{where} was not made by {wanted}; give another --out")
             return where
         for part in self._commands[name]:
             self.fill_in(part)
@@ -47,7 +47,7 @@ class DataSets:
         arguments = self.command(name)
         print("$ python", *arguments, flush=True)
         status = run_command([sys.executable, *arguments])
-        if status == -signal.SIGTERM:
+        if status == PREEMPTED:
             raise Stopped(f"stopped while the data set {name} was being made; the same command resumes")
         if status:
             raise UserError(f"the data set {name} could not be made: {' '.join(arguments)} ended with {status}")
@@ -90,10 +90,6 @@ def write_packing(out: Path, path: str, data: Any) -> None:
 
 
 def run_command(command: list[str]) -> int:
-    """Status of a command, to which a SIGTERM is passed on, so that it does not outlive this one."""
-    with subprocess.Popen(command) as child:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
-        try:
-            return child.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    """Status of a command, to which requests to stop are passed on, so that it does not outlive this one."""
+    with subprocess.Popen(command) as child, noted(child.terminate, insist=False):
+        return child.wait()

@@ -113,12 +113,22 @@ class Folder:
         return values
 
     def state(self, run_id: str) -> State | None:
-        """What the launcher knows of a run; None if it has not been started."""
-        path = self.run(run_id) / "state.json"
+        """What the launcher knows of a run; None if it has not been started.
+
+        A damaged file costs what it says of earlier attempts, no more: `reason` tells; the next change rewrites it.
+        """
+        path, mend = self.run(run_id) / "state.json", "the launcher writes it anew"
         if not path.is_file():
             return None
-        values = read_json(path)  # perhaps of another version
-        return State(**{name: values[name] for name in values.keys() & STATE_FIELDS})
+        try:
+            values = read_json(path, mend=mend)  # perhaps of another version
+            if not (known := {name: values[name] for name in values.keys() & STATE_FIELDS}):
+                raise ValueError(f"it holds {', '.join(values)}")
+            return _checked(State(**known))
+        except UserError as error:
+            return State(reason=str(error))
+        except (TypeError, ValueError, KeyError) as error:
+            return State(reason=f"{path} is damaged ({error}); {mend}")
 
     def write_state(self, run_id: str, state: State) -> None:
         check_writer(self.path)
@@ -210,9 +220,8 @@ class Folder:
         return writer_of(self.path)
 
 
-def _state(values: dict[str, Any]) -> State:
-    """Raises TypeError or ValueError if the values are not those of a state."""
-    state = State(**values)
+def _checked(state: State) -> State:
+    """The state, if its values are those of one; else raises TypeError, KeyError or ValueError."""
     for field in dataclasses.fields(State):
         kind, value = type(getattr(State(), field.name)), getattr(state, field.name)
         if not isinstance(value, kind) or isinstance(value, bool):

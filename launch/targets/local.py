@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags
 from vdit.exit_status import PREEMPTED, USER_ERROR
 from vdit.io.lock import writer_of
+from vdit.stopping import noted
 
 POLL_SECONDS = 0.1
 MAX_WAIT = 300.0
@@ -99,7 +100,7 @@ class Launcher:
         for run in self._sweep.runs:
             (self._folder.run(run.id) / "stop").unlink(missing_ok=True)
         with (
-            self._signals(),
+            noted(self._stop, insist=False),
             tqdm(total=total, initial=len(done), unit="run", disable=not sys.stderr.isatty()) as self._bar,
         ):
             for _, run in self._waiting:
@@ -113,6 +114,7 @@ class Launcher:
                 time.sleep(POLL_SECONDS)
         if self._stopping:
             self._say("stopped; the same command resumes from the checkpoints")
+            sys.exit(PREEMPTED)
         states = [self._folder.state(run.id) for run in self._sweep.runs]
         return sum(state is not None and state.state == "failed" for state in states)
 
@@ -232,23 +234,12 @@ class Launcher:
         else:
             tqdm.write(line)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C or SIGTERM stops; a second one kills what has not saved yet."""
-
-        def stop(number: int, frame: Any) -> None:
-            del number, frame
-            if self._stopping:
-                for active in self._active:
-                    active.kill_at = 0.0
-            self._stopping = True
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _stop(self) -> None:
+        """Asks the runs to save; a second time, kills those that have not saved yet."""
+        if self._stopping:
+            for active in self._active:
+                active.kill_at = 0.0
+        self._stopping = True
 
 
 def start(sweep: Sweep, folder: Folder, settings: Local) -> int:

@@ -11,13 +11,12 @@ from etils import epath
 
 from vdit.errors import UserError
 from vdit.generation import Generator, LatentGenerator
-from vdit.io.files import read_json
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.export import open_weights
 from vdit.training.initial import named
 from vdit.training.record.published import is_pipeline, on_this_backend, pipeline_meta
-from vdit.training.record.workdir import is_export, read_config
+from vdit.training.record.workdir import is_export, read_config, read_meta
 from vdit.training.recovery.checkpoint import checkpoint_steps
 from vdit.training.run import Run, open_run
 
@@ -45,11 +44,11 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
         if step is not None:
             raise UserError(f"{workdir} holds the weights of one step; leave --step out")
         if is_export(path):
-            return open_weights(config, path, read_json(path / "dataset.json"))
+            return open_weights(config, path, read_meta(path))
         return open_weights(on_this_backend(config), path, pipeline_meta(path))
     if not checkpoint_steps(path):
         raise UserError(f"{workdir} has no checkpoint yet; train it with python -m vdit.train --workdir={workdir}")
-    return open_run(config, path, read_json(path / "dataset.json"), step)
+    return open_run(config, path, read_meta(path), step)
 
 
 def generator_of(run: Run) -> Generator | LatentGenerator:

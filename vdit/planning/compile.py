@@ -18,6 +18,7 @@ import os
 import re
 import time
 import tokenize
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from vdit.config import Config
 from vdit.config_dict import to_dict
 from vdit.data import Interface
 from vdit.errors import UserError
-from vdit.io.files import cache_dir, write_bytes
+from vdit.io.files import cache_dir, parse_json, write_bytes
 from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
 from vdit.training.step import TrainState, abstract_state, make_train_step
 
@@ -243,7 +244,10 @@ def _load(key: str) -> Program | None:
     file = _folder() / f"{key}.json.gz"
     if not file.is_file():
         return None
-    return Program(**json.loads(gzip.decompress(file.read_bytes())))
+    try:
+        return Program(**parse_json(gzip.decompress(file.read_bytes()), file))
+    except (UserError, OSError, EOFError, zlib.error, TypeError):  # it is compiled anew
+        return None
 
 
 def _save(key: str, program: Program) -> None:

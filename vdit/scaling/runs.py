@@ -236,7 +236,7 @@ def gather(path: str | Path) -> Study:
             content = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(content, kind):
                 return content
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         unreadable.append(str(file.relative_to(path)))
         return kind()
@@ -279,7 +279,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(content, dict):
             lines.append(content)

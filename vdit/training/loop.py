@@ -25,10 +25,10 @@ from vdit.training.progress import Progress
 from vdit.training.record import workdir as workdirs
 from vdit.training.record.account import time_account
 from vdit.training.record.metrics import read_metrics
+from vdit.training.record.writer import one_run
 from vdit.training.recovery.checkpoint import Checkpoints, set_aside
 from vdit.training.recovery.rollback import skip_batches, train_with_rollback
 from vdit.training.run import Trainable, complete_config, open_run
-from vdit.training.writer import one_run
 
 AHEAD = 6
 """Batches that wait on the devices for the step that takes them."""

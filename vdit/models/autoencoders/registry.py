@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.numpy import save_file
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
-from vdit.io.files import whole_file, write_json
+from vdit.io.files import parse_json, whole_file, write_json
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors
 from vdit.models.autoencoders import causal_vae
@@ -123,7 +122,7 @@ def _read_config(where: str) -> tuple[Path, AutoencoderConfig, np.ndarray, np.nd
     root = find_weights(where, ("config.json", "*.safetensors"))
     folder = root / EXPORT if (root / EXPORT).is_dir() else root
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = parse_json((folder / "config.json").read_bytes(), folder / "config.json")
         if values.pop("kind") != "causal_vae":
             raise ValueError("its kind is another")
         mean_C, std_C = (np.array(values.pop(name), np.float32) for name in ("mean", "std"))

@@ -6,7 +6,6 @@ Weights are a flat dictionary by their published names; kernels are transposed t
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from vdit.errors import UserError
+from vdit.io.files import parse_json
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors, weight_files
 from vdit.models.autoencoders.autoencoder import Autoencoder, Network
@@ -68,7 +68,7 @@ class WanVaeConfig:
           UserError: if it is missing or of an autoencoder that this is not, such as that of Wan 2.2.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_bytes(), path)
             if values["_class_name"] != "AutoencoderKLWan":
                 raise ValueError(f"_class_name {values['_class_name']!r}")
             unknown = [name for name in ("is_residual", "patch_size", "attn_scales") if values.get(name)]

@@ -7,7 +7,6 @@ over the axes fsdp and tensor of the mesh, and are never gathered.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from tokenizers import Tokenizer
 
 from vdit.errors import UserError
+from vdit.io.files import parse_json
 from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import open_tensors, weight_files
 from vdit.models.text.token_encoder import TokenEncoder
@@ -62,7 +62,7 @@ class T5Config:
           UserError: if the file is missing, or not of a T5 or UMT5 with a feed-forward that is known here.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_bytes(), path)
             kind = values["model_type"]
             projection = values.get("feed_forward_proj", "relu")
             if kind not in ("t5", "umt5") or projection not in ("relu", "gated-gelu"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from vdit.config import WAN_TIME_FEATURES, ModelConfig
 from vdit.data import Interface
 from vdit.errors import UserError
+from vdit.io.files import parse_json
 from vdit.io.safetensors import open_tensors
 from vdit.models.wan.wan_dit import EPSILON
 
@@ -50,7 +50,7 @@ def read_config(path: Path, model: ModelConfig) -> Published:
       UserError: if the file is missing or of a transformer that this is not, such as one for image to video.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), path)
         if values["_class_name"] != CLASS:
             raise ValueError(f"_class_name {values['_class_name']!r}")
         for name, expected in EXPECTED.items():

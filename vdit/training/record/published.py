@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from etils import epath
 
 from vdit.config import Config, DataConfig, DiffusionConfig, MeshConfig, ModelConfig
 from vdit.errors import UserError
+from vdit.io.files import read_json
 
 CLASS = "WanPipeline"
 FPS = 16.0
@@ -81,10 +81,4 @@ def pipeline_meta(folder: epath.Path) -> dict[str, Any]:
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-        return values
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch the pipeline again") from error
+    return read_json(path, mend="fetch the pipeline again")

@@ -106,6 +106,22 @@ def check_dataset(workdir: epath.Path, path: str, meta: Mapping[str, Any]) -> No
             raise UserError(f"{path} has {key}={meta.get(key)}, but {workdir} was trained with {stored.get(key)}")
 
 
+def read_meta(folder: epath.Path) -> dict[str, Any]:
+    """The description of the data that the run or the weights in a folder were trained on.
+
+    Raises:
+      UserError: if it is missing, damaged or not such a description.
+    """
+    path = folder / "dataset.json"
+    meta = read_json(path, keys=("patch", "channels", "autoencoder", "text_encoder"))
+    patch, named = meta["patch"], (meta["autoencoder"], meta["text_encoder"])
+    sizes = [*(patch if isinstance(patch, list) else []), meta["channels"]]
+    good = len(sizes) == 4 and all(isinstance(size, int) and size > 0 for size in sizes)
+    if not good or not all(isinstance(values, dict) and isinstance(values.get("name"), str) for values in named):
+        raise UserError(f"{path} is damaged (it does not describe a data set); restore it or start a new workdir")
+    return meta
+
+
 def is_export(folder: epath.Path) -> bool:
     """Whether vdit.export wrote the folder."""
     return (folder / EXPORT).exists()
@@ -130,7 +146,12 @@ def read_config(workdir: epath.PathLike) -> Config:
     """
     if is_pipeline(epath.Path(workdir)):
         return pipeline_config(epath.Path(workdir))
-    return build(read_json(epath.Path(workdir) / "config.json"), Config)
+    path = epath.Path(workdir) / "config.json"
+    values = read_json(path)
+    try:
+        return build(values, Config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def environment() -> dict[str, Any]:
