@@ -22,13 +22,13 @@ hypothesis.settings.register_profile("vdit", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("vdit")
 
 SLOW = """
-faults/test_kills diagnostics/test_check launch/targets/test_local training/test_autoencoder
-launch/targets/test_machine faults/test_checkpoints faults/test_divergence parallel/test_two_processes
-faults/test_elastic planning/test_plan training/test_resume training/test_preemption training/test_step
-diffusion/test_corruption test_wan_cli test_sample_cli training/optimization/test_optimizer training/test_loop
-training/recovery/test_checkpoint training/test_mixture_run training/record/test_account training/record/test_workdir
-faults/test_data faults/test_processes faults/test_fuzz faults/test_security parallel/test_equality parallel/test_mesh
-models/test_transformer models/test_attention models/test_causal_vae models/test_wan_dit models/test_wan_vae
+parallel/test_equality planning/test_plan faults/test_kills models/test_attention parallel/test_two_processes
+models/test_wan_dit faults/test_elastic training/test_autoencoder diagnostics/test_check launch/targets/test_local
+faults/test_checkpoints faults/test_divergence launch/targets/test_machine training/test_resume
+training/test_preemption training/test_step diffusion/test_corruption test_wan_cli test_sample_cli
+training/optimization/test_optimizer training/test_loop training/recovery/test_checkpoint training/test_mixture_run
+training/record/test_account training/record/test_workdir faults/test_data faults/test_processes faults/test_fuzz
+faults/test_security parallel/test_mesh models/test_transformer models/test_causal_vae models/test_wan_vae
 models/test_wan_pipeline models/test_t5 models/test_minilm models/test_clip_encoding generation/test_generator
 generation/test_long generation/test_row_schedule generation/test_notebook data_pipelines/test_latents
 launch/targets/test_queued_resources scaling/test_fit data_pipelines/test_resume data_pipelines/test_build
