@@ -20,6 +20,7 @@ from launch.sweeps.state import Folder
 from launch.targets import in_process
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
+from vdit.stopping import Stopped, noted
 
 Row = dict[str, Any]
 
@@ -123,10 +124,18 @@ class Runner:
         return row
 
     def _train(self, trial: Trial) -> dict[str, Any]:
-        """The result of a run, and before it of as much of its trunk as it needs."""
-        if trial.run.trunk and not self.folder.finished(trial.run):
-            in_process.train(self.trials.trunk(trial.arm, trial.seed, branch_step(trial.config)), self.folder)
-        return in_process.result_of(trial.run, self.folder)
+        """The result of a run, and before it of as much of its trunk as it needs.
+
+        Raises:
+          Stopped: by a request to stop; one that comes in a run's last step lets it finish first.
+        """
+        with noted() as request:
+            if trial.run.trunk and not self.folder.finished(trial.run):
+                in_process.train(self.trials.trunk(trial.arm, trial.seed, branch_step(trial.config)), self.folder)
+            result = in_process.result_of(trial.run, self.folder)
+        if request.asked:
+            raise Stopped(f"stopped as asked, after {trial.id} has finished; the same command resumes")
+        return result
 
     def floors(self) -> dict[str, Any]:
         """What the measures say of true clips, made once."""

@@ -1,6 +1,7 @@
 """An experiment runs from data to page, resumes, and shares its runs."""
 
 import json
+import signal
 import subprocess
 
 import numpy as np
@@ -14,6 +15,7 @@ from launch.experiments.spec import Arm, Report
 from vdit.errors import UserError
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv
+from vdit.stopping import Stopped
 
 
 def test_from_data_to_page_once(out, monkeypatch):
@@ -109,3 +111,21 @@ def test_budgets_of_a_size_branch_off_one_trunk_that_grows(out, tmp_path, monkey
     shared = runner_of(small(arms=arms[:2], compare=(), measures=(), seeds=(0,), trunks=True), tmp_path)
     one, four = shared.trials.plan()
     assert one.run.trunk == four.run.trunk and one.run.trunk.startswith("trunk-") and one.id != "one"
+
+
+def test_a_request_to_stop_in_the_last_step_stops_after_that_run(out, tmp_path, monkeypatch):
+    trained = []
+
+    def train(config, workdir):
+        trained.append(config.seed)
+        signal.raise_signal(signal.SIGTERM)
+        return fake_train(config, workdir)
+
+    monkeypatch.setattr("vdit.train.train", train)
+    (tmp_path / "data").symlink_to(out / "data")
+    runner = runner_of(small(arms=[Arm("all", {}, 1e9)], compare=[]), tmp_path)
+    for count in (1, 2, 3):
+        with pytest.raises(Stopped, match="stopped as asked, after .* has finished; the same command resumes"):
+            rows_of(runner)
+        assert len(list(tmp_path.glob("runs/*/result.json"))) == count
+    assert len(rows_of(runner)) == 3 and trained == [0, 1, 2]
