@@ -219,6 +219,14 @@ def test_a_csv_has_a_page_too(tmp_path):
     assert "D is taken from C = 6 N D" in page.text and not (tmp_path / "runs.csv").exists()
 
 
+def test_measures_of_a_csv_are_drawn_whatever_the_kind_of_run(tmp_path):
+    report.write_report("docs/experiments/compute.csv", tmp_path / "r.html", bootstraps=5)
+    page = read(tmp_path / "r.html")
+    assert {"figure-kid", "figure-lost", "figure-velocity", "figure-loss_ood"} <= set(page.figures)
+    points = [row for layer in page.figures["figure-kid"]["layer"] for row in layer["data"]["values"] if "run" in row]
+    assert len(points) == 12  # nine of arms, three held out
+
+
 def test_envelope_keeps_new_lows():
     x, y = envelope([3, 1, 2, 4], [2.0, 5.0, 6.0, 1.0])
     assert (list(x), list(y)) == ([1, 3, 4], [5.0, 2.0, 1.0])

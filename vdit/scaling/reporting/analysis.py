@@ -20,6 +20,7 @@ from vdit.scaling.laws.laws import Fit, fit_law
 from vdit.scaling.laws.parabolas import IsoFlop, fit_isoflop
 from vdit.scaling.laws.sensitivity import sensitivity
 from vdit.scaling.loading import load
+from vdit.scaling.reading import read_runs
 from vdit.scaling.runs import Run, Study, Table, table
 
 
@@ -167,9 +168,10 @@ def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
       UserError: if it cannot be read.
     """
     loaded = load(path)
+    named = {str(run["run"]): run for run in read_runs(path).runs if run.get("run")}
     runs = [
-        {**run, "kind": kind, "run": name, "flops": c, "params": n, "tokens": d, "loss": loss}
-        for kind, part, known in (("grid", loaded.fitted, loaded.runs), ("heldout", loaded.held_out, None))
+        {**named.get(name, {}), **run, "kind": kind, "run": name, "flops": c, "params": n, "tokens": d, "loss": loss}
+        for kind, part, known in (("grid", loaded.fitted, loaded.runs), ("heldout", loaded.held_out, ()))
         if part is not None
         for run, name, c, n, d, loss in zip(
             known or [{}] * len(part),
@@ -178,6 +180,8 @@ def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
             strict=True,
         )
     ]
+    taken = {run["run"] for run in runs}  # the other arms of an experiment are measured, but not fitted
+    runs += [run for name, run in named.items() if run.get("kind") == "arm" and name not in taken]
     found = analyse(Study(Path(path).parent, {"table": str(path)}, tuple(runs), {}, {}, {}, (), {}), bootstraps)
     if found.grid is not None and loaded.fitted.derived_tokens:  # D is filled in above
         found = dataclasses.replace(found, grid=dataclasses.replace(found.grid, derived_tokens=True))
