@@ -35,7 +35,7 @@ def start(body: str, **more: object) -> subprocess.Popen[str]:
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """(status, out, err) of a process that ends by itself."""
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
     return process.returncode, out or "", err or ""
@@ -68,7 +68,7 @@ def test_help_lists_the_fields_of_a_config_with_its_values(tmp_path):
         "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'seed': 7})\n"
     )
     command = [sys.executable, "-m", "vdit.train", f"--config={config}", "--config.train.steps=9", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0 and not done.stderr
     assert "\n  --config.seed=7\n" in done.stdout and "\n  --config.train.steps=9\n" in done.stdout
     assert done.stdout.count("\n  --config.") == len(list(config_reference.fields()))
@@ -77,7 +77,7 @@ def test_help_lists_the_fields_of_a_config_with_its_values(tmp_path):
 
 def test_help_of_a_config_that_is_not_there_says_so(tmp_path):
     command = [sys.executable, "-m", "vdit.train", f"--config={tmp_path / 'none.py'}", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.py is not a file" in done.stderr
 
 
@@ -167,7 +167,8 @@ def test_output_that_nobody_reads_asks_to_stop(where):
         "in the main thread": say,
         "in another thread": "import threading\ndef say():\n    " + say.replace("\n", "\n    ")
         + "\nthreading.Thread(target=say, daemon=True).start()\ntime.sleep(60)",
-        "at the end": "print('line')\nsys.stdout.flush()\ntime.sleep(.5)\nprint('line')",
+        "at the end": "import select\nprint('line', flush=True)\nclosed = select.poll()\nclosed.register(1, 0)\n"
+        "closed.poll()\nprint('line')",
     }  # fmt: skip
     process = start(bodies[where])
     assert process.stdout and process.stdout.readline() == "line\n"

@@ -93,6 +93,6 @@ def test_one_value_is_a_tuple_of_one():
 def test_a_user_error_is_one_line_and_its_status(body, status, error):
     imports = "from vdit.command import run_main\nfrom vdit.errors import UserError"
     code = f"{imports}\ndef main(argv):\n    {body}\nrun_main(main)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == status
     assert done.stderr == error

@@ -95,6 +95,6 @@ def test_the_workdir_of_another_run(run, config, tmp_path):
 def test_a_process_of_its_own(config, tmp_path):
     flags = (f"--config={config}", f"--workdir={tmp_path / 'run'}", "--config.model.widht=3")
     command = tiny.command("vdit.train", *flags)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr == "error: unknown config field model.widht; did you mean model.width?\n"

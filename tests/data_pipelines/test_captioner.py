@@ -120,7 +120,7 @@ def test_answers_are_kept_by_clip_pictures_and_program(tmp_path: pathlib.Path, p
     ],
 )
 def test_programs_that_fail_are_one_line(program, code: str, message: str) -> None:
-    captioner = Captioner(program(code), answer=2)
+    captioner = Captioner(program(code), answer=2 if "within 2 s" in message else 300)  # others may start slowly
     with pytest.raises(UserError, match=message) as caught:
         captioner(request())
     assert "\n" not in str(caught.value) and "what is done is kept" in str(caught.value)

@@ -38,7 +38,7 @@ def paths(tmp_path_factory):
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "data_pipelines.inspect", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "data_pipelines.inspect", *arguments], capture_output=True, text=True, timeout=600
     )
 
 

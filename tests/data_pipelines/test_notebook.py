@@ -17,7 +17,7 @@ def outputs(tmp_path_factory) -> list:
     assert 'TEXT_ENCODER = "minilm"' in parameters.source
     parameters.source = parameters.source.replace('"minilm"', '"none"')  # whose weights come over the network
     folder = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
-    NotebookClient(notebook, timeout=240, resources=folder).execute()  # raises if a cell does
+    NotebookClient(notebook, timeout=600, resources=folder).execute()  # raises if a cell does
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 

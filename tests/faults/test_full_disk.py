@@ -72,7 +72,7 @@ def prepared(disk: str, place: Path) -> Iterator[list[str]]:
 def end(before: list[str], module: str, *arguments: str) -> tuple[int, str]:
     """(status, stderr) of a command."""
     command = [*before, sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=tiny.environment(), cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=tiny.environment(), cwd=ROOT)
     return done.returncode, done.stderr
 
 

@@ -31,7 +31,7 @@ def executed(tmp_path_factory):
         cell.source = cell.source.replace("steps=16", "steps=2")
     folder = tmp_path_factory.mktemp("notebook")
     environment = tiny.environment()
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)  # raises if a cell does
     return folder, notebook
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -94,7 +95,7 @@ def test_a_writer_on_another_machine_lives_as_long_as_it_counts(tmp_path, monkey
     counting = threading.Event()
 
     def count() -> None:
-        for number in range(1, 100):
+        for number in itertools.count(1):
             if counting.wait(0.02):
                 return
             change(tmp_path, count=number)

@@ -69,6 +69,6 @@ def test_a_build_at_home_makes_its_data_set_there(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(tmp_path / "clips" / "a.png")
     command = [sys.executable, "-m", "data_pipelines.build", "--source=~/clips", "--out=~/ds", "--text_encoder=none"]
     environment = {**os.environ, "HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "ds"] and (tmp_path / "ds/vdit.json").exists()

@@ -22,7 +22,7 @@ def test_every_figure_is_drawn(make_study, tmp_path):
     watch = "<script>addEventListener('error', e => { document.title = 'FAILED ' + e.message })</script>"
     page.write_text(f"{before}{watch}<title>{after}")
     command = [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]
-    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=600).stdout
     assert "<title>FAILED" not in dom
     figures = re.findall(r'id="figure-([\w-]+)"', page.read_text())
     drawn = re.findall(r'class="plot[^"]* drawn" data-figure="figure-([\w-]+)"', dom)

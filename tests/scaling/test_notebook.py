@@ -18,7 +18,7 @@ def outputs() -> list:
         assert theirs in parameters.source
         parameters.source = parameters.source.replace(theirs, ours)
     NotebookClient(
-        notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}
+        notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}
     ).execute()  # raises if a cell does
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 

@@ -27,7 +27,7 @@ print("ROWS", json.dumps(rows))
 def rows_of(workdir: str, **values: str) -> list:
     environment = tiny.environment(PYTHONPATH=os.pathsep.join([".", "tests"]), **values)
     command = [sys.executable, "-c", RUN, workdir]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.split("ROWS ", 1)[1])
 

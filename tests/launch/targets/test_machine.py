@@ -167,7 +167,7 @@ def _close(machines: list[Machine]) -> None:
 
 def shut_down(machine: Machine) -> None:
     """As when the cloud takes it away."""
-    subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=60, check=True)
+    subprocess.run(["bash", str(MACHINE / "shutdown.sh")], env=machine.environment(), timeout=600, check=True)
 
 
 def assert_finished(machine: Machine, steps: int) -> None:

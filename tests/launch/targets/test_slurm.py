@@ -139,7 +139,7 @@ def test_the_job_requeues_itself_after_failures_that_may_pass(cluster, tmp_path,
         found = []
         for _ in range(3):
             command = ["bash", str(slurm.SCRIPT), sys.executable, str(tmp_path / "run.json")]
-            assert subprocess.run(command, env={**os.environ, **more}, timeout=60).returncode == status
+            assert subprocess.run(command, env={**os.environ, **more}, timeout=600).returncode == status
             path = cluster / "requeue"
             found.append(path.read_text().count("requeue 42\n") if path.exists() else 0)
         return found
