@@ -4,4 +4,4 @@
 FROM rayproject/ray:2.60.0-py311
 COPY --chown=ray:users . /opt/vdit
 WORKDIR /opt/vdit
-RUN pip install --no-cache-dir --editable '.[cloud,ray,shots]'
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[cloud,ray,shots]'

@@ -33,6 +33,7 @@ def test_versions_agree() -> None:
     cluster = SPEC["rayClusterSpec"]
     assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
     assert f"FROM rayproject/ray:{cluster['rayVersion']}-py311" in (ROOT / "docker" / "ray.Dockerfile").read_text()
+    assert "--constraint constraints.txt" in (ROOT / "docker" / "ray.Dockerfile").read_text()
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     images = {each["image"] for group in groups for each in group["template"]["spec"]["containers"]}
     assert len(images) == 1
