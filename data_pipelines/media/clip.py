@@ -58,7 +58,7 @@ class Options:
     text_feature: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Input:
     """One thing that a source reads: a file, a film, an example of a data set. Sent to worker processes.
 

@@ -15,8 +15,8 @@ from vdit.io import remote
 SAMPLE = 64 << 10
 """Bytes that are read at the beginning, in the middle and at the end of a file."""
 
-THREADS = 32
-"""Of files that are read at once: most of the time is spent waiting."""
+THREADS, BATCH = 32, 1024
+"""Files that are read at once, as most of the time is spent waiting, and that wait to be."""
 
 
 def sign(inputs: Sequence[Input]) -> list[Input]:
@@ -24,9 +24,12 @@ def sign(inputs: Sequence[Input]) -> list[Input]:
 
     Files of up to three samples are signed whole. Nothing but the content counts, so copies have the same signature.
     """
-    paths = dict.fromkeys(each.path for each in inputs if each.path and not each.signature)
+    paths = list(dict.fromkeys(each.path for each in inputs if each.path and not each.signature))
+    signatures: dict[str, str] = {}
     with ThreadPoolExecutor(THREADS) as threads:
-        signatures = dict(zip(paths, threads.map(file_signature, paths), strict=True))
+        for start in range(0, len(paths), BATCH):
+            batch = paths[start : start + BATCH]
+            signatures.update(zip(batch, threads.map(file_signature, batch), strict=True))
     return [dataclasses.replace(each, signature=each.signature or signatures.get(each.path, "")) for each in inputs]
 
 
