@@ -18,6 +18,7 @@ from launch.sweeps.grid import IsoFlop
 from launch.sweeps.settings import TARGETS, Settings
 from launch.sweeps.state import Folder
 from launch.targets import registry
+from launch.targets.run_file import as_comment
 from vdit import config_flag
 from vdit.command import no_arguments, run_main
 from vdit.errors import UserError
@@ -45,11 +46,6 @@ def main(argv: list[str]) -> None:
         return
     if backend.start(sweep, folder, settings):
         sys.exit(1)
-
-
-def as_comment(text: str) -> str:
-    """Text of which a shell that is given a dry run's output executes nothing, whatever names of runs hold."""
-    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())
 
 
 def print_account(sweep: Sweep, settings: Settings, speed: str, law: str, shown: Callable[[str], str] = str) -> None:

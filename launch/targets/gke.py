@@ -17,7 +17,7 @@ from launch.sweeps import tpu_slices
 from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import Gke, require
 from launch.sweeps.state import Folder, State
-from launch.targets import cloud, manifests
+from launch.targets import cloud, manifests, run_file
 from vdit.errors import UserError
 
 
@@ -25,8 +25,8 @@ def describe(sweep: Sweep, run: Run, folder: Folder, settings: Gke) -> str:
     """The commands that make its nodes, as comments, and the manifests of a run, as they are applied."""
     del folder
     check(settings)
-    pool = "".join(f"# {line}\n" for line in node_pool(settings))
-    return pool + "---\n" + yaml.safe_dump_all(manifests.of_run(sweep, run, settings), sort_keys=False)
+    pool = run_file.as_comment("\n".join(node_pool(settings)))
+    return f"{pool}\n---\n" + yaml.safe_dump_all(manifests.of_run(sweep, run, settings), sort_keys=False)
 
 
 def check(settings: Gke) -> None:

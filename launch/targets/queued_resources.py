@@ -84,7 +84,9 @@ def describe(sweep: Sweep, run: Run, folder: Folder, settings: QueuedResources) 
     values = metadata(sweep, run, settings, cloud.git("rev-parse", "HEAD"), code, "1")
     files = {key: Path(key) for key in values}
     shown = [
-        f"# metadata {key}:\n{run_file.as_comment(value)}" for key, value in values.items() if key.startswith("vdit-")
+        f"# metadata {key}:\n{run_file.as_comment(value, indent=2)}"
+        for key, value in values.items()
+        if key.startswith("vdit-")
     ]
     return "\n".join([shlex.join(["gcloud", *create_arguments(sweep, run, settings, files)]), *shown])
 

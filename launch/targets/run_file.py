@@ -21,6 +21,6 @@ def text(arguments: Sequence[str], flag_set: str) -> str:
     )
 
 
-def as_comment(content: str) -> str:
-    """A file as `--dry_run` shows it."""
-    return "\n".join(f"#   {line}" for line in content.splitlines())
+def as_comment(shown: str, indent: int = 0) -> str:
+    """Text of which a shell that reads the output of --dry_run executes nothing, whatever it holds."""
+    return "\n".join(f"# {' ' * indent}{line}".rstrip() for line in shown.splitlines())

@@ -38,7 +38,7 @@ def _file_of(sweep: Sweep, run: Run, folder: Folder, settings: Slurm) -> str:
 
 def describe(sweep: Sweep, run: Run, folder: Folder, settings: Slurm) -> str:
     """The sbatch command of a run, and the file that its job reads."""
-    shown = run_file.as_comment(_file_of(sweep, run, folder, settings))
+    shown = run_file.as_comment(_file_of(sweep, run, folder, settings), indent=2)
     return f"{shlex.join(sbatch_arguments(run, folder, settings))}\n# run.json:\n{shown}"
 
 
