@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from launch.experiments import spec
-from launch.experiments.conduct import TEXT_ENCODER, conduct
+from launch.experiments.spec import TEXT_ENCODER
 from vdit.command import no_arguments, run_main
 from vdit.errors import UserError
 
@@ -30,6 +30,8 @@ def main(argv: list[str]) -> None:
         docs, own = out / "docs", [*own, f"--shrink={values.shrink:g}"]
     if experiment.report and not values.shrink > 1:
         raise UserError(f"{values.name} has a folder and a report of its own; run it with launch.study --config")
+    from launch.experiments.conduct import conduct
+
     own += [f"--text_encoder={values.text_encoder}"] if values.text_encoder != TEXT_ENCODER else []
     conduct(
         experiment,

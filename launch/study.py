@@ -13,7 +13,6 @@ from pathlib import Path
 from absl import flags
 
 from launch.experiments import spec
-from launch.experiments.conduct import conduct
 from vdit.command import no_arguments, run_main
 from vdit.errors import UserError
 
@@ -24,6 +23,8 @@ def main(argv: list[str]) -> None:
     experiment = spec.load(values.config + (":full" if values.full else ""))
     if experiment.report is None:
         raise UserError(f"--config={values.config} is an experiment without a report; run it with launch.experiment")
+    from launch.experiments.conduct import conduct
+
     out = Path(values.out)
     command = shlex.join(["python", "-m", "launch.study", *sys.argv[1:]])
     conduct(experiment, out, out, speed=values.speed, command=command, dry_run=values.dry_run)

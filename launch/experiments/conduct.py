@@ -8,11 +8,9 @@ from pathlib import Path
 from launch.experiments import power
 from launch.experiments.report import describe, write_inputs
 from launch.experiments.runner import Runner
-from launch.experiments.spec import Experiment
+from launch.experiments.spec import TEXT_ENCODER, Experiment
 from vdit.config import Config
 from vdit.config_dict import build
-
-TEXT_ENCODER = "minilm"
 
 
 def conduct(

@@ -13,6 +13,9 @@ from vdit.errors import UserError
 
 KINDS = ("arm", "grid", "heldout", "film")
 
+TEXT_ENCODER = "minilm"
+"""Encoder of the captions of data sets, unless a command names another."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
