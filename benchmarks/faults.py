@@ -34,6 +34,7 @@ from vdit.training.recovery.checkpoint import checkpoint_steps
 
 KILLS = flags.DEFINE_integer("kills", 0, "Kill runs so many times.", lower_bound=0)
 SOAK = flags.DEFINE_float("soak_minutes", 0.0, "Watch one run for so long.", lower_bound=0.0)
+OFTEN = flags.DEFINE_bool("soak_often", False, "Save every 20 steps of that run, not every 200.")
 FOLDER = flags.DEFINE_string("folder", None, "For all files, and to go on from; else a temporary one.")
 KEEP = flags.DEFINE_bool("keep", False, "Keep the figures in benchmarks/faults.json and write docs/reliability.md.")
 WRITE = flags.DEFINE_bool("write", False, "Write docs/reliability.md from benchmarks/faults.json.")
@@ -79,19 +80,22 @@ def _children(thread: Path) -> int:
     return 0
 
 
-def soak(minutes: float, root: Path, kills_at: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2)) -> dict[str, Any]:
+def soak(
+    minutes: float, root: Path, save_every: int = 200, kills_at: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2)
+) -> dict[str, Any]:
     """One run with evaluations and saves all the time, killed and started again; what it uses is noted every second.
 
     Args:
       minutes: from beginning to end.
       root: for its files.
+      save_every: steps from one checkpoint to the next.
       kills_at: parts of that time after which it is killed; it is watched after the last.
 
     Returns:
       Of the last life, after a warm-up of a quarter of it: the growth of memory in MiB a minute (least squares), memory
       minute by minute, and memory, file descriptors, threads and child processes at its beginning and end.
     """
-    config, log = experiment(root, 10**6, log_every=20, checkpoint_every=200, evaluate_every=400), root / "log"
+    config, log = experiment(root, 10**6, log_every=20, checkpoint_every=save_every, evaluate_every=400), root / "log"
     shutil.rmtree(root / "soak", ignore_errors=True)
     began = time.monotonic()
     for end in (*kills_at, 1.0):
@@ -112,6 +116,7 @@ def soak(minutes: float, root: Path, kills_at: tuple[float, ...] = (0.05, 0.1, 0
     )
     return {
         "minutes": minutes,
+        "save_every": save_every,
         "kills": len(kills_at),
         "watched_minutes": round(warm[-1]["minutes"] - warm[0]["minutes"], 1),
         "steps": max(checkpoint_steps(root / "soak"), default=0),
@@ -137,15 +142,17 @@ def page(found: dict[str, Any]) -> str:
             "undisturbed one, bit for bit: parameters, averages, optimiser state, position, checkpoints that are kept, "
             f"rows of metrics and result.json. {outcome[0].upper()}{outcome[1:]}."
         )
-    if soaked := found.get("soak"):
+    for soaked in filter(None, (found.get("soak"), found.get("soak_often"))):
         first, last = soaked["after_warm_up"], soaked["at_the_end"]
         counts = ", ".join(
             f"{first[name]} to {last[name]} {words}"
             for name, words in (("files", "open files"), ("threads", "threads"), ("children", "child processes"))
         )
+        every = soaked.get("save_every", 200)
+        command = f"--soak_minutes={soaked['minutes']:g}{' --soak_often' * (every < 200)}"
         lines.append(
-            f"`python -m benchmarks.faults --soak_minutes={soaked['minutes']:g}`: {soaked['steps']} steps with an "
-            f"evaluation every 400 and a save every 200, killed {soaked['kills']} times. Over the last "
+            f"`python -m benchmarks.faults {command}`: {soaked['steps']} steps with an "
+            f"evaluation every 400 and a save every {every}, killed {soaked['kills']} times. Over the last "
             f"{soaked['watched_minutes']} minutes, after a warm-up, memory grew by {soaked['mib_a_minute']} MiB a "
             f"minute (from {first['mib']} to {last['mib']} MiB), the aim being less than {SLOPE}; {counts}."
         )
@@ -181,7 +188,8 @@ def main(argv: list[str]) -> None:
             say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
             show({"kills": kills(KILLS.value, experiment(root, steps=40), root, say)})
         if SOAK.value:
-            show({"soak": soak(SOAK.value, root)})
+            name, every = ("soak_often", 20) if OFTEN.value else ("soak", 200)
+            show({name: soak(SOAK.value, root, every)})
     if WRITE.value:
         write_page(kept())
 

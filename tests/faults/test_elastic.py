@@ -19,18 +19,20 @@ from vdit.training.record.metrics import read_metrics
 from vdit.training.recovery.checkpoint import Checkpoints
 
 TOLERANCE = 2e-6
+BFLOAT16_TOLERANCE = 3e-4
+"""Sums in another order are rounded to other bfloat16 numbers."""
 STOP, STEPS = 3, 7
 
 
-def config(mesh: MeshConfig, steps: int = STEPS):
+def config(mesh: MeshConfig, steps: int = STEPS, dtype: str = "float32"):
     base = tiny.tiny_config(steps=steps, rows=8, checkpoint_every=STOP, keep=9, evaluate_every=-1)
-    return dataclasses.replace(base, mesh=mesh)
+    return dataclasses.replace(tiny.change(base, model={"dtype": dtype}), mesh=mesh)
 
 
-def train(workdir, devices: int, mesh: MeshConfig, steps: int = STEPS) -> None:
+def train(workdir, devices: int, mesh: MeshConfig, steps: int = STEPS, dtype: str = "float32") -> None:
     chosen = lambda config: make_mesh(config, jax.devices()[:devices])  # noqa: E731
     with mock.patch.object(loop, "make_mesh", chosen):
-        vdit.train.train(config(mesh, steps), workdir)
+        vdit.train.train(config(mesh, steps, dtype), workdir)
 
 
 def losses(workdir) -> list[float]:
@@ -105,3 +107,15 @@ def test_two_processes_of_four_devices_become_others(tmp_path, processes, device
     file = tiny.write_config(tmp_path / "second.py", config(MeshConfig(replica=-1, fsdp=2)))
     run_together(file, tmp_path / "run", tmp_path, processes, devices)
     check(tmp_path / "run")
+
+
+@pytest.mark.nightly
+def test_in_bfloat16_losses_differ_by_more(tmp_path):
+    mesh = MeshConfig(replica=2, fsdp=4)
+    train(tmp_path / "whole", 8, mesh, dtype="bfloat16")
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    for step in (STOP * 2, STEPS):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    train(tmp_path / "run", 4, MeshConfig(replica=2, fsdp=2), dtype="bfloat16")
+    ours, theirs = np.array(losses(tmp_path / "run")), np.array(losses(tmp_path / "whole"))
+    assert TOLERANCE < (abs(ours / theirs - 1)).max() < BFLOAT16_TOLERANCE
