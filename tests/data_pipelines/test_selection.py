@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from vdit.training.identity import run_id
 
 from data_pipelines.packing.index import Index, index_of, join_indexes
 from data_pipelines.packing.packing import Plan
@@ -13,6 +12,7 @@ from data_pipelines.reading.store import Dataset
 from vdit.config import Config, DataConfig
 from vdit.errors import UserError
 from vdit.patches import Patch
+from vdit.training.record.identity import run_id
 
 CONFIG = DataConfig(path="set", row_tokens=256, rows_per_step=1)
 
