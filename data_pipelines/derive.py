@@ -10,7 +10,6 @@ knowing it. A still is the frame in the middle of a clip.
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from data_pipelines.reading.records import RESERVED, Record
 from data_pipelines.reading.store import Dataset
 from vdit.command import no_arguments, run_main
 from vdit.errors import UserError
+from vdit.io.files import whole_folder
 
 
 def square(video_TYXC: np.ndarray, side: int) -> tuple[np.ndarray, float, tuple[float, float]]:
@@ -81,19 +81,15 @@ def derive(of: str, out: str, side: int = 0, stills: bool = False) -> int:
         if Dataset(out).meta["build"] != about:
             raise UserError(f"--out={out} is another data set; choose another --out")
         return sum(Dataset(out).size(split) for split in source.splits)
-    partial = target.with_name(target.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    writer = DatasetWriter(partial, source.meta["source"], source.patch)
-    count = 0
-    for split in source.splits:
-        for i in range(source.size(split)):
-            writer.add(split, _record(source, source.example(split, i), side))
-            count += 1
-    keep = ("source", "licence", "autoencoder", "text_encoder")
-    writer.finish({**{name: source.meta[name] for name in keep}, "build": about})
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        writer = DatasetWriter(epath.Path(partial), source.meta["source"], source.patch)
+        count = 0
+        for split in source.splits:
+            for i in range(source.size(split)):
+                writer.add(split, _record(source, source.example(split, i), side))
+                count += 1
+        keep = ("source", "licence", "autoencoder", "text_encoder")
+        writer.finish({**{name: source.meta[name] for name in keep}, "build": about})
     return count
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.batch import Example, PackedBatch, RowShape, pack_row, stack_rows
+from vdit.batch import Example, PackedBatch, RowShape, empty_row, pack_row, stack_rows
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
 from vdit.data import Interface
 from vdit.diffusion.corruption import DenoisingInputs, corrupt_batch
@@ -47,9 +46,7 @@ def clips(first: int = 1) -> list[Example]:
 def pack(rows: Sequence[Sequence[Example]], shape: RowShape = SHAPE, count: int = 0) -> PackedBatch:
     """A batch with the given examples in each row, and empty rows up to `count`."""
     packed = [pack_row(row, shape, PATCH) for row in rows]
-    empty = packed[0].map(np.zeros_like)
-    empty = dataclasses.replace(empty, text_index_BL=np.full_like(empty.text_index_BL, -1))
-    return stack_rows(packed + [empty] * (count - len(rows)))
+    return stack_rows(packed + [empty_row(packed[0])] * (count - len(rows)))
 
 
 @functools.cache

@@ -73,3 +73,14 @@ def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("path", "remote"), [("gs://b/x", True), ("s3://b", True), ("/a/b", False), ("a:b", False)])
 def test_urls_are_remote(path, remote):
     assert files.is_remote(path) is remote
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(OSError, match="no room"), files.whole_folder(tmp_path / "out") as partial:
+        (partial / "half").write_text("x")
+        raise OSError("no room")
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_folder(tmp_path / "out") as partial:
+        (partial / "all").write_text("x")
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["all"] and len(list(tmp_path.iterdir())) == 1

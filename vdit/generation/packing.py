@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vdit.batch import Example, PackedBatch, RowShape, pack_row, stack_rows
+from vdit.batch import Example, PackedBatch, RowShape, empty_row, pack_row, stack_rows
 from vdit.config import DataConfig
 from vdit.diffusion.samplers import IDLE
 from vdit.generation.request import PatchedRequest, Request
@@ -190,6 +190,4 @@ def idle_table(evaluations: int, entries: int) -> np.ndarray:
 
 def _stack(rows: list[PackedBatch]) -> PackedBatch:
     """Rows and an empty one."""
-    empty = rows[0].map(np.zeros_like)
-    empty = dataclasses.replace(empty, text_index_BL=np.full_like(empty.text_index_BL, -1))
-    return stack_rows([*rows, empty])
+    return stack_rows([*rows, empty_row(rows[0])])

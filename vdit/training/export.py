@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vdit import __version__, flops
 from vdit.config import Config
 from vdit.data import interface_of
 from vdit.errors import UserError
-from vdit.io.files import read_json, write_json
+from vdit.io.files import read_json, whole_folder, write_json
 from vdit.parallel.mesh import make_mesh, process_allgather, use_mesh
 from vdit.training.initial import load_params, named
 from vdit.training.record.workdir import EXPORT, is_export, plain
@@ -40,19 +40,15 @@ def write_weights(run: Run, out: Path, raw: bool = False) -> None:
         raise UserError(f"--out={out} exists; give a new folder")
     leaves = named(run.state.params if raw else run.state.ema)
     files = _files({name: leaf.nbytes for name, leaf in leaves.items()})
-    partial = out.with_name(out.name + ".partial")
     first = jax.process_index() == 0
     try:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        for file, names in files.items():
-            tensors = {name: np.ascontiguousarray(process_allgather(leaves[name])) for name in names}
+        with whole_folder(out) if first else contextlib.nullcontext(out) as partial:
+            for file, names in files.items():
+                tensors = {name: np.ascontiguousarray(process_allgather(leaves[name])) for name in names}
+                if first:
+                    save_file(tensors, partial / file, {"format": "vdit"})
             if first:
-                save_file(tensors, partial / file, {"format": "vdit"})
-        if first:
-            _describe(run, partial, files, leaves, raw)
-            partial.rename(out)
+                _describe(run, partial, files, leaves, raw)
     except OSError as error:
         raise UserError(f"cannot write {out} ({error}); make room or choose another --out") from error
 
