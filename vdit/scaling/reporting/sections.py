@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,11 +26,13 @@ from vdit.render.pages import (
     plain,
 )
 from vdit.scaling.laws.extrapolate import judge
-from vdit.scaling.laws.laws import LEVEL, Cost
+from vdit.scaling.laws.laws import LEVEL
 from vdit.scaling.reading import Run
-from vdit.scaling.reporting import figures, law_figures, samples, words
+from vdit.scaling.reporting import figures, samples, words
 from vdit.scaling.reporting.analysis import Analysis
+from vdit.scaling.reporting.law_section import law
 from vdit.scaling.reporting.measures import Measure, is_number, measures, varies
+from vdit.scaling.reporting.provenance import chart, made_from, unit
 from vdit.scaling.runs import COLUMNS, table
 
 
@@ -42,7 +43,7 @@ def page(found: Analysis, command: str) -> Page:
       found: the study.
       command: what writes the page.
     """
-    parts = (_scaling, _held_out, _law, _measures, _samples, _data, _curves, _runs, _limits, _machine)
+    parts = (_scaling, _held_out, law, _measures, _samples, _data, _curves, _runs, _limits, _machine)
     return Page(
         title=str(found.study.about.get("title", "Scaling study")),
         lead=[words.summary(found)],
@@ -51,15 +52,6 @@ def page(found: Analysis, command: str) -> Page:
         tiles=words.tiles(found),
         footer=f"Written by {code(command)}. Every number is computed from the files named under figures and tables.",
     )
-
-
-def _from(found: Analysis, files: str) -> str:
-    """Where a figure or table comes from: files of the study, or the one table there is."""
-    return f"From {code(found.study.about.get('table', files))}"
-
-
-def _chart(name: str, found: Analysis, make: Callable[[Analysis], Any], caption: str, files: str) -> Chart:
-    return Chart(name, make(found), caption, _from(found, files))
 
 
 def _scaling(found: Analysis) -> Iterator[Section]:
@@ -73,8 +65,8 @@ def _scaling(found: Analysis) -> Iterator[Section]:
     )
     blocks = Row(
         [
-            _chart("isoflop", found, figures.isoflop, left, "runs/*/result.json"),
-            _chart("compute", found, figures.compute, right, "runs/*/result.json, prediction.json"),
+            chart("isoflop", found, figures.isoflop, left, "runs/*/result.json"),
+            chart("compute", found, figures.compute, right, "runs/*/result.json, prediction.json"),
         ]
     )
     yield Section("scaling", "How the loss scales", [blocks])
@@ -115,7 +107,7 @@ def _held_out(found: Analysis) -> Iterator[Section]:
     )
     about = (
         f"Run {code(said.run)}: {formatting.count(said.params)} parameters, {formatting.count(said.tokens)}"
-        f" {_unit(found)}, {formatting.flops(said.flops)} FLOPs. Prediction {when}."
+        f" {unit(found)}, {formatting.flops(said.flops)} FLOPs. Prediction {when}."
     )
     blocks: list[Block] = [Text(about), Table(["", "loss", f"{LEVEL:.0%} interval", "error", "measurement is"], rows)]
     held_out = found.study.of_kind("heldout")
@@ -132,113 +124,8 @@ def _held_out(found: Analysis) -> Iterator[Section]:
         ]
         blocks.append(Text("All held-out runs beside the law of all fitted ones, computed by this report:"))
         blocks.append(Table(["run", "FLOPs", "law", f"{LEVEL:.0%} interval", "measured", "error"], judged))
-    yield Section("held-out", title, [*blocks, Text(_from(found, "prediction.json, runs/*/result.json"), small=True)])
-
-
-def _unit(found: Analysis) -> str:
-    """What data is counted in, as study.json says."""
-    return plain(found.study.about.get("tokens", "tokens"))
-
-
-def _law(found: Analysis) -> Iterator[Section]:
-    fit = found.fit
-    if fit is None:
-        yield Section("law", "The fitted law", [Pending(f"not fitted yet: {plain(found.unfitted)}")])
-        return
-    assert found.grid is not None
-    cost, own = found.grid.convention, any("params_total" in run for run in found.study.runs)
-    counts = "N counts parameters without the input, text and output projections; " if own else ""
-    how = "the summed Huber loss of log L"
-    if fit.form.estimator == "squares":
-        how = "least squares of L, as residuals are no heavier-tailed than normal ones"
-    blocks: list[Block] = [
-        Text(
-            f"L(N, D) = E + A / N^{{α}} + B / D^{{β}}, fitted to {fit.rows} runs by {how}."
-            f" {counts}D counts {_unit(found)}. FLOPs: {plain(cost)}; along the grid"
-            f" C = {fit.cost.factor:.3g} N^{{{fit.cost.exponent:.2f}}} D."
-        ),
-        Table(["", "value", f"{LEVEL:.0%} interval", "meaning"], _coefficients(found), words=(3,)),
-    ]
-    if found.influence:
-        runs = "; ".join(f"{code(row['run'])} {row['a_moves']:+.3f}" for row in found.influence[:3])
-        blocks.append(Text(f"The most influential runs: left out, these move the exponent most: {runs}."))
-    drawn = [
-        ("best-size", law_figures.best_params, "**The best size** for each budget, by the law and by the parabolas."),
-        ("best-data", law_figures.best_tokens, "**The data that the best size sees**, by the same law."),
-        (
-            *("contours", law_figures.contours),
-            "**Lines of equal loss.** Points are runs in the colour of their loss; the dotted line is the best size.",
-        ),
-        (
-            *("residuals", law_figures.residuals),
-            "**What the law misses.** Runs beyond three spreads of the others are marked; a trend says that the form of"
-            " the law does not fit.",
-        ),
-    ]
-    made = [_chart(name, found, make, caption, "runs.csv") for name, make, caption in drawn]
-    blocks.append(Row([chart for chart in made if chart.chart is not None]))
-    again = f"Again: {code(shlex.join(['python', '-m', 'vdit.scaling.fit', found.table]))}"
-    yield Section("law", "The fitted law", [*blocks, *_choices(found), Text(again, small=True)])
-
-
-def _choices(found: Analysis) -> Iterator[Block]:
-    """What the exponent is by other choices, and how other forms of the law do."""
-    if found.sensitivity:
-        rows = [
-            [
-                plain(row["choice"]),
-                str(row["rows"]),
-                *(f"{row[name]:.4g}" if name in row else "" for name in ("a", "E")),
-            ]
-            for row in found.sensitivity
-        ]
-        yield Text("The exponent and the irreducible loss by other choices of runs, of the fit and of FLOPs:")
-        yield Table(["choice", "runs", "a", "E"], rows)
-    if found.forms:
-        rows = [
-            [plain(row["form"]), f"{row['held_out_error']:.2%}", f"{row['best_error']:.2%}", code(row["formula"])]
-            for row in found.forms
-        ]
-        yield Text(
-            f"Other forms, by their mean error on the {found.forms[0]['budgets']} largest budgets, each predicted from"
-            " smaller ones:"
-        )
-        yield Table(["form", "error", "of the best run", "loss"], rows, words=(3,))
-
-
-def _coefficients(found: Analysis) -> list[list[str]]:
-    """The law's coefficients and the exponent by every approach."""
-    fit = found.fit
-    assert fit is not None
-    meaning = {
-        "E": "loss that no size and no data removes",
-        "A": "weight of the size term",
-        "alpha": "exponent of N",
-        "B": "weight of the data term",
-        "beta": "exponent of D",
-    }
-    rows = [
-        [f"*{name}*", f"{getattr(fit.law, name):.4g}", formatting.span(fit.interval(name)), text]
-        for name, text in meaning.items()
-    ]
-    a = float(fit.law.exponent(fit.cost))
-    rows.append(["*a*", f"{a:.3f}", formatting.span(fit.interval("a")), "the best N grows as C^{a}"])
-    for approach, approached, text in (
-        ("parabolas", found.isoflop, "the same from the minima of the parabolas"),
-        ("envelope", found.envelope, "the same from the lowest loss over all sizes at each amount of compute"),
-    ):
-        if approached and (law := approached.params):
-            reason = f"; no interval: {plain(approached.without)}" if approached.without else ""
-            bias = f"; were the fitted law true, it would miss *a* by {law.bias:+.3f}" if law.bias is not None else ""
-            bias += " (the interval is corrected for it)" if bias and law.interval else ""
-            rows.append(
-                [f"*a*, {approach}", f"{law.exponent:.3f}", formatting.span(law.interval), f"{text}{bias}{reason}"]
-            )
-    if found.isoflop and (akima := found.isoflop.akima):
-        rows.append(["*a*, Akima", f"{akima.exponent:.3f}", "", "the same by interpolation between the sizes"])
-    if fit.cost.exponent != 1:
-        rows.append(["*a*, were C = 6ND", f"{float(fit.law.exponent(Cost())):.3f}", "", "the same law at C = 6 N D"])
-    return rows
+    made = made_from(found, "prediction.json, runs/*/result.json")
+    yield Section("held-out", title, [*blocks, Text(made, small=True)])
 
 
 def _measures(found: Analysis) -> Iterator[Section]:
@@ -250,13 +137,12 @@ def _measures(found: Analysis) -> Iterator[Section]:
             values = {column: _first(found, column) for column in measure.columns}
             constant += [f"{code(column)} {value:.4g}" for column, value in values.items() if value is not None]
             continue
-        chart = Chart(
-            measure.name, figures.measured(found, measure), _caption(found, measure), _from(found, "runs/*/result.json")
-        )
+        made = made_from(found, "runs/*/result.json")
+        drawn = Chart(measure.name, figures.measured(found, measure), _caption(found, measure), made)
         if measure.heading:
-            yield Section(_anchor(measure.name), measure.heading, [chart])
+            yield Section(_anchor(measure.name), measure.heading, [drawn])
         else:
-            others.append(chart)
+            others.append(drawn)
     blocks: list[Block] = [Row(others)] if others else []
     if constant:
         blocks.append(Text(f"The same for all runs: {', '.join(constant)}."))
@@ -301,7 +187,7 @@ def _samples(found: Analysis) -> Iterator[Section]:
                     f" {formatting.flops(run['flops'])} FLOPs, loss {run['loss']:#.4g}."
                 )
             )
-        blocks += [shown, Text(_from(found, "samples/samples.json"), small=True)] if shown else [Pending()]
+        blocks += [shown, Text(made_from(found, "samples/samples.json"), small=True)] if shown else [Pending()]
         yield Section(f"samples-{_anchor(group)}", str(said.get("heading", f"Samples: {group}")), blocks)
 
 
@@ -329,13 +215,13 @@ def _data(found: Analysis) -> Iterator[Section]:
             ]
         )
     plots = [
-        _chart(
+        chart(
             *("packing_tokens", found, figures.packing_tokens),
             "**Sizes of examples**, caption and patches, as the plan packs them: clips keep their own height, width and"
             " length.",
             "data/*.json",
         ),
-        _chart(
+        chart(
             *("packing_rows", found, figures.packing_rows),
             "**Examples in a packed row.** Fill is real tokens over slots; the rest is padding.",
             "data/*.json",
@@ -345,7 +231,7 @@ def _data(found: Analysis) -> Iterator[Section]:
         Picture(data_uri(file.read_bytes(), "image/png"), f"contact sheet of {file.stem}", plain(file.stem))
         for file in sorted((found.study.path / "data").glob("*.png"))
     ]
-    made = Text(_from(found, "data/*.json"), small=True)
+    made = Text(made_from(found, "data/*.json"), small=True)
     yield Section(
         "data", "Data and packing", [Table([*head, "licence"], rows, words=(2, 9)), made, Row(plots), *sheets]
     )
@@ -356,9 +242,9 @@ def _curves(found: Analysis) -> Iterator[Section]:
         "**Training loss** of every run against its compute so far, smoothed over logged steps. Colour is the width;"
         " grey runs have not finished or have no width."
     )
-    chart = _chart("curves", found, figures.curves, caption, "runs/*/metrics.jsonl")
-    if chart.chart is not None:
-        yield Section("curves", "Training curves", [chart])
+    drawn = chart("curves", found, figures.curves, caption, "runs/*/metrics.jsonl")
+    if drawn.chart is not None:
+        yield Section("curves", "Training curves", [drawn])
 
 
 _FORMS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
@@ -395,7 +281,7 @@ def _runs(found: Analysis) -> Iterator[Section]:
         Download("runs.csv", _csv(runs), f"{len(runs)} finished runs{spent}. All columns:"),
         Table([title for title, _ in shown.values()], rows, marked=held),
         *(Text(f"{plain(note[:1].upper() + note[1:])}.", small=True) for note in found.notes),
-        Text(_from(found, "runs/*/result.json"), small=True),
+        Text(made_from(found, "runs/*/result.json"), small=True),
     ]
     yield Section("runs", "All runs", blocks)
 
@@ -433,5 +319,5 @@ def _machine(found: Analysis) -> Iterator[Section]:
         if value
     ]
     if rows:
-        made = Text(_from(found, "study.json"), small=True)
+        made = Text(made_from(found, "study.json"), small=True)
         yield Section("machine", "Machine and command", [Table(["", ""], rows, words=(1,)), made])
