@@ -151,11 +151,6 @@ def _disagreement(fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
                 f"approaches disagree: a = {law.exponent:.3f} by approach {name}, {a:.3f} by approach 3, beyond what"
                 " their intervals allow"
             )
-    if isoflop.akima and isoflop.params and abs(isoflop.akima.exponent - isoflop.params.exponent) > 2 * _APART:
-        found.append(
-            f"approach 2 depends on how minima are found: a = {isoflop.params.exponent:.3f} by parabolas,"
-            f" {isoflop.akima.exponent:.3f} by Akima interpolation"
-        )
     return found
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import f as f_distribution
 
 from vdit.errors import UserError
 from vdit.scaling.laws import robust
@@ -225,7 +225,7 @@ def fit_repetition(
     free = np.arange(5 if base else 0, 7)
     ends, values = _minimise(data, np.array(starts), free)
     theta, least = _polish(data, ends[values.argmin()], float(values.min()), free)
-    reach = _reach(data.residuals(theta))
+    reach = _reach(data.residuals(theta), len(free))
     intervals = {}
     for name, i in zip(_FIELDS, (5, 6), strict=True):
         if profiles:
@@ -266,52 +266,58 @@ def _bases(data: _Data, loss: np.ndarray) -> list[Law]:
     return found
 
 
-def _reach(residuals_R: np.ndarray) -> float:
+def _reach(residuals_R: np.ndarray, free: int) -> float:
     """By how much the loss (over delta) may exceed the least within the interval: a likelihood ratio.
 
     For a loss rho of noise, 2 E[rho''] / E[rho'^2] times the excess is as chi squared with one degree of freedom
-    (Huber & Ronchetti 2009, section 13.3). Here rho' is clipped at 1, and rho'' is 1 / delta within delta: twice the
-    density of the residuals at 0, which is that of a normal of their robust scale.
+    (Huber & Ronchetti 2009, section 13.3), or F where few runs are left. Here rho' is clipped at 1, and rho'' is
+    1 / delta within delta: twice the density of the noise at 0, which is that of a normal of its robust scale. The law
+    goes almost through as many runs as it has coefficients; these say nothing of the scale.
     """
-    scale = max(1.4826 * float(np.median(np.abs(residuals_R))), HUBER_DELTA)
+    rows = len(residuals_R)
+    left = max(rows - free, 1)
+    size = np.sort(np.abs(residuals_R))[rows - left :]
+    scale = max(1.4826 * float(np.median(size)), HUBER_DELTA)
     inside = 2 * 0.3989 / scale
-    slope = max(float((np.clip(residuals_R / HUBER_DELTA, -1, 1) ** 2).mean()), (_DIGITS / HUBER_DELTA) ** 2)
-    return float(chi2.ppf(LEVEL, 1)) * slope / (2 * inside)
+    slope = max(float((np.clip(size / HUBER_DELTA, -1, 1) ** 2).mean()), (_DIGITS / HUBER_DELTA) ** 2)
+    return float(f_distribution.ppf(LEVEL, 1, left)) * slope / (2 * inside) * rows / left
 
 
 def _profile(
     data: _Data, theta: np.ndarray, least: float, place: int, free: np.ndarray, reach: float
 ) -> tuple[Interval, np.ndarray, float]:
     """Where the profile of one coefficient crosses `reach` above the least; and a better minimum, if it finds one."""
-    grid = np.unique(
-        np.concatenate(
-            [np.linspace(_BOUNDS[place][0], _BOUNDS[place][1], _PROFILE), theta[place] + np.linspace(-1, 1, 21)]
-        )
-    )
-    grid = grid[(grid >= _BOUNDS[place][0]) & (grid <= _BOUNDS[place][1])]
-    starts = np.tile(theta, (len(grid), 1))
-    starts[:, place] = grid
-    ends, values = _minimise(data, starts, free[free != place])
-    # A second pass starts each value from the better of its neighbours, so that no fit is left in a poor minimum.
-    for order in (1, -1):
-        near = np.roll(ends, order, axis=0)
-        near[:, place] = grid
-        again, better = _minimise(data, near, free[free != place])
-        improved = better < values
-        ends[improved], values[improved] = again[improved], better[improved]
-    if values.min() < least:
-        whole, value = _minimise(data, ends[[values.argmin()]], free)
-        theta, least = (whole[0], float(value[0])) if value[0] < least else (theta, least)
-    within = np.flatnonzero(values <= least + reach)
-    if not len(within):
-        return (float(np.exp(theta[place])),) * 2, theta, least
+    others = free[free != place]
+    grid = np.linspace(_BOUNDS[place][0], _BOUNDS[place][1], _PROFILE)
+    for _ in range(4):  # closer and closer, until several values lie within the interval
+        grid = np.unique(np.append(grid, theta[place]))
+        starts = np.tile(theta, (len(grid), 1))
+        starts[:, place] = grid
+        ends, values = _minimise(data, starts, others)
+        # A second pass starts each value from its neighbours' ends, so that no fit is left in a poor minimum.
+        for order in (1, -1):
+            near = np.roll(ends, order, axis=0)
+            near[:, place] = grid
+            again, better = _minimise(data, near, others)
+            improved = better < values
+            ends[improved], values[improved] = again[improved], better[improved]
+        if values.min() < least:
+            whole, value = _minimise(data, ends[[values.argmin()]], free)
+            theta, least = (whole[0], float(value[0])) if value[0] < least else (theta, least)
+        within = np.flatnonzero(values <= least + reach)
+        first, last = (int(within[0]), int(within[-1])) if len(within) else (int(values.argmin()),) * 2
+        if last - first >= 6:
+            break
+        grid = np.linspace(grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)], _PROFILE // 2)
 
     def crossing(inner: int, outer: int) -> float:
         share = (least + reach - values[inner]) / (values[outer] - values[inner])
-        return float(np.exp(grid[inner] + share * (grid[outer] - grid[inner])))
+        return float(np.exp(grid[inner] + np.clip(share, 0, 1) * (grid[outer] - grid[inner])))
 
-    low = 0.0 if within[0] == 0 else crossing(within[0], within[0] - 1)
-    high = np.inf if within[-1] == len(grid) - 1 else crossing(within[-1], within[-1] + 1)
+    at_start = first == 0 and grid[0] <= _BOUNDS[place][0]
+    at_end = last == len(grid) - 1 and grid[-1] >= _BOUNDS[place][1]
+    low = 0.0 if at_start else crossing(first, max(first - 1, 0)) if first else float(np.exp(grid[0]))
+    high = np.inf if at_end else crossing(last, last + 1) if last < len(grid) - 1 else float(np.exp(grid[-1]))
     return (low, high), theta, least
 
 

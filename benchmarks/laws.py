@@ -1,0 +1,337 @@
+"""What the laws' intervals, exponents and warnings are worth, by simulation; writes its tables into docs/laws.md.
+
+    python -m benchmarks.laws                   all tables, some ten minutes of one core
+    python -m benchmarks.laws --only=coverage   one of coverage, repetition, bias, noisy, speed
+    python -m benchmarks.laws --sets=20         fewer draws: a look, not written into the page
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from absl import flags
+
+from benchmarks.pages import put, table
+from vdit.command import no_arguments, run_main
+from vdit.scaling.laws.arms import fit_arms
+from vdit.scaling.laws.diagnose import diagnose
+from vdit.scaling.laws.envelope import fit_envelope
+from vdit.scaling.laws.influence import influence, influence_warnings
+from vdit.scaling.laws.law import NAMES, Interval, Law, central
+from vdit.scaling.laws.laws import Form, fit_law, heavy_tails
+from vdit.scaling.laws.parabolas import fit_isoflop
+from vdit.scaling.laws.quality import fit_quality
+from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition
+from vdit.scaling.runs import Table
+
+PAGE = "laws.md"
+SETS = 200
+NOISES = (0.002, 0.01, 0.03)
+DRAWS = 200  # bootstraps, and draws of approaches 1 and 2
+BESIROGLU = Law(482.0, 2085.0, 1.82, 0.3478, 0.3658)
+CHINCHILLA = Law(406.4, 410.7, 1.69, 0.34, 0.28)
+SYMMETRIC = Law(406.4, 410.7, 1.69, 0.31, 0.31)
+ASYMMETRIC = Law(406.4, 410.7, 1.69, 0.465, 0.155)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """Runs of a known law, before noise.
+
+    Attributes:
+      name: as printed.
+      law: the truth.
+      params, tokens: of each run; C = 6 N D.
+    """
+
+    name: str
+    law: Law
+    params: np.ndarray
+    tokens: np.ndarray
+
+    def table(self, noise: float, seed: int) -> Table:
+        """The runs with noise of the log loss."""
+        loss = self.law.loss(self.params, self.tokens)
+        loss = loss * np.exp(np.random.default_rng(seed).normal(0, noise, len(loss)))
+        c = 6 * self.params * self.tokens
+        budgets = np.exp(np.round(np.log(c), 6))
+        return Table(c, self.params, self.tokens, loss, budgets, tuple(map(str, range(len(loss)))))
+
+
+def isoflop(name: str, law: Law, budgets: np.ndarray, sizes: int, width: float, drift: float = 1.0) -> Design:
+    """Sizes within a factor `width` of the best at each budget; their middle drifts to `drift` times the best."""
+    along = np.linspace(0, 1, len(budgets))
+    n = law.optimal_params(budgets) * drift**along
+    params = (n[:, None] * np.geomspace(1 / width, width, sizes)).ravel()
+    return Design(name, law, params, np.repeat(budgets, sizes) / (6 * params))
+
+
+def rectangle(name: str, law: Law, params: np.ndarray, tokens: np.ndarray) -> Design:
+    """Every size at every number of tokens, as branches off one trunk a size give."""
+    n, d = (grid.ravel() for grid in np.meshgrid(params, tokens))
+    return Design(name, law, n, d)
+
+
+def ladder(name: str, law: Law, params: np.ndarray, ratios: tuple[float, ...]) -> Design:
+    """Every size at some ratios of tokens to parameters."""
+    n = np.repeat(params, len(ratios))
+    return Design(name, law, n, n * np.tile(ratios, len(params)))
+
+
+def designs() -> list[Design]:
+    """Six designs, from 20 runs to 72."""
+    sizes = np.geomspace(1e7, 2e9, 8)
+    return [
+        isoflop("4 budgets x 5 sizes, 1/4 to 4", BESIROGLU, np.geomspace(1e17, 1e19, 4), 5, 4),
+        isoflop("6 budgets x 7 sizes, 1/4 to 4", BESIROGLU, np.geomspace(1e18, 3e20, 6), 7, 4),
+        isoflop("8 budgets x 9 sizes, 1/8 to 8", CHINCHILLA, np.geomspace(1e17, 1e21, 8), 9, 8),
+        isoflop("asymmetric, drifting to 1/3", ASYMMETRIC, np.geomspace(1e17, 1e21, 5), 9, 8, 1 / 3),
+        rectangle("8 sizes x 8 lengths", BESIROGLU, np.geomspace(1e7, 2e9, 8), np.geomspace(2e8, 5e10, 8)),
+        ladder("8 sizes at D/N of 5, 20, 80", BESIROGLU, sizes, (5.0, 20.0, 80.0)),
+    ]
+
+
+def _hit(interval: Interval | None, truth: float) -> float:
+    return np.nan if interval is None else float(interval[0] <= truth <= interval[1])
+
+
+def _one(design: Design, noise: float, seed: int) -> dict[str, float]:
+    """Whether each interval of one draw holds the truth (nan without one), and whether anything was warned of."""
+    runs, law = design.table(noise, seed), design.law
+    columns = runs.flops, runs.params, runs.tokens, runs.loss
+    fit = fit_law(*columns[1:], flops=runs.flops, bootstraps=DRAWS, seed=seed, starts=8)
+    second = fit_isoflop(*columns, budgets=runs.budgets, bootstraps=DRAWS, seed=seed, fit=fit)
+    first = fit_envelope(*columns, bootstraps=DRAWS, seed=seed, fit=fit)
+    a, far = float(law.exponent()), 100 * float(runs.flops.max())
+    best = float(law.optimal_params(far))
+    rng = np.random.default_rng(1_000_000 + seed)
+    measured = float(law.loss(best, far / (6 * best))) * np.exp(rng.normal(0, noise))
+    found = {name: _hit(fit.interval(name), float(getattr(law, name))) for name in NAMES}
+    found |= {
+        "a, approach 3": _hit(fit.interval("a"), a),
+        "a, approach 2": _hit(second.params.interval if second.params else None, a),
+        "a, approach 1": _hit(first.params.interval if first.params else None, a),
+        "N_opt": _hit(central(fit.resamples.optimal_params(far)), best),
+        "loss of a run": _hit(fit.predict(best, far / (6 * best), seed)[1], measured),
+    }
+    warned = [*diagnose(runs, fit, second, first), *influence_warnings(influence(runs, fit), fit)]
+    return found | {"warned": float(bool(_alarms(warned)))}
+
+
+def _alarms(warnings: list[str]) -> list[str]:
+    """Warnings less those that say what is so of these designs: few runs, wide intervals, drifting grids, a bias."""
+    true = ("only ", "a is ill", "grids ", "approach 2: ", "approach 2 is biased", "the irreducible", "residuals are large")
+    return [line for line in warnings if not line.startswith(true)]
+
+
+def _arms(design: Design, noise: float, seed: int) -> float:
+    """Whether the interval of what a second arm saves (30%) holds it."""
+    law = design.law
+    other = dataclasses.replace(law, A=law.A * 0.7 ** (0.5 * law.alpha), B=law.B * 0.7 ** (0.5 * law.beta))
+    runs = [design.table(noise, seed), dataclasses.replace(design, law=other).table(noise, 500_000 + seed)]
+    n, d, loss = (np.concatenate([getattr(run, key) for run in runs]) for key in ("params", "tokens", "loss"))
+    names = ["first"] * len(runs[0]) + ["second"] * len(runs[1])
+    found = fit_arms(n, d, loss, names, reference="first", bootstraps=DRAWS, seed=seed)
+    flops = float((6 * n * d).max())
+    least = float(law.optimal_loss(flops))
+    slope = other.alpha * other.beta / (other.alpha + other.beta)
+    truth = 1 - ((least - other.E) / (float(other.optimal_loss(1.0)) - other.E)) ** (-1 / slope) / flops
+    return _hit(found.saved("second", flops)["interval"], truth)
+
+
+def _metric(noise: float, seed: int) -> dict[str, float]:
+    """Whether the intervals of a metric's exponent and of its fitted floor hold them: six budgets, one seed."""
+    rng = np.random.default_rng(seed)
+    budgets = np.geomspace(1e12, 1e15, 6)
+    runs = [
+        {"flops": c, "budget": c, "loss": 1 / c, "error": (0.1 + 2e3 * c**-0.3) * np.exp(rng.normal(0, noise))}
+        for c in budgets
+    ]
+    plain = [run | {"error": 2e3 * run["flops"] ** -0.3 * np.exp(rng.normal(0, noise))} for run in runs]
+    floored = fit_quality(runs, "error", floor=None, bootstraps=DRAWS, seed=seed)
+    return {
+        "g": _hit(fit_quality(plain, "error", bootstraps=DRAWS, seed=seed).interval, 0.3),
+        "g with a floor": _hit(floored.interval, 0.3),
+        "floor": _hit(floored.floor_interval, 0.1),
+    }
+
+
+def coverage(sets: int) -> dict[str, dict[float, dict[str, np.ndarray]]]:
+    """design -> noise -> quantity -> of each draw whether its interval held the truth, nan without one."""
+    found: dict[str, dict[float, dict[str, np.ndarray]]] = {}
+    for design in designs():
+        found[design.name] = {}
+        for noise in NOISES:
+            rows = [_one(design, noise, seed) | {"saved by an arm": _arms(design, noise, seed)} for seed in range(sets)]
+            found[design.name][noise] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    found["a metric at 6 budgets"] = {
+        noise: {name: np.array([_metric(noise, seed)[name] for seed in range(sets)]) for name in _metric(noise, 0)}
+        for noise in NOISES
+    }
+    return found
+
+
+def shares(cells: dict[float, dict[str, np.ndarray]], name: str) -> tuple[float, float]:
+    """Share of a design's intervals, over all noises, that held the truth, and share of draws that had one."""
+    drawn = np.concatenate([cell[name] for cell in cells.values()])
+    with_one = np.isfinite(drawn)
+    return float(drawn[with_one].mean()) if with_one.any() else float("nan"), float(with_one.mean())
+
+
+def _coverage_page(sets: int) -> str:
+    found = coverage(sets)
+    quantities = [name for name in next(iter(next(iter(found.values())).values())) if name != "warned"]
+    metric = next(cells for name, cells in found.items() if name.startswith("a metric"))
+    named = [name for name in found if not name.startswith("a metric")]
+    rows = [[quantity, *(_cell(*shares(found[name], quantity)) for name in named)] for quantity in quantities]
+    rows.append(["a warning, of clean runs", *(f"{shares(found[name], 'warned')[0]:.1%}" for name in named)])
+    rest = "; ".join(f"{name} {_cell(*shares(metric, name))}" for name in next(iter(metric.values())))
+    return (
+        f"{sets} draws of each design at each noise of the loss, {', '.join(f'{n:.1%}' for n in NOISES)}, taken together;"
+        f" the standard error of a cell is {0.4 / np.sqrt(3 * sets):.3f}.\n\n"
+        + table(["80% interval of", *named], rows)
+        + f"\n\nA metric at six budgets, one seed each: {rest}."
+    )
+
+
+def _cell(share: float, with_one: float) -> str:
+    if np.isnan(share) or with_one < 0.02:
+        return "none"
+    return f"{share:.2f}" + (f" ({with_one:.0%} have one)" if with_one < 0.995 else "")
+
+
+def _repetition_page(sets: int) -> str:
+    law = RepetitionLaw(Law(482.0, 2085.0, 1.82, 0.3478, 0.3658), repeats=15.0, excess=5.0)
+    n, unique, epochs = (
+        grid.ravel()
+        for grid in np.meshgrid(np.geomspace(1e7, 5e9, 5), np.geomspace(1e8, 1e10, 3), [1, 3, 10, 30, 100], indexing="ij")
+    )
+    d = unique * epochs
+    rows = []
+    for noise in NOISES:
+        hits = []
+        for seed in range(sets):
+            loss = law.loss(n, d, unique) * np.exp(np.random.default_rng(seed).normal(0, noise, len(n)))
+            fit = fit_repetition(n, d, unique, loss)
+            hits.append((_hit(fit.interval("repeats"), 15.0), _hit(fit.interval("excess"), 5.0)))
+        rows.append([f"{noise:.1%}", *(_cell(np.nanmean(h), np.isfinite(h).mean()) for h in np.array(hits).T)])
+    return f"{sets} draws of {len(n)} runs.\n\n" + table(["noise", "R_D*", "R_N*"], rows)
+
+
+# Error of D_opt at 1e24 FLOPs by parabolas through all sizes, in per cent: arXiv 2603.22339v2, appendix A and B.
+PUBLISHED = {
+    ("symmetric", "centred"): (0.0, 0.0, 0.0, 0.0), ("Chinchilla", "centred"): (-0.33, -1.30, -2.90, -5.10),
+    ("asymmetric", "centred"): (-1.67, -6.50, -13.91, -23.12), ("symmetric", "drift"): (6.07, 5.17, 3.70, 1.69),
+    ("Chinchilla", "drift"): (11.61, 9.83, 6.94, 3.05), ("asymmetric", "drift"): (34.57, 30.04, 22.97, 14.00),
+}  # fmt: skip
+WIDTHS = (2.0, 4.0, 8.0, 16.0)
+
+
+def _bias_page(_: int) -> str:
+    laws = {"symmetric": SYMMETRIC, "Chinchilla": CHINCHILLA, "asymmetric": ASYMMETRIC}
+    rows = []
+    for (surface, centring), published in PUBLISHED.items():
+        law = laws[surface]
+        truth = 1e24 / (6 * float(law.optimal_params(1e24)))
+        for width, theirs in zip(WIDTHS, published, strict=True):
+            drift = 1 / 3 if centring == "drift" else 1.0
+            design = isoflop("", law, np.geomspace(1e17, 1e21, 5), 15, width, drift)
+            runs = design.table(0.0, 0)
+            fit = fit_law(runs.params, runs.tokens, runs.loss, bootstraps=0)
+            found = fit_isoflop(runs.flops, runs.params, runs.tokens, runs.loss, bootstraps=20, fit=fit)
+            ours = float(found.tokens(np.array(1e24))) if found.tokens else float("nan")
+            exact = 1e24 / (6 * float(fit.law.optimal_params(1e24)))
+            rows.append(
+                [
+                    f"{surface} ({law.alpha:g}, {law.beta:g})", centring, f"{width:g}", f"{theirs:+.2f}%",
+                    f"{ours / truth - 1:+.2%}", f"{found.params.exponent - law.exponent():+.4f}" if found.params else "",
+                    f"{exact / truth - 1:+.2%}",
+                ]
+            )  # fmt: skip
+    header = ["law (alpha, beta)", "sizes", "within a factor", "published, all sizes", "here, near the best run",
+              "of it the exponent a", "approach 3"]  # fmt: skip
+    return table(header, rows)
+
+
+def noisy_designs(repeats: int) -> Iterator[tuple[float, int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """The noisy designs of arXiv 2603.22339 with its seeds: (noise, budgets, sizes, N, D, losses_KR)."""
+    for noise in (0.05, 0.1, 0.2):
+        for budgets in (2, 3, 4):
+            rngs = [np.random.default_rng(42 + repeat) for repeat in range(repeats)]
+            for sizes in (4, 8, 16, 32):
+                design = isoflop("", ASYMMETRIC, np.geomspace(1e17, 1e21, budgets), sizes, 8, 1 / 3)
+                exact = ASYMMETRIC.loss(design.params, design.tokens)
+                losses = [exact + np.concatenate([rng.normal(0, noise, sizes) for _ in range(budgets)]) for rng in rngs]
+                yield noise, budgets, sizes, design.params, design.tokens, np.array(losses)
+
+
+def noisy(repeats: int) -> dict[str, np.ndarray]:
+    """Relative errors of the exponent by each estimator."""
+    truth = float(ASYMMETRIC.exponent())
+    found: dict[str, list[float]] = {"squares": [], "huber": [], "auto": []}
+    for *_, n, d, losses_KR in noisy_designs(repeats):
+        for loss in losses_KR:
+            fits = {
+                name: fit_law(n, d, loss, bootstraps=0, starts=12, form=Form(name)) for name in ("squares", "huber")
+            }
+            heavy = heavy_tails(loss - np.exp(np.log(loss) - fits["squares"].residuals_R))
+            fits["auto"] = fits["huber" if heavy else "squares"]
+            for name, fit in fits.items():
+                found[name].append(float(fit.law.exponent()) / truth - 1)
+    return {name: np.array(errors) for name, errors in found.items()}
+
+
+def _noisy_page(sets: int) -> str:
+    names = {"squares": "least squares of L", "huber": "Huber loss of log L", "auto": "`auto`: by the residuals"}
+    rows = [
+        [names[name], f"{np.abs(errors).max():.1%}", f"{np.exp(np.log(np.abs(errors)).mean()):.2%}", ""]
+        for name, errors in noisy(min(256, sets * 256 // SETS)).items()
+    ]
+    published = [("variable projection", 34.2, 1.09), ("log-sum-exp, log loss", 44.2, 1.26),
+                 ("least squares, 5 coefficients", 73.6, 1.11), ("approach 2", 715.5, 4.84),
+                 ("5 coefficients, one random start", 296.0, 16.2)]  # fmt: skip
+    rows += [[name, f"{most:.1f}%", f"{mean:.2f}%", "published"] for name, most, mean in published]
+    return table(["estimator", "greatest error of a", "geometric mean of a (published: of a and b)", ""], rows)
+
+
+def _speed_page(_: int) -> str:
+    def seconds(work: Callable[[], object]) -> str:
+        start = time.process_time()
+        work()
+        return f"{time.process_time() - start:.1f}"
+
+    def law(count: int, bootstraps: int) -> Callable[[], object]:
+        rng = np.random.default_rng(0)
+        n, d = 10 ** rng.uniform(7, 9.5, count), 10 ** rng.uniform(8.5, 11, count)
+        loss = BESIROGLU.loss(n, d) * np.exp(rng.standard_t(2, count) * 0.005)
+        return lambda: fit_law(n, d, loss, bootstraps=bootstraps)
+
+    rows = [[f"{bootstraps:,} bootstraps of {count:,} runs", seconds(law(count, bootstraps))]
+            for count, bootstraps in ((121, 4000), (245, 4000), (2000, 1000))]  # fmt: skip
+    return table(["approach 3", "processor seconds"], rows)
+
+
+PAGES = {
+    "coverage": _coverage_page, "repetition": _repetition_page, "bias": _bias_page, "noisy": _noisy_page,
+    "speed": _speed_page,
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    """Entry point."""
+    no_arguments(argv)
+    values = flags.FLAGS
+    for name in [values.only] if values.only else PAGES:
+        text = PAGES[name](values.sets)
+        print(text, flush=True)
+        if values.sets >= SETS:
+            put(PAGE, f"python -m benchmarks.laws --only={name}", text)
+
+
+if __name__ == "__main__":  # flags are defined here so that modules with like-named flags can be imported together
+    flags.DEFINE_enum("only", None, list(PAGES), "one table")
+    flags.DEFINE_integer("sets", SETS, "draws of each design", lower_bound=1)
+    run_main(main)
