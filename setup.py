@@ -63,6 +63,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pillow>=11.3",  # AVIF
         "pillow-heif>=1.1",
+        "pyarrow>=17",
         "PyYAML>=6",
         "safetensors>=0.5",
         "scipy>=1.14",

@@ -129,20 +129,3 @@ def iso_loss(law: Law, loss: float, params: np.ndarray) -> np.ndarray:
     left = loss - law.E - law.A * np.power(params, -law.alpha)
     with np.errstate(all="ignore"):
         return np.where(left > 0, np.power(law.B / left, 1 / law.beta), np.inf)
-
-
-def contours(fit: Fit, losses: np.ndarray, params: np.ndarray) -> list[dict[str, Any]]:
-    """Lines of equal loss over N: {"loss", "params", "tokens", "flops"}, each as far as the loss can be reached."""
-    found = []
-    for loss in losses:
-        tokens = iso_loss(fit.law, float(loss), params)
-        there = np.isfinite(tokens)
-        found.append(
-            {
-                "loss": float(loss),
-                "params": params[there],
-                "tokens": tokens[there],
-                "flops": np.asarray(fit.cost.flops(params[there], tokens[there])),
-            }
-        )
-    return found

@@ -9,7 +9,8 @@ import numpy as np
 
 from vdit.render import charts
 from vdit.render.charts import BLUE, ORANGE, VIOLET, Named
-from vdit.scaling.laws.laws import LEVEL, central
+from vdit.scaling.laws.answers import iso_loss
+from vdit.scaling.laws.law import LEVEL, central
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.figures import COMPUTE, chart, grid_rows, layers
 
@@ -78,10 +79,7 @@ def contours(found: Analysis) -> alt.LayerChart | None:
     lines = []
     levels = np.geomspace(grid.loss.min(), grid.loss.max(), CONTOURS)
     for loss in levels:
-        # L = E + A / N^alpha + B / D^beta, solved for D
-        left = loss - law.E - law.A / sizes**law.alpha
-        with np.errstate(invalid="ignore", divide="ignore"):
-            tokens = np.where(left > 0, (law.B / left) ** (1 / law.beta), np.nan)
+        tokens = iso_loss(law, float(loss), sizes)
         inside = (tokens >= low) & (tokens <= high)
         lines += [
             {"params": float(n), "tokens": float(d), "loss": float(loss)}
