@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class DataSets:
         arguments = self.command(name)
         print("$ python", *arguments, flush=True)
         status = run_command([sys.executable, *arguments])
-        if status == PREEMPTED:
+        if status in (PREEMPTED, -signal.SIGTERM):  # the latter before it listens
             raise Stopped(f"stopped while the data set {name} was being made; the same command resumes")
         if status:
             raise UserError(f"the data set {name} could not be made: {' '.join(arguments)} ended with {status}")

@@ -11,6 +11,7 @@ import tiny
 from launch.experiments import data_sets
 from launch.experiments.data_sets import DataSets
 from vdit.errors import UserError
+from vdit.exit_status import PREEMPTED
 from vdit.stopping import Stopped
 
 
@@ -52,6 +53,7 @@ def test_a_data_set_is_made_once_and_after_those_it_is_made_from(tmp_path, monke
     monkeypatch.setattr(data_sets, "run_command", lambda command: 2)
     with pytest.raises(UserError, match="the data set other could not be made: .* ended with 2"):
         DataSets(tmp_path / "data", {"other": ("data_pipelines.build",)}, "minilm").path("other")
-    monkeypatch.setattr(data_sets, "run_command", lambda command: -15)
-    with pytest.raises(Stopped, match="stopped while the data set other was being made"):
-        DataSets(tmp_path / "data", {"other": ("data_pipelines.build",)}, "minilm").path("other")
+    for status in (PREEMPTED, -signal.SIGTERM):
+        monkeypatch.setattr(data_sets, "run_command", lambda command, status=status: status)
+        with pytest.raises(Stopped, match="stopped while the data set other was being made"):
+            DataSets(tmp_path / "data", {"other": ("data_pipelines.build",)}, "minilm").path("other")
