@@ -15,24 +15,22 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
-from etils import epath
-from PIL import Image
 
-from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
-from data_pipelines.inspecting.inspect_report import print_report
-from data_pipelines.inspecting.inspection import inspect
-from data_pipelines.packing.budget import StepSums
-from data_pipelines.reading.mixture import Mixture, open_data
-from data_pipelines.reading.store import Dataset
-from vdit import config_flag, flops
+from vdit import config_flag
 from vdit.command import run_main
 from vdit.config import Config, DataConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
+
+if TYPE_CHECKING:  # help and mistakes in flags do not wait for these
+    from PIL import Image
+
+    from data_pipelines.packing.budget import StepSums
+    from data_pipelines.reading.mixture import Mixture
+    from data_pipelines.reading.store import Dataset
 
 COUNTS = ("row_tokens", "row_examples", "row_text", "rows_per_step", "max_frames", "pack_window")
 
@@ -71,6 +69,11 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     devices = values.devices or data_config.rows_per_step
     if devices < 1 or data_config.rows_per_step % devices:
         raise UserError(f"--devices={values.devices} must divide data.rows_per_step={data_config.rows_per_step}")
+    from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
+    from data_pipelines.inspecting.inspect_report import print_report
+    from data_pipelines.inspecting.inspection import inspect
+    from data_pipelines.reading.mixture import open_data
+
     data = open_data(data_config)
     budget = {name: values[name].value for name in ("steps", "tokens", "flops") if values[name].present}
     flops_of = _flops_of(config, data) if values.config else None
@@ -106,8 +109,10 @@ def _config(argv: list[str], values: flags.FlagValues) -> Config:
 
 def _flops_of(config: Config, data: Dataset | Mixture) -> Callable[[StepSums], float]:
     """Training FLOPs of a step of the config's model."""
+    from vdit import flops
+
     model, meta = config.model, data.meta
-    patch = int(np.prod(meta["patch"])) * meta["channels"]
+    patch = math.prod(meta["patch"]) * meta["channels"]
     shape = flops.ModelShape(model.width, model.depth, patch, meta["text_encoder"]["width"], model.feed_forward)
     return lambda step: float(flops.training_flops_of_sums(shape, *dataclasses.astuple(step)))
 
@@ -120,6 +125,8 @@ def _finite(value: Any) -> Any:
 
 
 def _save(flag: str, picture: Image.Image, path: str) -> None:
+    from etils import epath
+
     try:
         with epath.Path(path).open("wb") as file:
             picture.save(file, "PNG")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.build import BuildArgs, build
-from data_pipelines.derive import derive
+from data_pipelines.building.deriving import derive
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics.clips import COLOURS
