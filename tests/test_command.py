@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,11 @@ COMMANDS = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if path.stem != "__main__" and "\n    run_main(main)" in path.read_text()
 )
+
+
+HEAVY = {"jax", "scipy", "tensorflow_datasets", "av", "grain", "orbax", "flax", "altair", "cv2"}
+SLOW = {"data_pipelines.build", "launch.overview", "launch.experiments.figures"}
+"""Commands whose flags still wait for such a library: their names of sources, or figures, come from it."""
 
 
 def start(body: str, **more: object) -> subprocess.Popen[str]:
@@ -45,6 +51,18 @@ def test_all_commands_are_known():
     assert {"vdit.train", "data_pipelines.build", "launch.study", "vdit.scaling.fit", "benchmarks.faults"} <= {
         *COMMANDS
     }
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in COMMANDS if not name.startswith("benchmarks.") and name not in SLOW]
+)
+def test_help_waits_for_no_library_that_takes_long(module):
+    code = "import atexit, runpy, sys\natexit.register(lambda: print('MODULES', *sys.modules))\n"
+    code += f"sys.argv = ['{module}', '--help']\nrunpy.run_module('{module}', run_name='__main__')"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert not {*done.stdout.rpartition("MODULES ")[2].split()} & HEAVY
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1
 
 
 @pytest.mark.parametrize("module", COMMANDS)
