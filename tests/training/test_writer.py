@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import tiny
-from vdit.training.checkpoint import Checkpoints, checkpoint_steps
-from vdit.training.metrics import read_metrics
 
 from vdit.errors import UserError
 from vdit.io.files import write_text
 from vdit.io.lock import NAME, TakenOver, one_writer, writer_of
+from vdit.training.record.metrics import read_metrics
+from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 
 CONFIG = tiny.tiny_config(steps=6, checkpoint_every=2, evaluate_every=-1)
 
