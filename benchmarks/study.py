@@ -1,12 +1,19 @@
-"""Where a study's time went: `python -m benchmarks.study [STUDY]`, read from the files it left."""
+"""What a study found and where its time went, from the files it left: `python -m benchmarks.study [STUDY] [--keep]`.
+
+--keep writes what it found into README.md.
+"""
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
+from benchmarks import pages
 from vdit.command import run_main
 from vdit.errors import UserError
 from vdit.training.record.account import training_seconds
@@ -44,11 +51,77 @@ def account(study: Path) -> dict[str, Any]:
     }
 
 
+COMMAND = "python -m benchmarks.study --keep"
+VELOCITY = ("in", "slow", "fast", "small")
+"""Velocity errors that are shown: in distribution, and apart by what is out of it."""
+BASELINES = {"frozen": "*frozen ball*", "straight": "*straight line*", "floor": "*true clips*"}
+
+
+def findings(study: Path) -> str:
+    """Markdown: the best run of each budget beside what a velocity error is worth, and the prediction of the largest.
+
+    Raises:
+      UserError: if the study is not finished.
+    """
+    said = study / "prediction.json"
+    if not said.exists():
+        raise UserError(f"{study} has no prediction.json: it is not finished; make study resumes it")
+    prediction = json.loads(said.read_text())
+    with (study / "runs.csv").open() as file:
+        runs = [row for row in csv.DictReader(file) if row["kind"] in ("grid", "heldout")]
+    best: dict[float, dict[str, str]] = {}
+    for row in sorted(runs, key=lambda row: float(row["loss"])):
+        best.setdefault(float(row["budget"]), row)
+
+    def errors(row: dict[str, str], of: str = "") -> list[str]:
+        return [_number(row.get(f"velocity_{name}{of}", "")) for name in VELOCITY]
+
+    rows = [
+        [
+            _power(budget),
+            f"{float(row['params']):,.0f}",
+            f"{float(row['loss']):.4f}",
+            *errors(row),
+            _share(row["lost_in"]),
+        ]
+        for budget, row in sorted(best.items())
+    ]
+    largest = best[max(best)]
+    rows += [[name, "", "", *errors(largest, f"_{of}"), ""] for of, name in BASELINES.items()]
+    head = ["training FLOPs", "N", "loss", "in distribution", "slower", "faster", "smaller", "lost"]
+    low, high = prediction["interval"]
+    measured = float(next(row["loss"] for row in runs if row["run"] == prediction["run"]))
+    off, carried = (prediction[name] / measured - 1 for name in ("predicted_loss", "baseline_loss"))
+    text = (
+        f"The held-out run of {_power(prediction['flops'])} FLOPs was predicted at {prediction['predicted_loss']:.5f} "
+        f"({prediction['level']:.0%} interval {low:.5f} to {high:.5f}) before it was made, and came out at "
+        f"{measured:.5f}: the prediction was {off:+.1%} off; carrying the last best loss forward is {carried:+.1%} off."
+    )
+    return "\n".join([pages.table(head, rows), "", "Errors of velocity in units/s.", text])
+
+
+def _power(flops: float) -> str:
+    return f"{flops:.0e}".replace("e+", "e")
+
+
+def _number(text: str) -> str:
+    return f"{float(text):.2f}" if text else ""
+
+
+def _share(text: str) -> str:
+    return f"{float(text):.0%}" if text else ""
+
+
 def main(argv: list[str]) -> None:
     study = Path(argv[1] if len(argv) > 1 else "study")
     for name, value in account(study).items():
         print(f"{name:<28} {value if not isinstance(value, float) else format(value, '.3g')}")
+    found = findings(study)
+    print(found)
+    if flags.FLAGS.keep:
+        pages.put("../README.md", COMMAND, found)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_bool("keep", False, "Write what the study found into README.md.")
     run_main(main)
