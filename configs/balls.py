@@ -23,7 +23,7 @@ GLIDING = ("--source=physics", "--world=uniform", "--patch=2,4,4", "--text_encod
 def recipe() -> dict[str, Any]:
     """The nested config of runs that learn motion from two given groups, on a CPU.
 
-    What it changes against `base`: Muon for the matrices, times so late that only the given frames tell what comes next,
+    Against `base`: Muon for the matrices, times so late that only the given frames tell what comes next,
     inputs at unit variance, 96 numbers a patch.
     """
     return {
