@@ -339,3 +339,16 @@ def test_two_processes_of_a_run_of_which_one_is_told_to_stop_and_one_is_killed(t
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in (ours, theirs)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_dead_process_on_record_does_not_keep_the_others_from_being_stopped():
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    alive = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        assert local._terminate([alive[0].pid, dead.pid, alive[1].pid])
+        assert [process.wait(10) for process in alive] == [-signal.SIGTERM] * 2
+    finally:
+        for process in alive:
+            process.kill()
+    assert not local._terminate([dead.pid])
