@@ -177,10 +177,10 @@ def coverage(sets: int) -> dict[str, dict[float, dict[str, np.ndarray]]]:
             cells = {name: np.array([row[name] for row in rows]) for name in rows[0]}
             cells["saved by an arm"] = np.array([_arms(design, noise, seed) for seed in range(0, sets, 3)])
             found[design.name][noise] = cells
-    found["a metric at 6 budgets"] = {
-        noise: {name: np.array([_metric(noise, seed)[name] for seed in range(sets)]) for name in _metric(noise, 0)}
-        for noise in NOISES
-    }
+    found["a metric at 6 budgets"] = {}
+    for noise in NOISES:
+        rows = [_metric(noise, seed) for seed in range(sets)]
+        found["a metric at 6 budgets"][noise] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return found
 
 
