@@ -172,14 +172,15 @@ def coverage(sets: int) -> dict[str, dict[float, dict[str, np.ndarray]]]:
     found: dict[str, dict[float, dict[str, np.ndarray]]] = {}
     for design in designs():
         found[design.name] = {}
-        for noise in NOISES:
-            rows = [_one(design, noise, seed) for seed in range(sets)]
+        for number, noise in enumerate(NOISES):
+            first = 10_000 * number  # noise of its own at each scale: the same, scaled, would count three times
+            rows = [_one(design, noise, first + seed) for seed in range(sets)]
             cells = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-            cells["saved by an arm"] = np.array([_arms(design, noise, seed) for seed in range(0, sets, 3)])
+            cells["saved by an arm"] = np.array([_arms(design, noise, first + seed) for seed in range(0, sets, 3)])
             found[design.name][noise] = cells
     found["a metric at 6 budgets"] = {}
-    for noise in NOISES:
-        rows = [_metric(noise, seed) for seed in range(sets)]
+    for number, noise in enumerate(NOISES):
+        rows = [_metric(noise, 10_000 * number + seed) for seed in range(sets)]
         found["a metric at 6 budgets"][noise] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return found
 
