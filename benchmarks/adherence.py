@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of runs on physics clips.", required=True)
 GUIDANCE = flags.DEFINE_list("guidance", ["1", "3", "6"], "Scales of classifier-free guidance.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import data  # its --examples and --json are taken here too
 from benchmarks.pages import Target
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.config import ATTENTION_BLOCKS
 from vdit.planning.estimate import SPEED
 

@@ -26,7 +26,7 @@ from av.video.reformatter import VideoReformatter
 
 from data_pipelines.media.sizes import fit_size
 from data_pipelines.sources import film
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.patches import Patch
 
 VIDEO = flags.DEFINE_string("video", "", "file to build from; the film if left out")

@@ -28,7 +28,7 @@ from absl import flags
 
 from data_pipelines.building.jobs import JOB_BYTES, MAX_JOBS
 from data_pipelines.sources import film
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 
 CLIPS = flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do; 0 = leave it out.")
 INPUTS = flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned; 0 = leave it out.")

@@ -22,7 +22,7 @@ from absl import flags
 from benchmarks import pages
 from benchmarks.planner import PUBLISHED_SECONDS, WAN_FEED_FORWARD, config_of
 from data_pipelines.reading.row_lengths import row_lengths
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.io.files import write_json
 from vdit.planning.chips import chip_of

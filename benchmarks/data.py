@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.pages import Target
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.config import Config, DataConfig
 from vdit.config_dict import build
 from vdit.errors import UserError

@@ -25,10 +25,10 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_pipelines.building.duplicates import MAX_DIFFERENCE, find_duplicates
+from data_pipelines.building.curation.duplicates import MAX_DIFFERENCE, find_duplicates
 from data_pipelines.media.hashing import BYTES, clip_hash
 from data_pipelines.reading.store import Dataset
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 
 DATA = flags.DEFINE_string("data", "", "Data set of the film's shots; it is built at 256 tokens if left out.")
 MANY = flags.DEFINE_integer("many", 1_000_000, "Random hashes searched, one in a hundred planted; 0 = leave it out.")

@@ -28,7 +28,7 @@ from absl import flags
 
 from benchmarks import pages
 from benchmarks.kills import fork, kills, training
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from vdit.training.recovery.checkpoint import checkpoint_steps
 

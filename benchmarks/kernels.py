@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 BLOCK = flags.DEFINE_integer("block", None, "Compile this block only, and leave what the compiler writes in --dump.")

@@ -32,7 +32,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Workdir of a finished autoencoder run, or an autoencoder's name.")

@@ -28,7 +28,7 @@ from launch.sweeps import expand, settings
 from launch.sweeps.grid import over
 from launch.sweeps.state import Folder
 from launch.targets import local
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.training.record.metrics import read_metrics
 
 EXPERIMENT = """

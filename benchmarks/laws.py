@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.pages import put, table
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.scaling.laws.arms import fit_arms
 from vdit.scaling.laws.diagnose import diagnose
 from vdit.scaling.laws.envelope import fit_envelope

@@ -14,7 +14,7 @@ from unittest import mock
 from absl import flags
 
 from benchmarks import pages
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import TrainConfig
 
 NAME = "experimental_collect_matching_metrics"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run trained on physics clips.")

@@ -17,7 +17,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from benchmarks import pages
 from configs import vdit_10b
 from data_pipelines.reading.row_lengths import row_lengths
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.config_dict import build
 from vdit.planning import cost as costs

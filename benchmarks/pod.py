@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import pages
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.config_dict import build
 from vdit.errors import UserError

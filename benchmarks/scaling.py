@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from benchmarks import pages
 from data_pipelines.reading.row_lengths import row_lengths
 from vdit import flops
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import ATTENTION_BLOCKS, Config
 from vdit.config_dict import build
 from vdit.errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.config import Config, DataConfig, ModelConfig
 
 DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")

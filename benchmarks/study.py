@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import pages
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.training.record.account import training_seconds
 from vdit.training.record.metrics import read_metrics

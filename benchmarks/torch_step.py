@@ -30,7 +30,7 @@ from absl import flags
 from tqdm import tqdm
 
 from benchmarks import pages
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, DataConfig, MeshConfig, ModelConfig
 from vdit.errors import UserError
 from vdit.patches import Grid, Patch

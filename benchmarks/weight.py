@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 from vdit.io.formatting import align
 

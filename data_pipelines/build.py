@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data_pipelines.building.build_args import BuildArgs, define_flags, parse_flags
 from data_pipelines.building.encoders import PIXELS
-from data_pipelines.building.engines import Engine, make_engine
+from data_pipelines.building.engines.registry import Engine, make_engine
 from data_pipelines.building.jobs import Recipe, plan_jobs
 from data_pipelines.building.ledger import Ledger
 from data_pipelines.building.publish import publish
@@ -32,7 +32,7 @@ from data_pipelines.media.clip import Input, digest
 from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 from vdit.io import remote
 from vdit.io.files import is_remote

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from vdit import config_flag
-from vdit.command import run_main
+from vdit.command import config_flag
+from vdit.command.run import run_main
 from vdit.config import Config, DataConfig
 from vdit.config_dict import build
 from vdit.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 from launch.sweeps.state import Folder
 from launch.sweeps.status import Status, statuses
 from launch.targets.registry import open_folder
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.scaling.runs import flatten, write_csv
 

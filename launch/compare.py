@@ -12,7 +12,7 @@ from absl import flags
 
 from launch.sweeps import compare
 from launch.targets import registry
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 
 

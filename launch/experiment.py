@@ -14,7 +14,7 @@ from absl import flags
 
 from launch.experiments import spec
 from launch.experiments.spec import TEXT_ENCODER
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 

@@ -10,7 +10,7 @@ from absl import flags
 from launch.sweeps.state import Folder
 from launch.sweeps.status import OPEN, statuses
 from launch.targets import registry
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 
 

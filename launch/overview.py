@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import read_json
 from vdit.io.video import write_png

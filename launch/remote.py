@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import read_json
 

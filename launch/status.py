@@ -11,7 +11,7 @@ from absl import flags
 
 from launch.sweeps.status import OPEN, statuses, table
 from launch.targets import registry
-from vdit.command import run_main
+from vdit.command.run import run_main
 
 
 def main(argv: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launch.targets import registry
-from vdit.command import run_main
+from vdit.command.run import run_main
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from launch.experiments import spec
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 

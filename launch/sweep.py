@@ -19,8 +19,8 @@ from launch.sweeps.settings import TARGETS, Settings
 from launch.sweeps.state import Folder
 from launch.targets import registry
 from launch.targets.run_file import as_comment
-from vdit import config_flag
-from vdit.command import no_arguments, run_main
+from vdit.command import config_flag
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 

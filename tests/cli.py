@@ -15,7 +15,7 @@ import tiny
 from absl import app, flags
 from absl import logging as absl_logging
 
-import vdit.command
+import vdit.command.run
 from vdit.parallel import runtime
 
 
@@ -51,7 +51,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
             mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
             mock.patch.object(threading, "excepthook", threading.excepthook),
             mock.patch.object(absl_logging.get_absl_handler(), "filters", []),
-            mock.patch.object(vdit.command, "end_soon", lambda status: None),  # this process goes on
+            mock.patch.object(vdit.command.run, "end_soon", lambda status: None),  # this process goes on
             mock.patch.object(runtime, "initialise", lambda *_, **__: None),
             tiny.two_devices(),
         ):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vdit import config_reference
+from vdit.command import config_reference
 from vdit.config import Config
 from vdit.config_dict import to_dict
 
@@ -32,7 +32,7 @@ SLOW = {"data_pipelines.build", "launch.overview", "launch.experiments.figures"}
 
 def start(body: str, **more: object) -> subprocess.Popen[str]:
     """A command whose `main` does `body`."""
-    code = "import os, sys, time\nfrom vdit.command import run_main\nfrom vdit.stopping import *\n"
+    code = "import os, sys, time\nfrom vdit.command.run import run_main\nfrom vdit.command.stopping import *\n"
     code += "def main(argv):\n    " + body.replace("\n", "\n    ") + "\nrun_main(main)\n"
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
     return subprocess.Popen([sys.executable, "-c", code], **piped)  # type: ignore[call-overload]
@@ -101,7 +101,9 @@ def test_help_of_a_config_that_is_not_there_says_so(tmp_path):
 
 def test_the_page_of_fields_is_up_to_date_and_complete():
     page = (ROOT / "docs" / "config.md").read_text()
-    assert page == config_reference.markdown() + "\n", "print it: python -m vdit.config_reference > docs/config.md"
+    assert page == config_reference.markdown() + "\n", (
+        "print it: python -m vdit.command.config_reference > docs/config.md"
+    )
     named = {field.name for field in config_reference.fields()}
     assert named == {*_leaves(to_dict(Config()))}
 
@@ -158,7 +160,7 @@ with noted() as request:
 def test_a_library_that_does_not_come_back_is_not_waited_for():
     body = """
 import ctypes, vdit.stopping
-vdit.stopping.GRACE = .2
+vdit.command.stopping.GRACE = .2
 library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
 library.pthread_mutex_lock(mutex)
 print('on', flush=True)

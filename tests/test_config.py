@@ -91,7 +91,7 @@ def test_one_value_is_a_tuple_of_one():
     ("print('done')", 0, ""),
 ])  # fmt: skip
 def test_a_user_error_is_one_line_and_its_status(body, status, error):
-    imports = "from vdit.command import run_main\nfrom vdit.errors import UserError"
+    imports = "from vdit.command.run import run_main\nfrom vdit.errors import UserError"
     code = f"{imports}\ndef main(argv):\n    {body}\nrun_main(main)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == status

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config
 from vdit.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from vdit import config_flag
-from vdit.command import no_arguments, run_main
+from vdit.command import config_flag
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")

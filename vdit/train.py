@@ -20,8 +20,8 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from vdit import config_flag
-from vdit.command import no_arguments, run_main
+from vdit.command import config_flag
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     import jax
 
     from data_pipelines.reading.training_data import open_training_data
+    from vdit.command.exit_status import NUMERICS, PREEMPTED
     from vdit.diagnostics.check import check
-    from vdit.exit_status import NUMERICS, PREEMPTED
     from vdit.io.files import write_json
     from vdit.parallel.preemption import Preempted, notice
     from vdit.scaling.runs import result_row

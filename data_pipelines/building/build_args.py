@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from data_pipelines.building.captioner import check_captioner
+from data_pipelines.building.curation.captioner import check_captioner
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import FILTERS, MEASURES, parse_filters

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data_pipelines.building.captioner import FRAMES, CaptionRequest
+from data_pipelines.building.curation.captioner import FRAMES, CaptionRequest
 from data_pipelines.building.jobs import Job, Recipe
 from data_pipelines.building.ledger import Entry
 from data_pipelines.building.result import Result

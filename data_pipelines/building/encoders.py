@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from data_pipelines.building.captioner import Captioner
+from data_pipelines.building.curation.captioner import Captioner
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.models.text.token_encoder import TextEncoder
 

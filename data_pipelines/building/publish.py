@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits, utils
 
-from data_pipelines.building.duplicates import describe_duplicates, mark_duplicates
+from data_pipelines.building.curation.duplicates import describe_duplicates, mark_duplicates
 from data_pipelines.building.shard import RecordKind, Shard, features_of
 from data_pipelines.packing.index import DUPLICATES_FILE, FORMAT, META_FILE, Index, join_indexes
 from vdit.errors import UserError

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vdit.command.exit_status import PREEMPTED
+from vdit.command.stopping import Stopped, noted
 from vdit.errors import UserError
-from vdit.exit_status import PREEMPTED
-from vdit.stopping import Stopped, noted
 
 
 class DataSets:

@@ -16,7 +16,7 @@ from absl import flags
 from launch.experiments import spec
 from launch.experiments.spec import Experiment, Figure
 from launch.experiments.stats import of_arm
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.render import charts, panels
 from vdit.render.panels import Panel, Series
 from vdit.scaling.laws.seeds import Mean, mean

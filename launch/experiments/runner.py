@@ -18,9 +18,9 @@ from launch.sweeps.expand import Sweep
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder
 from launch.targets import in_process
+from vdit.command.stopping import Stopped, noted
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
-from vdit.stopping import Stopped, noted
 
 Row = dict[str, Any]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from launch.sweeps.expand import Run
 from launch.sweeps.state import Folder, State
+from vdit.command.exit_status import PREEMPTED
+from vdit.command.stopping import Stopped
 from vdit.errors import UserError
-from vdit.exit_status import PREEMPTED
 from vdit.io.files import read_json, write_json
-from vdit.stopping import Stopped
 
 
 def result_of(run: Run, folder: Folder) -> dict[str, Any]:

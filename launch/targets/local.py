@@ -21,9 +21,9 @@ from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags
-from vdit.exit_status import PREEMPTED, USER_ERROR
+from vdit.command.exit_status import PREEMPTED, USER_ERROR
+from vdit.command.stopping import noted
 from vdit.io.lock import writer_of
-from vdit.stopping import noted
 
 POLL_SECONDS = 0.1
 MAX_WAIT = 300.0

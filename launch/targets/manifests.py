@@ -12,7 +12,7 @@ from launch.sweeps import tpu_slices
 from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import Gke
 from launch.targets import cloud
-from vdit.exit_status import USER_ERROR
+from vdit.command.exit_status import USER_ERROR
 
 STAGING_IMAGE = "gcr.io/google.com/cloudsdktool/google-cloud-cli:528.0.0-slim"
 HOME = "/opt/vdit"

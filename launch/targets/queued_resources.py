@@ -18,9 +18,9 @@ from launch.sweeps.expand import Run, Sweep, name_of
 from launch.sweeps.settings import QueuedResources, require
 from launch.sweeps.state import Folder, State
 from launch.targets import cloud, gcloud, run_file
+from vdit.command.exit_status import USER_ERROR
+from vdit.command.stopping import Stopped
 from vdit.errors import UserError
-from vdit.exit_status import USER_ERROR
-from vdit.stopping import Stopped
 
 MACHINE = Path(__file__).parent / "machine"
 DEAD = ("FAILED", "SUSPENDED")

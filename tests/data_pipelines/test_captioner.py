@@ -14,7 +14,7 @@ from make_files import quadrants, write_video
 
 from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
-from data_pipelines.building.captioner import Captioner, CaptionRequest, check_captioner
+from data_pipelines.building.curation.captioner import Captioner, CaptionRequest, check_captioner
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
-from data_pipelines.building.duplicates import find_duplicates, mark
+from data_pipelines.building.curation.duplicates import find_duplicates, mark
 from data_pipelines.inspecting.contact_sheet import pairs_sheet
 from data_pipelines.inspecting.pairs import read_pairs
 from data_pipelines.media.filters import parse_filters

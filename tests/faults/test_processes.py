@@ -24,10 +24,10 @@ from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
 from launch.sweeps.status import statuses
+from vdit.command.exit_status import LOST_PEER
 from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate
-from vdit.exit_status import LOST_PEER
 from vdit.parallel import peers
 from vdit.parallel.mesh import use_mesh
 from vdit.training.record.metrics import read_metrics

@@ -8,7 +8,7 @@ import cli
 import pytest
 import tiny
 
-from vdit.exit_status import PREEMPTED
+from vdit.command.exit_status import PREEMPTED
 from vdit.io.files import read_json
 from vdit.parallel.preemption import Preempted, notice
 from vdit.scaling import runs

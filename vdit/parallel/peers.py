@@ -23,8 +23,8 @@ from typing import Any
 import jax
 from etils import epath
 
+from vdit.command.exit_status import LOST_PEER
 from vdit.errors import UserError
-from vdit.exit_status import LOST_PEER
 from vdit.io.files import is_remote, read_json, write_json
 from vdit.parallel.preemption import Preempted
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from vdit.stopping import Request, Stopped, noted
+from vdit.command.stopping import Request, Stopped, noted
 
 
 class Preempted(Stopped):
@@ -46,7 +46,7 @@ class Notice:
 
 @contextlib.contextmanager
 def notice() -> Iterator[Notice]:
-    """Listens for requests to stop (see `vdit.stopping`).
+    """Listens for requests to stop (see `vdit.command.stopping`).
 
     With several processes JAX listens for SIGTERM itself, from jax.distributed.initialize on; the others become one.
     """

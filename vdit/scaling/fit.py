@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 
 

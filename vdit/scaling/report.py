@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vdit.command import run_main
+from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import write_text
 

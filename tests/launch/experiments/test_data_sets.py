@@ -10,9 +10,9 @@ import tiny
 
 from launch.experiments import data_sets
 from launch.experiments.data_sets import DataSets
+from vdit.command.exit_status import PREEMPTED
+from vdit.command.stopping import Stopped
 from vdit.errors import UserError
-from vdit.exit_status import PREEMPTED
-from vdit.stopping import Stopped
 
 
 def test_a_build_that_is_stopped_leaves_no_process():

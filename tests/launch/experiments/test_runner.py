@@ -12,10 +12,10 @@ from small_experiment import a_grid, fake_train, rows_of, runner_of, small
 from launch.experiments.page import write_page
 from launch.experiments.report import describe
 from launch.experiments.spec import Arm, Report
+from vdit.command.stopping import Stopped
 from vdit.errors import UserError
 from vdit.scaling.laws.seeds import mean
 from vdit.scaling.runs import read_csv
-from vdit.stopping import Stopped
 
 
 def test_from_data_to_page_once(out, monkeypatch):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from launch.sweeps import compile_check, expand, status, tpu_slices
 from launch.sweeps.grid import Points, chain, over, point, product, zipped
-from vdit import config_flag
+from vdit.command import config_flag
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError

@@ -11,10 +11,10 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from vdit.command.exit_status import PREEMPTED, USER_ERROR
+from vdit.command.stopping import GRACE, Stopped, listen
 from vdit.errors import UserError
-from vdit.exit_status import PREEMPTED, USER_ERROR
 from vdit.io.names import read_arguments
-from vdit.stopping import GRACE, Stopped, listen
 
 _told: list[str] = []
 """The line that this command ends with; what threads and libraries print after it follows from the same failure."""
@@ -24,17 +24,17 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
     """Runs a command to its end and exits.
 
     A mistake in flags, a `UserError`, storage that fails and a request to stop each become one line on stderr and a
-    status of `vdit.exit_status`. Imports of a command that take long belong into `main`, so that all of this holds for
-    them, and help comes at once.
+    status of `vdit.command.exit_status`. Imports of a command that take long belong into `main`, so that all of this
+    holds for them, and help comes at once.
     """
     from absl import app, flags, logging
 
-    from vdit import command_help
+    from vdit.command import help
 
     def parse(argv: list[str]) -> list[str]:
-        if command_help.asked_for(argv):
+        if help.asked_for(argv):
             try:
-                print(command_help.text(argv))
+                print(help.text(argv))
             except UserError as error:
                 _fail(str(error), USER_ERROR)
             sys.stdout.flush()

@@ -121,7 +121,7 @@ class Worker:
         ours, theirs = multiprocessing.Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "data_pipelines.building.worker", str(theirs.fileno())],
+            [sys.executable, "-m", "data_pipelines.building.engines.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # an interrupt at the keyboard is the builder's to handle

@@ -64,14 +64,14 @@ def _wrapped(words: str, indent: str, more: str = "") -> str:
 
 
 def _takes_fields() -> bool:
-    from vdit import config_flag
+    from vdit.command import config_flag
 
     return config_flag.is_config(flags.FLAGS["config"])
 
 
 def _fields(argv: Sequence[str]) -> str:
     """The fields of the config that the command line names, or how to see them."""
-    from vdit.config_reference import fields
+    from vdit.command.config_reference import fields
 
     try:
         flags.FLAGS([word for word in argv if word not in WORDS])

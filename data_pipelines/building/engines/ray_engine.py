@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from data_pipelines.building.captioner import CaptionRequest
+from data_pipelines.building.curation.captioner import CaptionRequest
 from data_pipelines.building.encoders import PIXELS, Encoders
+from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
 from data_pipelines.building.fetching import check_shared, fetched
-from data_pipelines.building.isolation import Limits, Worker, stuck_error
 from data_pipelines.building.jobs import Job, Recipe
 from vdit.errors import UserError
 from vdit.models.text.token_encoder import TextEncoder

@@ -1,4 +1,4 @@
-"""All fields of a config with their defaults and meanings, from the dataclasses: `python -m vdit.config_reference`.
+"""All fields of a config, their defaults and meanings: `python -m vdit.command.config_reference`.
 
 Prints docs/config.md. `--config=F --help` of a command prints the same fields with the values of F.
 """
@@ -12,12 +12,12 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vdit.command import no_arguments, run_main
+from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, StageConfig
 
 HEAD = """# Fields of a config
 
-<!-- printed by `python -m vdit.config_reference > docs/config.md`; a test compares -->
+<!-- printed by `python -m vdit.command.config_reference > docs/config.md`; a test compares -->
 
 A config is a Python file with `get_config()`, which returns a `ConfigDict` of these fields; those left out take their
 default. Flags set single fields: `--config.train.steps=500`. `--config=F --help` of a command lists them with the

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.building.captioner import CaptionRequest
+from data_pipelines.building.curation.captioner import CaptionRequest
 from data_pipelines.building.do_job import do_job
-from data_pipelines.building.freed_memory import keep_freed_memory
+from data_pipelines.building.engines.freed_memory import keep_freed_memory
 from vdit.errors import UserError
 from vdit.io.media import alive
 from vdit.io.storage import as_user_error
@@ -94,6 +94,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Under its real name, so that functions sent by name find the same module.
-    from data_pipelines.building import worker
+    from data_pipelines.building.engines import worker
 
     worker.main()

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.encoders import Encoders
-from data_pipelines.building.isolation import Limits
+from data_pipelines.building.engines.isolation import Limits
+from data_pipelines.building.engines.local_engine import LocalEngine
 from data_pipelines.building.jobs import Job, Recipe
-from data_pipelines.building.local_engine import LocalEngine
 from vdit.errors import UserError
 from vdit.models.text.token_encoder import TextEncoder
 
@@ -64,7 +64,7 @@ def make_engine(args: BuildArgs, text_encoder: TextEncoder | None = None) -> Eng
     if args.engine == "local":
         return LocalEngine(args.workers, limits, Encoders(text, args.autoencoder, args.captioner))
     try:
-        from data_pipelines.building.ray_engine import RayEngine
+        from data_pipelines.building.engines.ray_engine import RayEngine
     except ImportError as error:
         raise UserError(f"--engine=ray needs Ray ({error}); install vdit with the extra `ray`") from error
     return RayEngine(args.ray_address, limits, (text, args.autoencoder, args.captioner))

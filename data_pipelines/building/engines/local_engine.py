@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from data_pipelines.building.encoders import Encoders
+from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
 from data_pipelines.building.fetching import fetched
-from data_pipelines.building.isolation import Limits, Worker, stuck_error
 from data_pipelines.building.jobs import Job, Recipe
 
 
