@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import resource
 import signal
 import subprocess
@@ -159,7 +160,7 @@ with noted() as request:
 
 def test_a_library_that_does_not_come_back_is_not_waited_for():
     body = """
-import ctypes, vdit.stopping
+import ctypes, vdit.command.stopping
 vdit.command.stopping.GRACE = .2
 library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
 library.pthread_mutex_lock(mutex)
@@ -197,6 +198,40 @@ def test_output_that_nobody_reads_asks_to_stop(where):
     status, _, err = end(process)
     reason = "by SIGTERM" if where == "in another thread" else "as nobody reads what it prints"
     assert (status, err) == (75, f"stopped {reason}\n")
+
+
+def test_a_thread_may_print_while_the_command_ends():
+    body = "import threading\ndef say():\n    while True:\n        print('line', flush=True)\n"
+    process = start(body + "threading.Thread(target=say, daemon=True).start()\ntime.sleep(60)")
+    assert process.stdout and process.stdout.readline() == "line\n"
+    process.stdout.close()
+    process.stdout = None
+    assert end(process) == (75, "", "stopped by SIGTERM\n")
+
+
+@pytest.mark.parametrize(("body", "status"), [("while True:\n    print('line')", 75), ("open('/nowhere')", 2)])
+def test_a_line_that_nobody_reads_keeps_its_status(body, status):
+    read, write = os.pipe()
+    os.close(read)  # both outputs go to a reader that is gone, as with 2>&1 | head -1
+    assert end(start(body, stdout=write, stderr=write))[0] == status
+    os.close(write)
+
+
+def test_a_terminal_that_closes_is_a_request_to_stop(tmp_path):
+    ours, terminal = pty.openpty()
+    body = f"""
+try:
+    while True:
+        print('line', flush=True)
+        time.sleep(.01)
+finally:
+    open('{tmp_path / "saved"}', 'w').close()
+"""
+    process = start(body, stdout=terminal, stderr=terminal, stdin=terminal)
+    os.close(terminal)
+    assert os.read(ours, 4) == b"line"
+    os.close(ours)  # no SIGHUP, as it is no terminal of this process: what it writes fails
+    assert end(process)[0] == 75 and (tmp_path / "saved").exists()
 
 
 def test_output_that_nobody_reads_is_a_noted_request_too():

@@ -22,6 +22,7 @@ from etils import epath
 
 from vdit.command import config_flag
 from vdit.command.run import no_arguments, run_main
+from vdit.command.stopping import say
 from vdit.config import Config
 from vdit.config_dict import build
 from vdit.errors import UserError
@@ -87,10 +88,10 @@ def main(argv: list[str]) -> None:
                 if jax.process_index() == 0:
                     write_json(epath.Path(workdir) / "result.json", result_row(config, result))
         except Preempted as stopped:
-            print(f"{workdir}: {stopped}", flush=True)
+            say(f"{workdir}: {stopped}")
             sys.exit(PREEMPTED)
         if jax.process_index() == 0:
-            print(f"{workdir}: {summary(result)}{'; asked to stop, but finished first' if stop.asked else ''}")
+            say(f"{workdir}: {summary(result)}{'; asked to stop, but finished first' if stop.asked else ''}")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import sys
 
 import cli
 import pytest
@@ -75,6 +76,28 @@ def test_exit_status_and_result_of_the_command(tmp_path, capfd, monkeypatch):
     assert (result["steps"], result["kind"], result["width"]) == (6, "grid", 16)
     assert 0 < result["loss_interval"][0] <= result["loss"] <= result["loss_interval"][1]
     tiny.assert_same_result(tmp_path / "run", undisturbed(), CONFIG)
+
+
+def test_a_run_whose_output_nobody_reads_saves_and_says_so_on_stderr(tmp_path, capfd, monkeypatch):
+    flags = (f"--config={tiny.write_config(tmp_path / 'c.py', CONFIG)}", f"--workdir={tmp_path / 'run'}")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody, monkeypatch.context() as patch:  # as with | head -1
+        patch.setattr(sys, "stdout", nobody)
+        stopped = cli.runner(capfd)("vdit.train", *flags)
+    assert stopped.status == PREEMPTED
+    (step,) = checkpoint_steps(tmp_path / "run")
+    assert stopped.err == f"{tmp_path / 'run'}: {Preempted(step)}\n"
+
+
+def test_a_terminal_that_closes_saves_a_checkpoint(tmp_path):
+    def hang_up(row) -> None:
+        if row["step"] == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    with pytest.raises(Preempted, match="after step 3"):
+        tiny.train(CONFIG, tmp_path, hang_up)
+    assert checkpoint_steps(tmp_path) == [3]
 
 
 @pytest.mark.parametrize("moment", ["in the last step", "once it is done"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import sys
 import threading
@@ -48,8 +48,8 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
 
     def run(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax and JAX report every step of their work at INFO
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
+        if reconfigure := getattr(sys.stdout, "reconfigure", None):  # a notebook's has none
+            reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
         main(argv)
         sys.stdout.flush()
 
@@ -58,7 +58,7 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
         try:
             app.run(run, flags_parser=parse)
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
+            _say(str(stopped))
             end_soon(PREEMPTED)
             sys.exit(PREEMPTED)
         except Exception as error:
@@ -119,6 +119,12 @@ def end_soon(status: int) -> None:
 
 def _fail(message: str, status: int) -> typing.NoReturn:
     _told.append(message)
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    _say(f"error: {' '.join(message.split())}")
     end_soon(status)
     sys.exit(status)
+
+
+def _say(line: str) -> None:
+    """Prints the line a command ends with; if nobody reads it, its status tells."""
+    with contextlib.suppress(Stopped):
+        print(line, file=sys.stderr, flush=True)

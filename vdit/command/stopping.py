@@ -7,12 +7,14 @@ first come to a good place, such as a step and its checkpoint, is done within `n
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
+import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -23,6 +25,8 @@ GRACE = 10.0
 """Seconds in which a command that is asked to stop must end; the compiler, for one, does not hear of it sooner."""
 
 _open: list[Request] = []
+_outputs_of_before: list[Any] = []
+"""Never freed: `print` borrows sys.stdout, and a thread within it would crash (issue 130163 of CPython)."""
 
 
 class Stopped(BaseException):
@@ -78,6 +82,13 @@ def listen(line: Callable[[Stopped], str]) -> Iterator[None]:
             undo.enter_context(_last_resort(line))
             undo.enter_context(_outputs())
         yield
+
+
+def say(line: str) -> None:
+    """Prints the last line of a command that was asked to stop: on stderr if nobody reads stdout."""
+    print(line, flush=True)
+    if getattr(sys.stdout, "gone", False):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _listening() -> bool:
@@ -142,50 +153,65 @@ def _last_resort(line: Callable[[Stopped], str]) -> Iterator[None]:
 def _outputs() -> Iterator[None]:
     """Outputs whose reader may go away, as with `| head -1`: then this command is asked to stop."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = ours = tuple(_output(stream) for stream in before)
+    ours = [
+        _Output(stream) if isinstance(stream, io.TextIOWrapper) else stream for stream in before
+    ]  # not a notebook's
+    sys.stdout, sys.stderr = ours  # type: ignore[assignment]
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        _outputs_of_before.extend(ours)
         for stream in ours:
-            if isinstance(stream, _Output):
-                with contextlib.suppress(Stopped):  # it has ended
-                    stream.flush()
-                stream.detach()  # else it would close what it writes to
+            with contextlib.suppress(Stopped):  # it has ended
+                stream.flush()
 
 
-def _output(stream: Any) -> Any:
-    if not isinstance(stream, io.TextIOWrapper):  # of a notebook
-        return stream
-    stream.flush()
-    return _Output(
-        stream.buffer,
-        stream.encoding,
-        stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+class _Output:
+    """A standard output; once its reader is gone, what is written to it is dropped.
 
+    It only passes on to the stream of the process: threads may write at any time, also when that is put back.
 
-class _Output(io.TextIOWrapper):
-    """A standard output; once its reader is gone, what is written to it is dropped."""
+    Attributes:
+      gone: whether its reader is gone.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream, self.gone = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except BrokenPipeError:
-            self._drop()
-            return len(text)
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
         try:
-            super().flush()
-        except BrokenPipeError:
+            yield
+        except OSError as error:
+            if error.errno != errno.EPIPE and not (error.errno == errno.EIO and self._is_terminal()):
+                raise
             self._drop()
 
+    def _is_terminal(self) -> bool:
+        """Whether it is a terminal, also one that has been closed, which `isatty` denies."""
+        return stat.S_ISCHR(os.fstat(self._stream.fileno()).st_mode)
+
     def _drop(self) -> None:
+        self.gone = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
+        os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if threading.current_thread() is threading.main_thread():
             _ask("as nobody reads what it prints")
