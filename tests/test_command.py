@@ -8,8 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import cli
 import pytest
 
 from vdit.command import config_reference
@@ -282,3 +284,12 @@ def test_a_full_disk_below_the_output_is_one_line():
     with open("/dev/full", "w") as full:
         status, _, err = end(start("print('x')", stdout=full))
     assert status == 2 and "No space left on device" in err and err.count("\n") == 1, err
+
+
+def test_a_command_that_was_imported_before_runs_in_this_process_without_a_warning(capfd):
+    import launch.status
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of runpy, about a module that would be there twice
+        assert "nowhere" in cli.runner(capfd)("launch.status", "nowhere").error
+    assert sys.modules["launch.status"] is launch.status

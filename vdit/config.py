@@ -422,7 +422,8 @@ class Config:
     Attributes:
       seed: of initial weights, noise and the order of the data.
       init_from: where parameters come from instead: the workdir of a run, a folder or file that vdit.export wrote, or,
-        for model.family "wan", published weights (a folder or hub id), which decide the sizes of the model.
+        for model.family "wan", published weights (a folder, or a hub id OWNER/NAME@REVISION), which decide the sizes of
+        the model.
       task: "diffusion", or "autoencoder", which trains the causal_vae and leaves model and diffusion aside.
     """
 

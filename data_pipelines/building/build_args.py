@@ -195,7 +195,7 @@ def define_flags() -> None:
     flags.DEFINE_list("reject", [], about)
     about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"
     flags.DEFINE_string("autoencoder", PIXELS, about)
-    about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id), or none"
+    about = "what encodes captions: minilm, t5:FOLDER, umt5:FOLDER (or a hub id, OWNER/NAME@REVISION), or none"
     flags.DEFINE_string("text_encoder", "minilm", about)
     flags.DEFINE_integer("seed", 0, "seed of generated clips")
     flags.DEFINE_string("world", "", "physics: the world, such as uniform or 'bounce; sides=16,24' (docs/data.md)")

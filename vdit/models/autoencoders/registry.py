@@ -23,7 +23,7 @@ from vdit.models.autoencoders.wan_vae import load_wan_vae, wan_config
 from vdit.patches import Patch
 
 KINDS = ("causal_vae", "wan")
-"""Kinds of autoencoder; each takes weights: "wan:FOLDER", "causal_vae:WORKDIR", or a hub id."""
+"""Kinds of autoencoder; each takes weights: "wan:FOLDER", "causal_vae:WORKDIR", or a hub id, OWNER/NAME@REVISION."""
 
 EXPORT = "autoencoder"
 """Folder of a workdir in which a finished autoencoder run leaves its weights."""

@@ -22,7 +22,7 @@ TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {
 """Encoders that a name alone says all of."""
 
 WITH_WEIGHTS = ("t5", "umt5")
-"""Kinds that take published weights: "umt5:FOLDER" or "umt5:HUB_ID"."""
+"""Kinds that take published weights: "umt5:FOLDER" or "umt5:OWNER/NAME@REVISION"."""
 
 
 def load_text_encoder(name: str) -> TextEncoder:
