@@ -30,7 +30,7 @@ from vdit.scaling.runs import Table
 PAGE = "laws.md"
 SETS = 70  # draws at each noise: 210 of each design
 NOISES = (0.002, 0.01, 0.03)
-DRAWS = 200  # bootstraps, and draws of approaches 1 and 2
+DRAWS = 400  # bootstraps, and draws of approaches 1 and 2
 BESIROGLU = Law(482.0, 2085.0, 1.82, 0.3478, 0.3658)
 CHINCHILLA = Law(406.4, 410.7, 1.69, 0.34, 0.28)
 SYMMETRIC = Law(406.4, 410.7, 1.69, 0.31, 0.31)
@@ -53,9 +53,9 @@ class Design:
     tokens: np.ndarray
 
     def table(self, noise: float, seed: int) -> Table:
-        """The runs with noise of the log loss."""
+        """The runs with noise of the log loss; designs of other sizes have other noise."""
         loss = self.law.loss(self.params, self.tokens)
-        loss = loss * np.exp(np.random.default_rng(seed).normal(0, noise, len(loss)))
+        loss = loss * np.exp(np.random.default_rng((len(loss), seed)).normal(0, noise, len(loss)))
         c = 6 * self.params * self.tokens
         budgets = np.exp(np.round(np.log(c), 6))
         return Table(c, self.params, self.tokens, loss, budgets, tuple(map(str, range(len(loss)))))

@@ -18,6 +18,7 @@ from vdit.scaling.laws import robust
 from vdit.scaling.laws.answers import budget_for
 from vdit.scaling.laws.law import Cost, Law, Number, central, measure_cost
 from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, Fit, Form, fit_law, resample
+from vdit.scaling.laws.redraw import redraw
 from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
 _UNLIKE = 0.01  # chance, under shared exponents, of a misfit from which on it is said that they differ
@@ -78,8 +79,8 @@ def fit_arms(
 ) -> Arms:
     """Fits the laws of all arms together.
 
-    Runs of the same N and D in several arms are drawn together, so that what they have in common (the design, the
-    data's order) cancels in the difference; others are drawn within their arm.
+    Where all arms have runs of the same N and D, what the noise of partners has in common (the data's order) is drawn
+    together and cancels in the difference; else each run has noise of its own.
 
     Args:
       params, tokens, loss: of each run.
@@ -87,7 +88,7 @@ def fit_arms(
       reference: the arm that others are compared with; "" is the one with most runs.
       shared: whether E, alpha and beta are the same for all.
       flops: counted; 6 N D without.
-      bootstraps, seed: of the resampling.
+      bootstraps, seed: of the draws.
 
     Raises:
       UserError: if there is one arm only, no such reference, or an arm with too few runs.
@@ -113,57 +114,82 @@ def fit_arms(
     if heavy:
         alone = [fit_law(params[p], tokens[p], loss[p], bootstraps=0, form=form) for p in parts]
     cost = Cost() if flops is None else measure_cost(np.asarray(flops, np.float64), params, tokens)
-    weights_KR, paired = _draws(params, tokens, parts, bootstraps, seed)
+    draws = _Draws(bootstraps, seed, _partners(params, tokens, parts))
     rows = surface(params, tokens, loss)
-    thetas_A5, drawn_AK5 = (_together if shared else _apart)(rows, parts, alone, form, weights_KR)
+    thetas_A5, drawn_AK5 = (_together if shared else _apart)(rows, parts, alone, form, draws)
     fits = []
     for part, theta, drawn in zip(parts, thetas_A5, drawn_AK5, strict=True):
         residuals = rows.z_R[part] - rows.log_loss(theta[None])[0, part]
         fits.append(Fit(rows.law(theta), cost, rows.law(drawn), residuals, 0.0, (), form))
     warnings = _warnings(names, fits, alone) if shared else ()
+    paired = 0 if draws.partners_CA is None else draws.partners_CA.size
     return Arms(tuple(names), tuple(fits), shared, paired, warnings)
 
 
-def _draws(
-    params: np.ndarray, tokens: np.ndarray, parts: Sequence[np.ndarray], count: int, seed: int
-) -> tuple[np.ndarray, int]:
-    """How often each run is drawn, (K, R), and how many runs are drawn with their partners."""
-    keys = [[(round(np.log(params[i]), 6), round(np.log(tokens[i]), 6)) for i in part] for part in parts]
-    common = set(keys[0]).intersection(*map(set, keys[1:]))
-    total = np.zeros((count, len(params)))
-    cells = sorted(common)
-    if len(cells) >= MIN_ROWS and all(set(own) == common for own in keys):
-        n, d = np.exp(np.array(cells)).T
-        drawn = resample(n, d, count, seed)
-        place = {cell: i for i, cell in enumerate(cells)}
-        for part, own in zip(parts, keys, strict=True):
-            total[:, part] = drawn[:, [place[key] for key in own]]
-        return total, len(params)
-    for number, part in enumerate(parts):
-        total[:, part] = resample(params[part], tokens[part], count, seed + number)
-    return total, 0
+@dataclasses.dataclass(frozen=True)
+class _Draws:
+    """What intervals are made of.
+
+    Attributes:
+      count, seed: of the draws.
+      partners_CA: runs of equal N and D in every arm; None where the arms have designs of their own.
+    """
+
+    count: int
+    seed: int
+    partners_CA: np.ndarray | None
+
+    def weights(self, rows: Surface, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """How often each run is drawn, (K, R): partners together, others within their arm."""
+        total_KR = np.zeros((self.count, len(rows.z_R)))
+        if self.partners_CA is not None:
+            first_C = self.partners_CA[:, 0]
+            drawn_KC = resample(rows.x_R[first_C], rows.y_R[first_C], self.count, self.seed)
+            total_KR[:, self.partners_CA] = drawn_KC[:, :, None]
+            return total_KR
+        for number, part in enumerate(parts):
+            total_KR[:, part] = resample(rows.x_R[part], rows.y_R[part], self.count, self.seed + number)
+        return total_KR
+
+
+def _partners(params: np.ndarray, tokens: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The run of each arm at each pair of N and D, (C, A); None unless every arm has every pair once."""
+    cells = [{(round(np.log(params[i]), 6), round(np.log(tokens[i]), 6)): i for i in part} for part in parts]
+    common = sorted(cells[0])
+    alike = all(set(own) == set(common) and len(own) == len(part) for own, part in zip(cells, parts, strict=True))
+    if len(common) < MIN_ROWS or not alike:
+        return None
+    return np.array([[own[cell] for own in cells] for cell in common])
 
 
 def _apart(
-    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, weights_KR: np.ndarray
+    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, draws: _Draws
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Coefficients of each arm by its own runs, and of each draw."""
-    thetas, draws = [], []
-    for part, fit in zip(parts, alone, strict=True):
-        theta_1, drawn_K5 = _minimise(rows, [part], [rows.theta(fit.law)], form, weights_KR)
+    weights_KR = draws.weights(rows, parts) if form.estimator == "huber" else None
+    thetas, drawn = [], []
+    for number, (part, fit) in enumerate(zip(parts, alone, strict=True)):
+        own = _Draws(draws.count, draws.seed + number, None)
+        theta_1, drawn_1K5 = _minimise(rows, [part], [rows.theta(fit.law)], form, own, weights_KR)
         thetas.append(theta_1[0])
-        draws.append(drawn_K5[0])
-    return thetas, draws
+        drawn.append(drawn_1K5[0])
+    return thetas, drawn
 
 
 def _together(
-    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, weights_KR: np.ndarray
+    rows: Surface, parts: Sequence[np.ndarray], alone: Sequence[Fit], form: Form, draws: _Draws
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return _minimise(rows, parts, [rows.theta(fit.law) for fit in alone], form, weights_KR)
+    weights_KR = draws.weights(rows, parts) if form.estimator == "huber" else None
+    return _minimise(rows, parts, [rows.theta(fit.law) for fit in alone], form, draws, weights_KR)
 
 
 def _minimise(
-    rows: Surface, parts: Sequence[np.ndarray], starts_A5: Sequence[np.ndarray], form: Form, weights_KR: np.ndarray
+    rows: Surface,
+    parts: Sequence[np.ndarray],
+    starts_A5: Sequence[np.ndarray],
+    form: Form,
+    draws: _Draws,
+    weights_KR: np.ndarray | None,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Coefficients (5,) of each arm with one E, alpha and beta, and those of each draw (K, 5)."""
     count = len(parts)
@@ -187,12 +213,16 @@ def _minimise(
     target, ones = rows.target(logs)[order], np.ones((1, len(order)))
     ends, values = robust.minimise(model, target, starts, ones, delta=delta, bounds_P2=bounds)
     best = ends[values.argmin()]
-    drawn = np.zeros((0, free))
-    if len(weights_KR):
+    if weights_KR is None:
+        place = np.argsort(order)  # of each run in the order of the arms
+        partners_CA = None if draws.partners_CA is None else place[draws.partners_CA]
+        drawn = redraw(
+            model, target, best, count=draws.count, seed=draws.seed, delta=delta, bounds_F2=bounds,
+            partners_CA=partners_CA,
+        )  # fmt: skip
+    else:
         first = np.tile(best, (len(weights_KR), 1))
         drawn, _ = robust.minimise(model, target, first, weights_KR[:, order], delta=delta, bounds_P2=bounds)
-        if not logs and len(order) > free:
-            drawn = np.clip(best + (drawn - best) * np.sqrt(len(order) / (len(order) - free)), *bounds.T)
     return [best @ matrix for matrix in matrices], [drawn @ matrix for matrix in matrices]
 
 

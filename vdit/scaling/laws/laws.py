@@ -14,6 +14,7 @@ import numpy as np
 from vdit.errors import UserError
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.law import LEVEL, NAMES, Cost, Interval, Law, central, measure_cost
+from vdit.scaling.laws.redraw import redraw
 from vdit.scaling.laws.robust import Model
 from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
@@ -64,7 +65,8 @@ class Fit:
     Attributes:
       law: the coefficients.
       cost: C as a function of N and D over the fitted rows.
-      resamples: the law of every bootstrap resample (arrays of equal length).
+      resamples: the law of every draw for intervals (arrays of equal length): of resampled runs for Huber's loss, of
+        losses drawn anew around the law for least squares.
       residuals_R: log measured - log fitted loss of each row.
       objective: summed Huber loss at the optimum (half the sum of squares over the mean loss for least squares).
       warnings: why the fit is ill-determined, one line each; empty when nothing is wrong.
@@ -131,9 +133,9 @@ def fit_law(
     Args:
       params, tokens, loss: N, D and final loss of each run, all positive.
       flops: counted training FLOPs, from which the cost C(N, D) is measured; 6 N D without them.
-      bootstraps: resamples of the runs for intervals.
+      bootstraps: draws for intervals.
       starts: descents from the best points of the grid of starts.
-      seed: of the resampling.
+      seed: of the draws.
       form: what is fitted.
 
     Raises:
@@ -148,7 +150,7 @@ def fit_law(
         heavy = heavy_tails(np.exp(rows.z_R) - np.exp(rows.log_loss(theta[None])[0]))
         form = dataclasses.replace(form, estimator="huber" if heavy else "squares")
     theta, objective, apart = _search(rows, form, starts)
-    resamples_K5 = _bootstrap(rows, form, theta, resample(params, tokens, bootstraps, seed))
+    resamples_K5 = _draws(rows, form, theta, bootstraps, seed)
     fit = Fit(
         law=rows.law(theta),
         cost=Cost() if flops is None else measure_cost(flops, params, tokens),
@@ -222,18 +224,14 @@ def _refit(rows: Surface, form: Form, theta: np.ndarray, weights_KR: np.ndarray)
     return _descend(rows, form, np.tile(theta, (len(weights_KR), 1)), weights_KR)[0]
 
 
-def _bootstrap(rows: Surface, form: Form, theta: np.ndarray, weights_KR: np.ndarray) -> np.ndarray:
-    """Coefficients of every resample, (K, 5).
-
-    Residuals of least squares are smaller than the noise by sqrt((R - p) / R), and resamples spread that much too
-    little; those of Huber's loss spread rather too much, and are left as Besiroglu et al. have them.
-    """
-    if not len(weights_KR):
-        return np.zeros((0, 5))
-    found_K5, runs = _refit(rows, form, theta, weights_KR), len(rows.z_R)
-    if form.estimator == "huber" or runs <= form.free:
-        return found_K5
-    return np.clip(theta + (found_K5 - theta) * np.sqrt(runs / (runs - form.free)), *np.array(BOUNDS).T)
+def _draws(rows: Surface, form: Form, theta: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Coefficients (K, 5) of what else the runs could have been: resampled for Huber's loss, redrawn for squares."""
+    if form.estimator == "huber":
+        return _refit(rows, form, theta, resample(rows.x_R, rows.y_R, count, seed))
+    model, target, delta, bounds, matrix, offset = _problem(rows, form)
+    best_F = (theta - offset) @ matrix.T / (matrix**2).sum(1)
+    drawn_KF = redraw(model, target, best_F, count=count, seed=seed, delta=delta, bounds_F2=bounds)
+    return drawn_KF @ matrix + offset
 
 
 def resample(params: np.ndarray, tokens: np.ndarray, count: int, seed: int) -> np.ndarray:
