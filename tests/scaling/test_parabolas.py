@@ -50,13 +50,17 @@ def test_bias_of_wide_grids_is_said_and_corrected():
     c, drift = np.repeat(budget, 15), np.repeat(np.geomspace(1, 1 / 3, 5), 15)
     n = law.optimal_params(c) * drift * np.tile(np.geomspace(1 / 8, 8, 15), 5)
     d = c / (6 * n)
-    loss = law.loss(n, d) * np.exp(np.random.default_rng(0).normal(0, 0.002, len(n)))
-    found = fit_isoflop(c, n, d, loss, bootstraps=100)
-    assert found.params.exponent < 0.25 - 0.004 and found.params.bias == pytest.approx(
-        found.params.exponent - 0.25, abs=0.006
+
+    def found(seed):
+        loss = law.loss(n, d) * np.exp(np.random.default_rng(seed).normal(0, 0.002, len(n)))
+        return fit_isoflop(c, n, d, loss, bootstraps=100)
+
+    first = found(0)
+    assert first.params.exponent < 0.25 - 0.004 and first.params.bias == pytest.approx(
+        first.params.exponent - 0.25, abs=0.006
     )
-    low, high = found.params.interval
-    assert low < 0.25 < high
+    intervals = [found(seed).params.interval for seed in range(20)]
+    assert 11 <= sum(low < 0.25 < high for low, high in intervals) < 20  # 16 are meant, by chance rarely fewer than 11
 
 
 def test_akima_goes_through_all_sizes():

@@ -21,6 +21,7 @@ SPREAD = 1.5  # runs whose FLOPs differ by more than this factor are not of one 
 MIN_SIZES = 3
 WINDOW = 4.0  # sizes within this factor of the best run's make the parabola,
 NEAREST = 5  # and this many of the nearest in any case
+LEAST_FREEDOM = 3  # residuals beyond the parabolas' coefficients, to know noise by
 MOST_BIAS = 0.05  # of an exponent that still has an interval
 _UNRESOLVED = 0.2  # share of noisy draws whose minimum lies beyond the sizes, from which on a budget has none
 _DENSITY = 25  # points of an interpolation for each size tried (Porian et al.)
@@ -180,7 +181,7 @@ def power_law(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -
 
 @dataclasses.dataclass(frozen=True)
 class _Noise:
-    """Draws of the losses of single runs: relative noise that the parabolas' residuals show, pooled over budgets.
+    """Draws of the losses of single runs: relative noise that residuals show.
 
     Attributes:
       scale: standard deviation of the logs.
@@ -196,28 +197,34 @@ class _Noise:
         return loss_R * np.exp(scale_K1 * rng.normal(size=(count, len(loss_R))))
 
 
-def _noise(parabolas: Sequence[Parabola], params: np.ndarray, loss: np.ndarray) -> _Noise:
+def _noise(parabolas: Sequence[Parabola], params: np.ndarray, loss: np.ndarray, fit: Fit | None = None) -> _Noise:
+    """That of the parabolas' residuals, pooled over budgets; of the law's, if it comes closer to the runs.
+
+    Where exponents differ, no parabola follows wide budgets, and its misfit would be taken for noise.
+    """
     residuals = [np.log(loss[p.window] / p(params[p.window])) for p in parabolas]
     freedom = sum(len(r) - 3 for r in residuals)
     if freedom < 1:
         return _Noise(0.0, 0)
-    return _Noise(float(np.sqrt(sum((r**2).sum() for r in residuals) / freedom)), freedom)
+    found = _Noise(float(np.sqrt(sum((r**2).sum() for r in residuals) / freedom)), freedom)
+    if fit is None or freedom < LEAST_FREEDOM or fit.rows <= fit.form.free:
+        return found
+    left = fit.rows - fit.form.free
+    return min(found, _Noise(float(np.sqrt((fit.residuals_R**2).sum() / left)), left), key=lambda noise: noise.scale)
 
 
 def _draws(
-    found: Parabola,
-    params: np.ndarray,
-    tokens: np.ndarray,
-    loss: np.ndarray,
+    mean_R: np.ndarray,
+    params_R: np.ndarray,
+    tokens_R: np.ndarray,
     noise: _Noise,
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Logs of N, D and loss at those minima of `count` draws of one budget that lie inside its sizes, (K, 3)."""
-    x_R = np.log(params[found.rows])
-    mean_R = np.where(np.isin(found.rows, found.window), found(params[found.rows]), loss[found.rows])
+    x_R = np.log(params_R)
     drawn_KR = noise.draw(mean_R, count, rng)
-    log_n, log_d, least = _minima(x_R, np.log(tokens[found.rows]), drawn_KR, _window(x_R, drawn_KR))
+    log_n, log_d, least = _minima(x_R, np.log(tokens_R), drawn_KR, _window(x_R, drawn_KR))
     inside = (log_n > x_R.min()) & (log_n < x_R.max()) & (least > 0)
     return np.stack([log_n[inside], log_d[inside], np.log(least[inside])], -1)
 
@@ -275,9 +282,10 @@ def fit_isoflop(
 ) -> IsoFlop:
     """Fits a parabola to every budget with 3 sizes or more and power laws to the minima.
 
-    Intervals draw the losses anew, with the noise that all parabolas' residuals show together: resampled runs of a
-    budget would often be of one or two sizes. They are corrected for the bias of parabolas: what they make of losses
-    that follow the fitted law exactly, less what that law says. There is none where it is more than `MOST_BIAS`.
+    Intervals are of by how much parabolas miss the exponent of the fitted law when losses are drawn from it, with the
+    noise that residuals of all parabolas, or of the law, show together: resampled runs of a budget would often be of
+    one or two sizes. So they are corrected for the bias of parabolas, which is said: what they make of losses that
+    follow the law exactly, less its exponent. There is none where it is more than `MOST_BIAS`.
 
     Args:
       flops, params, tokens, loss: of each run.
@@ -292,29 +300,33 @@ def fit_isoflop(
     parabolas = [found for found in fits if found.coefficients.size]
     unused = sum(len(found.rows) for found in fits if not found.coefficients.size)
     rng = np.random.default_rng(seed)
-    noise = _noise([p for p in parabolas if not p.edge], params, loss)
-    draws: list[np.ndarray] = []
-    if bootstraps and noise.freedom >= 3:
-        for place, found in enumerate(parabolas):
-            if found.edge:
-                continue
-            drawn_K3 = _draws(found, params, tokens, loss, noise, bootstraps, rng)
-            if len(drawn_K3) < (1 - _UNRESOLVED) * bootstraps:
-                lost = 1 - len(drawn_K3) / bootstraps
-                edge = f"minimum not resolved: with other noise {lost:.0%} of them lie beyond the sizes tried"
-                parabolas[place] = dataclasses.replace(found, edge=edge)
-            else:
-                draws.append(np.resize(drawn_K3, (bootstraps, 3)))
+    unfitted = ""
+    if bootstraps and fit is None:
+        try:
+            fit = fit_law(params, tokens, loss, flops=flops, bootstraps=0, starts=10)
+        except UserError as error:
+            unfitted = f"no law to know the bias of parabolas by ({error})"
+    noise = _noise([p for p in parabolas if not p.edge], params, loss, fit)
+    known = bool(bootstraps) and noise.freedom >= LEAST_FREEDOM
+    for place, found in enumerate(parabolas):
+        if found.edge or not known:
+            continue
+        rows = found.rows
+        mean_R = np.where(np.isin(rows, found.window), found(params[rows]), loss[rows])
+        lost = 1 - len(_draws(mean_R, params[rows], tokens[rows], noise, bootstraps, rng)) / bootstraps
+        if lost > _UNRESOLVED:
+            edge = f"minimum not resolved: with other noise {lost:.0%} of them lie beyond the sizes tried"
+            parabolas[place] = dataclasses.replace(found, edge=edge)
     good = [found for found in parabolas if not found.edge]
     if len(good) < 2:
         return IsoFlop(tuple(parabolas), None, None, None, unused)
     laws = _through(good)
     akima = fit_akima(good, params, loss, bootstraps, rng)
-    without = ""
-    if bootstraps and not draws:
+    without = unfitted
+    if bootstraps and not known:
         without = f"{noise.freedom} residuals are left after fitting the parabolas: too few to know the noise by"
-    elif bootstraps:
-        laws, without = _with_intervals(laws, good, np.stack(draws), params, tokens, loss, flops, fit)
+    elif fit is not None and bootstraps:
+        laws, without = _with_intervals(laws, good, params, tokens, fit, noise, bootstraps, rng)
     return IsoFlop(tuple(parabolas), laws[0], laws[1], laws[2], unused, akima, without)
 
 
@@ -330,18 +342,14 @@ def _through(parabolas: Sequence[Parabola]) -> list[PowerLaw]:
 def _with_intervals(
     laws: list[PowerLaw],
     good: Sequence[Parabola],
-    draws_GK3: np.ndarray,
     params: np.ndarray,
     tokens: np.ndarray,
-    loss: np.ndarray,
-    flops: np.ndarray,
-    fit: Fit | None,
+    fit: Fit,
+    noise: _Noise,
+    count: int,
+    rng: np.random.Generator,
 ) -> tuple[list[PowerLaw], str]:
     """The power laws with their biases and intervals, or why there are none."""
-    try:
-        fit = fit or fit_law(params, tokens, loss, flops=flops, bootstraps=0, starts=10)
-    except UserError as error:
-        return laws, f"no law to know the bias of parabolas by ({error})"
     exact = fit.law.loss(params, tokens)
     again = [fit_parabola(params, tokens, exact, found.budget, found.rows) for found in good]
     if any(found.edge for found in again):
@@ -352,8 +360,16 @@ def _with_intervals(
     laws = [dataclasses.replace(law, bias=bias) for law, bias in zip(laws, biases, strict=True)]
     if abs(exponents[0] - a) > MOST_BIAS:
         return laws, f"parabolas would be off by {exponents[0] - a:+.3f}, were the fitted law true"
+    drawn = [_draws(exact[p.rows], params[p.rows], tokens[p.rows], noise, count, rng) for p in good]
+    if min(map(len, drawn)) < (1 - _UNRESOLVED) * count:
+        return laws, "of losses drawn from the fitted law, too few have their minimum inside the sizes of a budget"
+    drawn_GK3 = np.stack([np.resize(draws_K3, (count, 3)) for draws_K3 in drawn])
     budget = np.log([found.budget for found in good])
     x = budget - budget.mean()
-    drawn_K3 = np.einsum("g,gkp->kp", x / (x @ x), draws_GK3)
-    spans = [central(values - (bias or 0.0)) for values, bias in zip(drawn_K3.T, biases, strict=True)]
-    return [dataclasses.replace(law, interval=span) for law, span in zip(laws, spans, strict=True)], ""
+    drawn_K3 = np.einsum("g,gkp->kp", x / (x @ x), drawn_GK3)
+    truths = [a, 1 - fit.cost.exponent * a, exponents[2]]
+    found = []
+    for law, values, truth in zip(laws, drawn_K3.T, truths, strict=True):
+        low, high = central(values - truth) or (0.0, 0.0)
+        found.append(dataclasses.replace(law, interval=(law.exponent - high, law.exponent - low)))
+    return found, ""

@@ -21,6 +21,7 @@ from vdit.scaling.reading import Run
 
 MIN_FLOOR = 4  # budgets that a floor can be fitted to
 _SLOPES = np.concatenate([np.linspace(-1.0, -0.01, 60), np.linspace(0.01, 2.0, 200)])  # where g is sought with a floor
+_FINER = 21  # of its finer grids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,16 +162,27 @@ def _line(c: np.ndarray, y_KB: np.ndarray, floor: float) -> np.ndarray:
 
 
 def _floored(c: np.ndarray, y_KB: np.ndarray) -> np.ndarray:
-    """(floor, k, g) of least squares of the relative error, floor and k not negative, by projection on g: (K, 3)."""
-    x = c / np.exp(np.log(c).mean())
-    found = []
-    for y_B in y_KB:
-        terms_G2B = np.stack([np.ones((len(_SLOPES), len(x))), x ** -_SLOPES[:, None]], 1) / y_B
-        best_G2, left_G = nonnegative(terms_G2B, np.ones_like(y_B))
-        place = int(left_G.argmin())
-        scale = (x / c)[0] ** -_SLOPES[place]
-        found.append((best_G2[place, 0], best_G2[place, 1] * scale, _SLOPES[place]))
-    return np.array(found)
+    """(floor, k, g) of least squares of the relative error, floor and k not negative, by projection on g: (K, 3).
+
+    A grid of g for all, then twice a finer one around the best of each: an interval may be narrower than a step.
+    """
+    middle = np.exp(np.log(c).mean())
+    x_B, count = c / middle, len(y_KB)
+    step, slopes_KG = float(np.diff(_SLOPES).max()), np.tile(_SLOPES, (count, 1))
+    best_K2, slope_K = _projected(x_B, y_KB, slopes_KG)
+    for _ in range(2):
+        best_K2, slope_K = _projected(x_B, y_KB, slope_K[:, None] + np.linspace(-step, step, _FINER))
+        step *= 2 / (_FINER - 1)
+    return np.column_stack([best_K2[:, 0], best_K2[:, 1] * middle**slope_K, slope_K])
+
+
+def _projected(x_B: np.ndarray, y_KB: np.ndarray, slopes_KG: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Floor and k (K, 2) at the best of G values of g for each of K draws, and that g (K,)."""
+    powers_KGB = x_B ** -slopes_KG[..., None]
+    terms_KG2B = np.stack([np.ones_like(powers_KGB), powers_KGB], 2) / y_KB[:, None, None, :]
+    found_N2, left_N = nonnegative(terms_KG2B.reshape(-1, 2, len(x_B)), np.ones(len(x_B)))
+    best = np.arange(len(y_KB)), left_N.reshape(slopes_KG.shape).argmin(1)
+    return found_N2.reshape(*slopes_KG.shape, 2)[best], slopes_KG[best]
 
 
 def _scale(

@@ -13,6 +13,7 @@ from scipy import stats
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.robust import Model
 
+_CLEARLY = 2.0  # log of how much likelier residuals must be of noise that is the same at every loss
 _BY_CHANCE = 0.05  # chance of a likeness of partners' residuals from which on it is not drawn
 
 
@@ -29,8 +30,8 @@ def redraw(
 ) -> np.ndarray:
     """Coefficients (K, F) fitted to `count` draws of the losses around those of `best_F`; (0, F) without residuals.
 
-    The scale of the noise is itself drawn, so that the draws spread as Student's t has it. The noise is of the loss or
-    of its log, whichever makes the residuals likelier.
+    The scale of the noise is itself drawn, so that the draws spread as Student's t has it. The noise is in proportion
+    to the loss, unless residuals are clearly likelier with the same noise at every loss.
 
     Args:
       model, target_R, delta, bounds_F2: as for `robust.minimise`.
@@ -62,11 +63,14 @@ def redraw(
 
 
 def _proportion(residual_R: np.ndarray, predicted_R: np.ndarray) -> np.ndarray:
-    """What the noise is in proportion to: the loss, or nothing (1) where that makes normal residuals likelier."""
-    choices = np.ones_like(predicted_R), predicted_R
+    """What the noise is in proportion to: the loss, or nothing (1)."""
+    constant_R = np.ones_like(predicted_R)
     with np.errstate(divide="ignore"):
-        unlikely = [np.log(((residual_R / per) ** 2).mean()) / 2 + np.log(per).mean() for per in choices]
-    return choices[int(unlikely[1] < unlikely[0])]
+        unlikely = [
+            np.log(((residual_R / per_R) ** 2).mean()) / 2 + np.log(per_R).mean() for per_R in (predicted_R, constant_R)
+        ]
+        clearly = len(residual_R) * (unlikely[0] - unlikely[1]) > _CLEARLY
+    return constant_R if clearly else predicted_R
 
 
 def _in_common(residual_CA: np.ndarray) -> float:
