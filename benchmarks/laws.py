@@ -1,7 +1,7 @@
 """What the laws' intervals, exponents and warnings are worth, by simulation; writes its tables into docs/laws.md.
 
 python -m benchmarks.laws                   all tables, some ten minutes of one core
-python -m benchmarks.laws --only=coverage   one of coverage, repetition, bias, noisy, speed
+python -m benchmarks.laws --only=coverage   one of coverage, huber, repetition, bias, noisy, speed
 python -m benchmarks.laws --sets=20         fewer draws: a look, not written into the page
 """
 
@@ -30,6 +30,7 @@ from vdit.scaling.runs import Table
 PAGE = "laws.md"
 SETS = 70  # draws at each noise: 210 of each design
 NOISES = (0.002, 0.01, 0.03)
+HEAVY = 0.004  # scale of heavy-tailed noise
 DRAWS = 400  # bootstraps, and draws of approaches 1 and 2
 BESIROGLU = Law(482.0, 2085.0, 1.82, 0.3478, 0.3658)
 CHINCHILLA = Law(406.4, 410.7, 1.69, 0.34, 0.28)
@@ -176,7 +177,7 @@ def coverage(sets: int) -> dict[str, dict[float, dict[str, np.ndarray]]]:
             first = 10_000 * number  # noise of its own at each scale: the same, scaled, would count three times
             rows = [_one(design, noise, first + seed) for seed in range(sets)]
             cells = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-            cells["saved by an arm"] = np.array([_arms(design, noise, first + seed) for seed in range(0, sets, 3)])
+            cells["saved by an arm"] = np.array([_arms(design, noise, first + seed) for seed in range(0, sets, 2)])
             found[design.name][noise] = cells
     found["a metric at 6 budgets"] = {}
     for number, noise in enumerate(NOISES):
@@ -204,7 +205,7 @@ def _coverage_page(sets: int) -> str:
         f"{sets} draws of each design at each noise of the loss, {', '.join(f'{n:.1%}' for n in NOISES)}, taken"
         f" together; the standard error of a cell is {0.4 / np.sqrt(3 * sets):.3f}.\n\n"
         + table(["80% interval of", *named], rows)
-        + f"\n\nA metric at six budgets, one seed each: {rest}. What an arm saves is from a third of the draws."
+        + f"\n\nA metric at six budgets, one seed each: {rest}. What an arm saves is from half of the draws."
     )
 
 
@@ -214,24 +215,64 @@ def _cell(share: float, with_one: float) -> str:
     return f"{share:.2f}" + (f" ({with_one:.0%} have one)" if with_one < 0.995 else "")
 
 
-def _repetition_page(sets: int) -> str:
-    law = RepetitionLaw(Law(482.0, 2085.0, 1.82, 0.3478, 0.3658), repeats=15.0, excess=5.0)
+def heavy_tailed(sets: int) -> dict[str, dict[str, np.ndarray]]:
+    """Design -> coefficient -> of each draw whether the interval of Huber's loss held it: noise whose tails are heavy.
+
+    The noise is Student's with two degrees of freedom, in proportion to the loss.
+    """
+    found = {}
+    for design in designs():
+        rows = []
+        for seed in range(sets):
+            rng = np.random.default_rng((2, len(design.params), seed))
+            exact = design.law.loss(design.params, design.tokens)
+            loss = exact * np.exp(HEAVY * rng.standard_t(2, len(exact)))
+            fit = fit_law(design.params, design.tokens, loss, bootstraps=DRAWS, starts=8, form=Form("huber"), seed=seed)
+            row = {name: _hit(fit.interval(name), float(getattr(design.law, name))) for name in NAMES}
+            rows.append(row | {"a, approach 3": _hit(fit.interval("a"), float(design.law.exponent()))})
+        found[design.name] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return found
+
+
+def _huber_page(sets: int) -> str:
+    draws = 3 * sets  # as many as of all noises together in the other table
+    found = heavy_tailed(draws)
+    rows = []
+    for quantity in next(iter(found.values())):
+        cells = [hits[quantity] for hits in found.values()]
+        rows.append([quantity, *(_cell(float(np.nanmean(c)), float(np.isfinite(c).mean())) for c in cells)])
+    return (
+        f"{draws} draws of each design, noise of Student's t with two degrees of freedom times {HEAVY:.1%}.\n\n"
+        + table(["80% interval of", *found], rows)
+    )
+
+
+def repetition(sets: int) -> dict[float, dict[str, np.ndarray]]:
+    """Noise -> R* -> of each draw whether its interval held the truth: 75 runs, sizes at unique tokens and epochs."""
+    law = RepetitionLaw(BESIROGLU, repeats=15.0, excess=5.0)
     n, unique, epochs = (
         grid.ravel()
         for grid in np.meshgrid(
             np.geomspace(1e7, 5e9, 5), np.geomspace(1e8, 1e10, 3), [1, 3, 10, 30, 100], indexing="ij"
         )
     )
-    d = unique * epochs
-    rows = []
-    for noise in NOISES:
+    exact = law.loss(n, unique * epochs, unique)
+    found = {}
+    for number, noise in enumerate(NOISES):
         hits = []
         for seed in range(sets):
-            loss = law.loss(n, d, unique) * np.exp(np.random.default_rng(seed).normal(0, noise, len(n)))
-            fit = fit_repetition(n, d, unique, loss)
-            hits.append((_hit(fit.interval("repeats"), 15.0), _hit(fit.interval("excess"), 5.0)))
-        rows.append([f"{noise:.1%}", *(_cell(np.nanmean(h), np.isfinite(h).mean()) for h in np.array(hits).T)])
-    return f"{sets} draws of {len(n)} runs.\n\n" + table(["noise", "R_D*", "R_N*"], rows)
+            rng = np.random.default_rng((7, 10_000 * number + seed))
+            fit = fit_repetition(n, unique * epochs, unique, exact * np.exp(rng.normal(0, noise, len(n))))
+            hits.append((_hit(fit.interval("repeats"), law.repeats), _hit(fit.interval("excess"), law.excess)))
+        found[noise] = dict(zip(("R_D*", "R_N*"), np.array(hits).T, strict=True))
+    return found
+
+
+def _repetition_page(sets: int) -> str:
+    found = repetition(sets)
+    parts = {f"{noise:.1%}": {noise: cells} for noise, cells in found.items()} | {"all": found}
+    rows = [[name, *(_cell(*shares(part, held)) for held in ("R_D*", "R_N*"))] for name, part in parts.items()]
+    return f"{sets} draws of 75 runs at each noise.\n\n" + table(["noise", "R_D*", "R_N*"], rows)
 
 
 # Error of D_opt at 1e24 FLOPs by parabolas through all sizes, in per cent: arXiv 2603.22339v2, appendix A and B.
@@ -327,8 +368,8 @@ def _speed_page(_: int) -> str:
 
 
 PAGES = {
-    "coverage": _coverage_page, "repetition": _repetition_page, "bias": _bias_page, "noisy": _noisy_page,
-    "speed": _speed_page,
+    "coverage": _coverage_page, "huber": _huber_page, "repetition": _repetition_page, "bias": _bias_page,
+    "noisy": _noisy_page, "speed": _speed_page,
 }  # fmt: skip
 
 

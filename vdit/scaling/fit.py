@@ -100,6 +100,6 @@ if __name__ == "__main__":  # flags are defined here so that modules with like-n
     flags.DEFINE_bool("shared", True, "arms share E, alpha and beta")
     flags.DEFINE_list("metrics", [], "columns to fit a power law in C to, at the best size of each budget")
     flags.DEFINE_string("floor", "0", "best possible value of the metrics, such as that of true clips; 'fit' fits it")
-    flags.DEFINE_integer("bootstraps", 4000, "resamples for the intervals", lower_bound=0)
+    flags.DEFINE_integer("bootstraps", 4000, "draws for the intervals", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "of the resampling")
     run_main(main)

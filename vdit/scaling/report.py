@@ -72,5 +72,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":  # flags are defined here so that modules with like-named flags can be imported together
     flags.DEFINE_string("out", "report.html", "the page to write")
     flags.DEFINE_string("figures", "", "directory to write each figure to as PNG and SVG")
-    flags.DEFINE_integer("bootstraps", 1000, "resamples for the intervals", lower_bound=0)
+    flags.DEFINE_integer("bootstraps", 1000, "draws for the intervals", lower_bound=0)
     run_main(main)

@@ -22,7 +22,7 @@ HUBER_DELTA = 1e-3
 LEAST_SQUARES = 1e3  # a delta that no residual reaches
 MIN_ROWS = 6  # five coefficients and one row to contradict them
 ESTIMATORS = ("auto", "huber", "squares")
-_AT_EDGE = 0.1  # share of resamples at the edge of a coefficient's range from which on it has no interval
+_AT_EDGE = 0.1  # share of draws at the edge of a coefficient's range from which on it has no interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fit:
       objective: summed Huber loss at the optimum (half the sum of squares over the mean loss for least squares).
       warnings: why the fit is ill-determined, one line each; empty when nothing is wrong.
       form: what was fitted; its estimator is never "auto".
-      undetermined: coefficients without an interval, as many resamples end at the edge of their range.
+      undetermined: coefficients without an interval, as many draws end at the edge of their range.
     """
 
     law: Law
@@ -274,7 +274,7 @@ def leverage(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit)
 
 
 def _undetermined(resamples_K5: np.ndarray) -> frozenset[str]:
-    """Coefficients of which many resamples are at the edge of their range: theirs would be intervals of the range."""
+    """Coefficients of which many draws are at the edge of their range: theirs would be intervals of the range."""
     if not len(resamples_K5):
         return frozenset()
     low, high = np.array(BOUNDS).T

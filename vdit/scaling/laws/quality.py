@@ -21,7 +21,8 @@ from vdit.scaling.reading import Run
 
 MIN_FLOOR = 4  # budgets that a floor can be fitted to
 _SLOPES = np.concatenate([np.linspace(-1.0, -0.01, 60), np.linspace(0.01, 2.0, 200)])  # where g is sought with a floor
-_FINER = 21  # of its finer grids
+_FINER = 21  # values of its finer grids
+_PART = 250  # draws at a time, so that their arrays stay small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +168,15 @@ def _floored(c: np.ndarray, y_KB: np.ndarray) -> np.ndarray:
     A grid of g for all, then twice a finer one around the best of each: an interval may be narrower than a step.
     """
     middle = np.exp(np.log(c).mean())
-    x_B, count = c / middle, len(y_KB)
-    step, slopes_KG = float(np.diff(_SLOPES).max()), np.tile(_SLOPES, (count, 1))
-    best_K2, slope_K = _projected(x_B, y_KB, slopes_KG)
-    for _ in range(2):
-        best_K2, slope_K = _projected(x_B, y_KB, slope_K[:, None] + np.linspace(-step, step, _FINER))
-        step *= 2 / (_FINER - 1)
-    return np.column_stack([best_K2[:, 0], best_K2[:, 1] * middle**slope_K, slope_K])
+    x_B, found = c / middle, []
+    for part_KB in np.array_split(y_KB, -(-len(y_KB) // _PART)):
+        step = float(np.diff(_SLOPES).max())
+        best_K2, slope_K = _projected(x_B, part_KB, np.tile(_SLOPES, (len(part_KB), 1)))
+        for _ in range(2):
+            best_K2, slope_K = _projected(x_B, part_KB, slope_K[:, None] + np.linspace(-step, step, _FINER))
+            step *= 2 / (_FINER - 1)
+        found.append(np.column_stack([best_K2[:, 0], best_K2[:, 1] * middle**slope_K, slope_K]))
+    return np.concatenate(found)
 
 
 def _projected(x_B: np.ndarray, y_KB: np.ndarray, slopes_KG: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

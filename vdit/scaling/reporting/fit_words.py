@@ -27,7 +27,7 @@ def _law(found: dict[str, Any]) -> list[str]:
     how = f"Huber loss of log L, delta {found['form']['delta']:g}"
     if found["estimator"] == "squares":
         how = "least squares of L, as residuals are no heavier-tailed than normal ones"
-    undetermined = "   no interval: resamples end at the edge of its range" if found["bootstraps"] else ""
+    undetermined = "   no interval: draws end at the edge of its range" if found["bootstraps"] else ""
     return [
         (
             f"L(N, D) = E + A / N^alpha + B / D^beta, {found['rows']} runs, {found['level']:.0%} intervals from "
