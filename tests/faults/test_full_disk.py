@@ -102,15 +102,29 @@ WRITERS = {
     "build": ("data_pipelines.build", "--source=physics", "--limit=40", "--text_encoder=none", "--out={disk}/data"),
     "derive": ("data_pipelines.derive", "--of={data}", "--stills", "--out={disk}/stills"),
     "sweep": ("launch.sweep", "--sweep=configs/sweeps/physics.py", "--to=local", "--out={disk}/sweeps"),
+    "report": ("vdit.scaling.report", "{table}", "--bootstraps=0", "--out={disk}/report.html"),
+    "sample": ("tests.sample_tiny", "--workdir={run}", "--steps=2", "--size=16x8", "--frames=5", "--out={disk}/x.mp4"),
 }
+TABLE = "params,tokens,flops,loss\n" + "".join(
+    f"{n},{d},{6 * n * d},{0.5 + 20 / n**0.4 + 30 / d**0.4}\n" for n in (1000, 2000, 4000, 8000) for d in (10**6, 10**7)
+)
 
 
 @pytest.mark.parametrize("how", [HOW])
 @pytest.mark.parametrize("disk", ["full at once", "read-only"])
-@pytest.mark.parametrize("writer", [nightly(name) if name == "export" else name for name in WRITERS])
+@pytest.mark.parametrize("writer", [nightly(name) if name in ("export", "sample") else name for name in WRITERS])
 def test_what_writes_to_such_a_disk_is_one_line(tmp_path, writer, disk, how):
     _, run = tiny.long_run()
-    places = {"run": run, "data": tiny.dataset(), "disk": tmp_path / "disk"}
+    (tmp_path / "runs.csv").write_text(TABLE)
+    places = {"run": run, "data": tiny.dataset(), "disk": tmp_path / "disk", "table": tmp_path / "runs.csv"}
     with prepared(disk, tmp_path / "disk") as before:
         module, *arguments = WRITERS[writer]
         one_line(*end(before, module, *(each.format(**places) for each in arguments)))
+
+
+@pytest.mark.nightly
+def test_an_evaluation_whose_output_lies_on_a_full_disk_is_one_line():
+    command = tiny.command("vdit.evaluate", f"--workdir={tiny.long_run()[1]}", "--measures=loss")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=tiny.environment(), cwd=ROOT)
+    one_line(done.returncode, done.stderr)

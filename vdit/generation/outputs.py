@@ -19,6 +19,7 @@ from vdit.generation.prompts import SampleRequest
 from vdit.generation.request import Settings
 from vdit.io import video
 from vdit.io.names import printable
+from vdit.io.storage import mend_of
 
 LONGEST_NAME = 200
 """Bytes of a name, of the 255 that most file systems allow: files have longer names while they are written."""
@@ -43,7 +44,7 @@ def check_out(path: Path, flag: str = "--out", made: bool = False) -> None:
     if not folder.is_dir():
         raise UserError(f"{flag}={path} should be a file ending in one of {formats}, in a folder that exists")
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{flag}={path} cannot be written: no permission to write to {folder}")
+        raise UserError(f"{flag}={path} cannot be written: no permission to write to {folder}; name another place")
 
 
 def made(path: Path) -> Path:
@@ -55,7 +56,7 @@ def made(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(f"cannot write {path}: {error}; {mend_of(error) or 'name another place'}") from error
     return path
 
 

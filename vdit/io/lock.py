@@ -35,6 +35,7 @@ from typing import Any
 from vdit.errors import UserError
 from vdit.io import remote
 from vdit.io.files import is_remote
+from vdit.io.storage import mend_of
 
 NAME = ".writer.json"
 RENEW, RENEW_REMOTE = 5.0, 30.0
@@ -196,7 +197,9 @@ def _take(name: str, text: str) -> tuple[_File | _Object, Writer]:
             if cell.replace(found, mine):
                 return cell, mine
     except OSError as error:
-        raise UserError(f"{text} cannot be written ({error.strerror or error})") from error
+        raise UserError(
+            f"{text} cannot be written ({error.strerror or error}); {mend_of(error) or 'name another place'}"
+        ) from error
 
 
 def _require_gone(writer: Writer, cell: _File | _Object, name: str, text: str) -> None:
@@ -259,7 +262,9 @@ def _made(folder: str) -> Iterator[None]:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror or error})") from error
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror or error}); {mend_of(error) or 'name another place'}"
+        ) from error
     try:
         yield
     finally:

@@ -33,6 +33,19 @@ def number_of(error: BaseException) -> int | None:
     return None
 
 
+def mend_of(error: BaseException) -> str | None:
+    """What a user can do about an error of storage; None if nothing, as with one that may pass."""
+    return MENDS.get(number_of(error) or 0)
+
+
+def needed(error: BaseException) -> str | None:
+    """What must be done before the same write can succeed, for want of room or permission; else None."""
+    number = number_of(error)
+    if number in FULL:
+        return "make room"
+    return "give permission" if number in FORBIDDEN or str(error).startswith("PERMISSION_DENIED:") else None
+
+
 def as_user_error(error: BaseException, where: str = "") -> UserError | None:
     """The line for an error that storage has brought about; None if it is another, which is a fault of the program.
 

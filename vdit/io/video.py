@@ -17,6 +17,7 @@ from PIL import Image
 from vdit.errors import UserError
 from vdit.io import files
 from vdit.io.names import ffmpeg_name
+from vdit.io.storage import mend_of
 
 FORMATS = (".mp4", ".gif", ".png", ".npz")
 
@@ -32,7 +33,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with files.whole_file(path) as partial:
             yield partial
     except (OSError, av.error.FFmpegError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(f"cannot write {path}: {error}; {mend_of(error) or 'name another place'}") from error
 
 
 class Mp4Writer:

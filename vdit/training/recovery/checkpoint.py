@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import gc
-import inspect
 import json
 import logging
 import os
@@ -27,8 +24,9 @@ from vdit.config import TrainConfig
 from vdit.errors import StorageError, UserError
 from vdit.io.files import is_remote
 from vdit.io.lock import check_writer
-from vdit.io.retry import is_transient, os_error, retry_transient
+from vdit.io.retry import is_transient, retry_transient
 from vdit.io.safetensors import check_tensors
+from vdit.io.storage import needed
 from vdit.training.recovery.checksums import checksums
 from vdit.training.recovery.spikes import LossSpikeDetector
 from vdit.training.step import TrainState
@@ -40,12 +38,6 @@ FORMAT = 3
 """Version of what is saved. 2 had other names, see `_RENAMED`; 1 had no checksums, so no damage is noticed."""
 
 _RENAMED = {"watch": "spikes", "squares": "attention_pairs"}
-
-NEEDED = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give permission"),
-}
-"""What must be done about a write that failed for good, by the number of the error."""
 
 
 @dataclasses.dataclass
@@ -256,13 +248,7 @@ class Checkpoints:
             yield
             return
         except Exception as error:
-            reason, mend = _reason(error), NEEDED.get(os_error(error) or 0)
-            if str(error).startswith("PERMISSION_DENIED:"):  # of a bucket
-                mend = "give permission"
-        for thing in gc.get_objects():  # Orbax's unfinished writes, which would complain at the end of the process
-            if inspect.iscoroutine(thing) and "write_fragment" in thing.__qualname__:
-                with contextlib.suppress(Exception):
-                    thing.close()
+            reason, mend = _reason(error), needed(error)
         whole = max((s for s in checkpoint_steps(self.path.parent) if s != step), default=None)
         kept = f"that of step {whole} is whole" if whole is not None else "there is none yet"
         failed = f"a checkpoint could not be written to {self.path} ({reason}); {kept}"
@@ -370,33 +356,28 @@ def set_aside(workdir: epath.PathLike, after: int) -> None:
 def _only_one_error() -> Callable[[], None]:
     """Silences what Orbax's parallel reads print about one another once one of them has failed.
 
+    Orbax has no way to cancel the others. What they say of their event loop `vdit.command.run` silences everywhere.
+
     Returns:
       A function that undoes it; after a failure it stays, as they fail later and in threads.
     """
     logger = logging.getLogger("asyncio")
-    report, unraisable = sys.excepthook, sys.unraisablehook
+    unraisable = sys.unraisablehook
 
     def drop(record: logging.LogRecord) -> bool:
         return "never retrieved" not in record.getMessage()
 
-    def excepthook(kind: Any, error: BaseException, trace: Any) -> None:
-        if str(error) != "Event loop is closed":
-            report(kind, error, trace)
-
     def unraisablehook(item: Any) -> None:
-        if (
-            "_read_array_index_and_device_put" not in repr(item.object)
-            and str(item.exc_value) != "Event loop is closed"
-        ):
+        if "_read_array_index_and_device_put" not in repr(item.object):
             unraisable(item)
 
     def undo() -> None:
         logger.removeFilter(drop)
-        sys.excepthook, sys.unraisablehook = report, unraisable
+        sys.unraisablehook = unraisable
 
     warnings.filterwarnings("ignore", "coroutine '_read_array_index_and_device_put' was never awaited")
     logger.addFilter(drop)
-    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+    sys.unraisablehook = unraisablehook
     return undo
 
 
