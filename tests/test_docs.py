@@ -36,7 +36,11 @@ def test_from_the_command_to_the_loss_are_eight_files_that_hold_what_the_page_na
 
 def test_tests_that_the_docs_name_are_there():
     pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    names = {(page, name) for page in pages for name in re.findall(r"`(\S*test_\w+\.py)[`:]", page.read_text("utf-8"))}
+    names = {
+        (page, name)
+        for page in pages
+        for name in re.findall(r"(?<!\[)`([\w/]*test_[a-z\d_]+\.py)", page.read_text("utf-8"))
+    }
     assert len(names) > 20
     assert [f"{page.name}: {name}" for page, name in sorted(names) if not (ROOT / name).is_file()] == []
 
@@ -45,5 +49,5 @@ def test_every_fault_and_status_names_what_shows_it():
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     heads = [row for row in rows if row.endswith("| shown by |")]
-    assert len(heads) == 2 and len(rows) > 30
+    assert len(heads) == 2 and len(rows) > 25
     assert [row for row in rows if row not in heads and not re.search(r"\| [^|]*`tests/\S+`[^|]* \|$", row)] == []
