@@ -3,7 +3,7 @@
 Build the data first; patches of 16 pixels make the rows exactly 128:
 python -m data_pipelines.build --source=film --patch=4,16,16 --max_tokens=112 --text_encoder=none --out=data/film-vae
 
-Expect a PSNR of 28.4 dB on the held-out shots, where 16 principal components reach 26.6 (docs/latents.md).
+python -m benchmarks.latents quality measures it on the held-out shots (docs/latents.md).
 """
 
 from ml_collections import ConfigDict
