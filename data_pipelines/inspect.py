@@ -113,7 +113,7 @@ def _flops_of(config: Config, data: Dataset | Mixture) -> Callable[[StepSums], f
 
     model, meta = config.model, data.meta
     patch = math.prod(meta["patch"]) * meta["channels"]
-    shape = flops.ModelShape(model.width, model.depth, patch, meta["text_encoder"]["width"], model.feed_forward)
+    shape = flops.shape_of(model, patch, meta["text_encoder"]["width"])
     return lambda step: float(flops.training_flops_of_sums(shape, *dataclasses.astuple(step)))
 
 

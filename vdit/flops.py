@@ -34,6 +34,7 @@ class ModelShape:
       time_features: sinusoidal features of a diffusion time.
       position_features: sinusoidal features of a patch's place.
       cross: captions are not in the stream; patches attend to them and to one padding token (models.wan_dit).
+      head_width: columns of a head, which are gains of its queries and keys.
     """
 
     width: int
@@ -45,6 +46,7 @@ class ModelShape:
     time_features: int = TIME_FEATURES
     position_features: int = POSITION_FEATURES
     cross: bool = False
+    head_width: int = 0
 
     @property
     def block_weights(self) -> float:
@@ -62,7 +64,9 @@ class ModelShape:
 
 def shape_of(model: ModelConfig, patch_size: int, text_width: int) -> ModelShape:
     """The sizes of a configured model on data with such patches and captions."""
-    shape = ModelShape(model.width, model.depth, patch_size, text_width, model.feed_forward)
+    shape = ModelShape(
+        model.width, model.depth, patch_size, text_width, model.feed_forward, head_width=model.head_width
+    )
     if model.family == "wan":
         return dataclasses.replace(shape, cross=True, time_features=WAN_TIME_FEATURES, position_features=0)
     return shape
@@ -233,12 +237,15 @@ def flops_6nd(parameters: Number, tokens: Number) -> Number:
 
 
 def parameters(shape: ModelShape) -> Parameters:
-    """Matrix weights and the modulation tables of the model, for planning before one is built.
+    """Parameters of the model, for planning before one is built.
 
-    Counts blocks, the shared time MLP and a table of 6 d offsets per layer; biases and norm gains (about 1% at width
-    64) are left to `models.transformer.parameter_counts`, which counts a real model.
+    N is that of `models.transformer.parameter_counts`, which counts a real model: blocks with the gains of queries and
+    keys, the shared time MLP with its biases, and a table of 6 d offsets per layer. Left out are the biases of the
+    projections in and out, and with `cross` all biases and gains.
     """
     tables = shape.depth * 6 * shape.width
+    if not shape.cross:
+        tables += shape.depth * 2 * shape.head_width + 8 * shape.width
     second = 4 * shape.width**2 if shape.cross else 0  # its second attention
     without = round(shape.depth * (shape.block_weights + second) + shape.time_weights + tables)
     inputs = 2 * shape.patch_size + shape.position_features + shape.text_width + shape.cross * shape.width

@@ -6,7 +6,7 @@ from vdit.errors import UserError
 from vdit.scaling.laws import laws
 from vdit.scaling.laws.extrapolate import carried_forward, extrapolation, judge, predict_held_out
 from vdit.scaling.laws.law import Cost, Law, measure_cost
-from vdit.scaling.laws.laws import Form, fit_law
+from vdit.scaling.laws.laws import NO_COST, Form, fit_law
 from vdit.scaling.laws.robust import huber, minimise
 from vdit.scaling.laws.surface import BOUNDS, nonnegative, surface
 from vdit.scaling.runs import Table
@@ -56,6 +56,16 @@ def test_cost_is_measured_where_flops_are_counted():
     runs = grid()
     cost = measure_cost(30 * runs.params**0.9 * runs.tokens, runs.params, runs.tokens)
     assert (cost.factor, cost.exponent) == pytest.approx((30, 0.9))
+
+
+def test_runs_without_a_cost_law_say_so_and_a_law_without_an_optimum_has_no_finite_data():
+    runs = grid()
+    flops = 1e9 * runs.tokens * runs.params**-0.1
+    assert measure_cost(flops, runs.params, runs.tokens) is None
+    fit = fit_law(runs.params, runs.tokens, runs.loss, flops=flops, bootstraps=0)
+    assert fit.cost == Cost() and NO_COST in fit.warnings
+    with np.errstate(all="raise"):
+        assert Cost().tokens(1e12, 0.0) == np.inf
 
 
 @pytest.mark.parametrize("logs", [True, False])

@@ -17,7 +17,7 @@ from vdit.errors import UserError
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.answers import budget_for
 from vdit.scaling.laws.law import Cost, Law, Number, central, measure_cost
-from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, Fit, Form, fit_law, resample
+from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, NO_COST, Fit, Form, fit_law, resample
 from vdit.scaling.laws.redraw import redraw
 from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
@@ -114,6 +114,8 @@ def fit_arms(
     if heavy:
         alone = [fit_law(params[p], tokens[p], loss[p], bootstraps=0, form=form) for p in parts]
     cost = Cost() if flops is None else measure_cost(np.asarray(flops, np.float64), params, tokens)
+    warnings: tuple[str, ...] = () if cost else (NO_COST,)
+    cost = cost or Cost()
     draws = _Draws(bootstraps, seed, _partners(params, tokens, parts))
     rows = surface(params, tokens, loss)
     thetas_A5, drawn_AK5 = (_together if shared else _apart)(rows, parts, alone, form, draws)
@@ -121,7 +123,7 @@ def fit_arms(
     for part, theta, drawn in zip(parts, thetas_A5, drawn_AK5, strict=True):
         residuals = rows.z_R[part] - rows.log_loss(theta[None])[0, part]
         fits.append(Fit(rows.law(theta), cost, rows.law(drawn), residuals, 0.0, (), form))
-    warnings = _warnings(names, fits, alone) if shared else ()
+    warnings += _warnings(names, fits, alone) if shared else ()
     paired = 0 if draws.partners_CA is None else draws.partners_CA.size
     return Arms(tuple(names), tuple(fits), shared, paired, warnings)
 

@@ -30,8 +30,9 @@ class Cost:
     exponent: float = 1.0
 
     def tokens(self, flops: Number, params: Number) -> Number:
-        """Tokens D that a budget pays for at a model size."""
-        return np.asarray(flops) / (self.factor * np.asarray(params) ** self.exponent)
+        """Tokens D that a budget pays for at a model size; infinite at a size of 0, a law's best without an optimum."""
+        with np.errstate(all="ignore"):
+            return np.asarray(flops) / (self.factor * np.asarray(params) ** self.exponent)
 
     def flops(self, params: Number, tokens: Number) -> Number:
         """C of N and D."""
@@ -88,10 +89,17 @@ def central(values: Number, level: float = LEVEL) -> Interval | None:
     return float(low), float(high)
 
 
-def measure_cost(flops: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> Cost:
-    """C as factor x N^exponent x D by least squares in logs; exactly 6 N D where that holds within 1%."""
+def measure_cost(flops: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> Cost | None:
+    """C as factor x N^exponent x D by least squares in logs; exactly 6 N D where that holds within 1%.
+
+    Returns:
+      None if the runs show no such law: a cost of a token that does not grow with N, or faster than its square, as
+      happens where sizes hardly differ.
+    """
     per_token = np.log(np.asarray(flops, np.float64) / tokens)
     if np.all(np.abs(per_token - np.log(6 * params)) < 0.01):
         return Cost()
     exponent, intercept = np.polyfit(np.log(params), per_token, 1)
+    if not 0 < exponent < 2:
+        return None
     return Cost(float(np.exp(intercept)), float(exponent))

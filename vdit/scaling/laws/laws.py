@@ -58,6 +58,9 @@ class Form:
         return matrix, offset
 
 
+NO_COST = "the runs show no cost law C = k N^g D, so 6 N D is taken: give sizes that differ more"
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """A fitted law and how far to trust it.
@@ -150,17 +153,18 @@ def fit_law(
         heavy = heavy_tails(np.exp(rows.z_R) - np.exp(rows.log_loss(theta[None])[0]))
         form = dataclasses.replace(form, estimator="huber" if heavy else "squares")
     theta, objective, apart = _search(rows, form, starts)
+    cost = Cost() if flops is None else measure_cost(flops, params, tokens)
     resamples_K5 = _draws(rows, form, theta, bootstraps, seed)
     fit = Fit(
         law=rows.law(theta),
-        cost=Cost() if flops is None else measure_cost(flops, params, tokens),
+        cost=cost or Cost(),
         resamples=rows.law(resamples_K5),
         residuals_R=rows.z_R - rows.log_loss(theta[None])[0],
         objective=objective * (form.delta if form.estimator == "huber" else LEAST_SQUARES),
         form=form,
         undetermined=_undetermined(resamples_K5),
     )
-    return dataclasses.replace(fit, warnings=_warnings(fit, theta, apart))
+    return dataclasses.replace(fit, warnings=(*_warnings(fit, theta, apart), *([NO_COST] if cost is None else [])))
 
 
 def heavy_tails(residuals_R: np.ndarray) -> bool:
