@@ -17,7 +17,7 @@ from vdit.training.record.metrics import read_metrics
 from vdit.training.recovery.checkpoint import checkpoint_steps
 
 KILLS = """
-import ast, os, random, signal, sys
+import ast, os, random, shutil, signal, sys
 from pathlib import Path
 from benchmarks.kills import Doing, fork, training
 from vdit.config import Config
@@ -44,16 +44,28 @@ class Deadly(Doing):
 phases = ["starting up", "restoring", "compiling the step", "stepping", "writing metrics"]
 phases += ["handing over or awaiting a save"]
 random.shuffle(phases)
+before = workdir.with_name("before")
 for phase in ["first save", *phases]:
-    doing = Deadly()
     long = phase in ("starting up", "restoring", "compiling the step")
-    doing.phase, doing.later = phase, random.uniform(0.001, 0.1 if long else 0.02)
+    later = random.uniform(0.001, 0.1 if long else 0.02)
+    shutil.rmtree(before, ignore_errors=True)
+    if workdir.exists():
+        shutil.copytree(workdir, before)
+    for _ in range(8):
+        doing = Deadly()
+        doing.phase, doing.later = phase, later
 
-    def work():
-        doing.now = "starting up"
-        return training(config, workdir, doing)()
+        def work():
+            doing.now = "starting up"
+            return training(config, workdir, doing)()
 
-    _, status = os.waitpid(fork(work, log), 0)
+        _, status = os.waitpid(fork(work, log), 0)
+        if os.WIFSIGNALED(status):
+            break
+        later /= 2  # it had ended before: once more from where it was, killed sooner
+        shutil.rmtree(workdir)
+        if before.exists():
+            shutil.copytree(before, workdir)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF, log.read_text()
     print(phase, flush=True)
 """
