@@ -166,7 +166,7 @@ def test_many_devices_give_the_same_videos(generator, sizes, monkeypatch):
     sharded = Generator(stirred(CONFIG)[0], params, REAL, mesh, PATCH, 3)
     everything, settings = MIXED * 2 + SPECIAL, {"steps": 2, "guidance": 1.5, "guidance_rescale": 0.5}
     plans = []
-    monkeypatch.setattr(module, "turns", lambda *a: plans.append(schedule_rows(*a)) or plans[-1])
+    monkeypatch.setattr(module, "schedule_rows", lambda *a: plans.append(schedule_rows(*a)) or plans[-1])
     found = sharded.generate(everything, **settings)
     assert any(any(schedule.first_B) for schedule in plans[0]), "no row goes on where another one was"
     for a, b in zip(found, generator.generate(everything, **settings), strict=True):

@@ -51,7 +51,7 @@ def test_commands_expand_flags_and_print_any_name(tmp_path: Path) -> None:
     """One place serves every command: `run_main`."""
     code = """
 from absl import flags
-from vdit.command import run_main
+from vdit.command.run import run_main
 flags.DEFINE_string("source", "", "where")
 run_main(lambda argv: print(flags.FLAGS.source, argv[1:]))
 """

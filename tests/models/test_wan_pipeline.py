@@ -79,4 +79,4 @@ def test_what_cannot_be_sampled_is_said_in_a_line(pipeline, sample, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanImageToVideoPipeline"}))
     assert "holds a WanImageToVideoPipeline; only WanPipeline" in sample(tmp_path).error
     (tmp_path / "model_index.json").write_text("[")
-    assert "model_index.json cannot be read" in sample(tmp_path).error
+    assert "model_index.json is damaged" in sample(tmp_path).error

@@ -32,6 +32,7 @@ def test_it_resumes_within_a_stage(config, tmp_path):
 def test_its_config_is_its_identity(config, tmp_path):
     meta = open_data(config.data).meta
     workdir.claim(epath.Path(tmp_path), config, meta)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     workdir.check(epath.Path(tmp_path), config, meta)
     for change in ({"weights": (1, 1)}, {"stages": ()}):
         with pytest.raises(UserError, match="holds a run with data"):
@@ -45,4 +46,5 @@ def test_a_run_from_before_there_were_mixtures_resumes(tmp_path):
     values = json.loads((tmp_path / "config.json").read_text())
     del values["data"]["weights"], values["data"]["stages"]
     (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     workdir.check(epath.Path(tmp_path), config, meta)

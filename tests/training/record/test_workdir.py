@@ -22,6 +22,13 @@ def claimed(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def trained(claimed):
+    """A claimed workdir in which there is something to lose: a checkpoint."""
+    (claimed / "checkpoints" / "1").mkdir(parents=True)
+    return claimed
+
+
 def contents(folder) -> dict:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -47,16 +54,17 @@ def test_a_run_describes_itself(claimed):
         ({"optimizer": {"cooldown": 3}}, "optimizer.cooldown=0, not 3"),
     ],
 )
-def test_another_run_is_refused(claimed, changes, message):
-    before = contents(claimed)
-    with pytest.raises(UserError, match=f"{claimed} holds a run with {message}.* take another --workdir"):
-        workdirs.check(claimed, tiny.change(CONFIG, **changes), meta())
-    assert contents(claimed) == before
+def test_another_run_is_refused(trained, changes, message):
+    before = contents(trained)
+    with pytest.raises(UserError, match=f"{trained} holds a run with {message}.* take another --workdir"):
+        workdirs.check(trained, tiny.change(CONFIG, **changes), meta())
+    assert contents(trained) == before
 
 
 def test_the_length_of_a_cool_down_run_is_fixed(tmp_path):
     config = tiny.change(CONFIG, optimizer={"cooldown": 3})
     workdirs.claim(tmp_path, config, meta())
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     workdirs.check(tmp_path, config, meta())
     with pytest.raises(UserError, match="train.steps=6, not 7"):
         workdirs.check(tmp_path, tiny.change(config, train={"steps": 7}), meta())
@@ -71,8 +79,8 @@ def test_the_length_of_a_cool_down_run_is_fixed(tmp_path):
         {"data": {"path": "moved"}},
     ],
 )
-def test_where_and_how_often_may_change(claimed, changes):
-    workdirs.check(claimed, tiny.change(CONFIG, **changes), meta())
+def test_where_and_how_often_may_change(trained, changes):
+    workdirs.check(trained, tiny.change(CONFIG, **changes), meta())
 
 
 @pytest.mark.parametrize(
@@ -84,10 +92,10 @@ def test_where_and_how_often_may_change(claimed, changes):
         ("text_encoder", {"name": "random", "width": tiny.TEXT_WIDTH, "hash": "other weights"}),
     ],
 )
-def test_another_kind_of_data_is_refused(claimed, key, value):
-    with pytest.raises(UserError, match=f"{CONFIG.data.path} has {key}=.*but {claimed} was trained with"):
-        workdirs.check(claimed, CONFIG, {**meta(), key: value})
-    workdirs.check(claimed, CONFIG, {**meta(), "licence": "another"})
+def test_another_kind_of_data_is_refused(trained, key, value):
+    with pytest.raises(UserError, match=f"{CONFIG.data.path} has {key}=.*but {trained} was trained with"):
+        workdirs.check(trained, CONFIG, {**meta(), key: value})
+    workdirs.check(trained, CONFIG, {**meta(), "licence": "another"})
 
 
 def test_training_refuses_before_it_writes(tmp_path):
@@ -109,5 +117,6 @@ def test_files_are_whole_or_absent(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(CONFIG))[:50])
     with pytest.raises(UserError, match="config.json is damaged"):
         workdirs.read_config(tmp_path)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     with pytest.raises(UserError, match="config.json is damaged"):
         workdirs.check(tmp_path, CONFIG, meta())
