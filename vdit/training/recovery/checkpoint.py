@@ -93,7 +93,7 @@ class Checkpoints:
             ),
         )
         where = self.path if is_remote(self.path) else self.path.resolve()  # which would spoil gs://
-        self._manager = ocp.CheckpointManager(where, options=options)
+        self._manager = _listed(lambda: ocp.CheckpointManager(where, options=options))
 
     @property
     def latest(self) -> int | None:
@@ -180,7 +180,7 @@ class Checkpoints:
     def _moved_on(self, steps: Sequence[int]) -> bool:
         """Whether a trainer has saved and deleted checkpoints since these were the ones there are."""
         time.sleep(DELETION)
-        self._manager.reload()
+        _listed(self._manager.reload)
         return sorted(self._manager.all_steps(), reverse=True) != list(steps)
 
     def newest_position(self, good: Callable[[Position], bool]) -> Position | None:
@@ -379,6 +379,15 @@ def _only_one_error() -> Callable[[], None]:
     logger.addFilter(drop)
     sys.unraisablehook = unraisablehook
     return undo
+
+
+def _listed(list_checkpoints: Callable[[], Any]) -> Any:
+    """Calls what lists checkpoints, again while a trainer deletes one of them in between."""
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return list_checkpoints()
+        time.sleep(DELETION)
+    return list_checkpoints()
 
 
 def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
