@@ -15,7 +15,7 @@ from launch.sweeps.status import statuses
 from vdit.errors import UserError
 from vdit.generation.restore import load_run
 from vdit.models.autoencoders.registry import _read_config
-from vdit.models.autoencoders.wan_vae import WanVaeConfig
+from vdit.models.autoencoders.wan_vae_config import WanVaeConfig
 from vdit.models.text.t5 import T5Config
 from vdit.scaling.runs import gather
 from vdit.training.record.metrics import read_metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,35 +11,43 @@ from safetensors.numpy import save_file
 
 from vdit.errors import UserError
 from vdit.models.autoencoders import wan_vae
+from vdit.models.autoencoders.wan_vae_config import WanVaeConfig
+from vdit.models.autoencoders.wan_vae_layers import channels_to_squares, published_shapes, squares_to_channels
 
-CONFIG = wan_vae.WanVaeConfig(width=4, blocks=1, channels=2, mean=(0.1, -0.2), std=(0.5, 1.5))
+CONFIG = WanVaeConfig(width=4, blocks=1, channels=2, mean=(0.1, -0.2), std=(0.5, 1.5))
+CONFIG_22 = dataclasses.replace(CONFIG, decoder_width=8, residual=True, patch=2)
 
 
 def write_weights(folder, config=CONFIG, **values):
     rng = np.random.default_rng(0)
     tensors = {
         name: (rng.normal(0, 0.2, shape) + (name.endswith("gamma"))).astype(np.float32)
-        for name, shape in wan_vae.published_shapes(config).items()
+        for name, shape in published_shapes(config).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
     about = {
         "_class_name": "AutoencoderKLWan",
         "base_dim": config.width,
+        "decoder_base_dim": config.decoder_width or None,
         "dim_mult": config.multiples,
         "num_res_blocks": config.blocks,
         "temperal_downsample": config.halve_time,
         "z_dim": config.channels,
         "latents_mean": config.mean,
         "latents_std": config.std,
+        "is_residual": config.residual,
+        "in_channels": config.pixel_channels,
+        "out_channels": config.pixel_channels,
+        "patch_size": config.patch if config.patch > 1 else None,
     }
     (folder / "config.json").write_text(json.dumps({**about, **values}))
     return folder
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_weights(tmp_path_factory.mktemp("wan") / "vae")
+@pytest.fixture(scope="module", params=[CONFIG, CONFIG_22], ids=["2.1", "2.2"])
+def folder(request, tmp_path_factory):
+    return write_weights(tmp_path_factory.mktemp("wan") / "vae", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +55,17 @@ def wan(folder):
     return wan_vae.load_wan_vae(str(folder.parent))  # as a pipeline's folder
 
 
-def clip(frames=17, height=16, width=24):
+def clip(frames=17, height=16, width=32):
     return np.random.default_rng(3).integers(0, 256, (frames, height, width, 3), np.uint8)
 
 
 def test_shapes_and_identity(wan, folder):
-    assert (wan.strides, wan.channels, wan.name, len(wan.hash)) == ((4, 8, 8), 2, f"wan:{folder.parent}", 64)
+    side = 16 if '"is_residual": true' in (folder / "config.json").read_text() else 8
+    assert (wan.strides, wan.channels, wan.name, len(wan.hash)) == ((4, side, side), 2, f"wan:{folder.parent}", 64)
     latents = wan.encode(clip())
-    assert latents.shape == (5, 2, 3, 2) and latents.dtype == np.float32
+    assert latents.shape == (5, 16 // side, 32 // side, 2) and latents.dtype == np.float32
     video = wan.decode(latents)
-    assert video.shape == (17, 16, 24, 3) and video.dtype == np.uint8
+    assert video.shape == (17, 16, 32, 3) and video.dtype == np.uint8
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
@@ -98,20 +108,35 @@ def test_constant_memory(wan):
 
 @pytest.mark.parametrize(
     ("video", "message"),
-    [(clip(16), "must have 1 \\+ k\\*4 frames"), (clip(1, 12), "24x12 are not multiples of 8x8")],
+    [(clip(16), "must have 1 \\+ k\\*4 frames"), (clip(1, 12), "32x12 are not multiples of")],
 )
 def test_clips_off_the_grid_are_refused(wan, video, message):
     with pytest.raises(UserError, match=message):
         wan.encode(video)
 
 
-def test_other_weights_are_refused(tmp_path):
-    folder = write_weights(tmp_path, is_residual=True)
-    with pytest.raises(UserError, match="is_residual is set, as in Wan 2.2"):
+def test_squares_of_pixels_come_back(wan):
+    video = np.random.default_rng(0).normal(size=(1, 2, 4, 6, 3))
+    channels = squares_to_channels(video, 2)
+    assert channels.shape == (1, 2, 2, 3, 12)
+    # as published: of one channel of the pixels, row by row within a column
+    np.testing.assert_array_equal(channels[0, 0, 0, 0, :4], video[0, 0, [0, 1, 0, 1], [0, 0, 1, 1], 0])
+    np.testing.assert_array_equal(channels_to_squares(channels, 2), video)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"is_residual": True}, "no tensor encoder.down_blocks.0.resnets.0"),
+        ({"patch_size": 2}, "not the config of a Wan 2.1 or 2.2 autoencoder .in_channels 3 with patch_size 2"),
+        ({"attn_scales": [0.5]}, "attn_scales is set"),
+        ({"temperal_downsample": [True]}, "4 dim_mult with 1 temperal_downsample"),
+        ({"_class_name": "AutoencoderKL"}, "is not the config of a Wan 2.1 or 2.2 autoencoder"),
+        ({"num_res_blocks": 2}, r"tensor encoder\.down_blocks\.1\.|no tensor encoder"),
+    ],
+)
+def test_other_weights_are_refused(tmp_path, values, message):
+    folder = write_weights(tmp_path, **values)
+    with pytest.raises(UserError, match=message) as error:
         wan_vae.load_wan_vae(str(folder))
-    write_weights(tmp_path, _class_name="AutoencoderKL")
-    with pytest.raises(UserError, match="is not the config of a Wan 2.1 autoencoder"):
-        wan_vae.load_wan_vae(str(folder))
-    write_weights(tmp_path, num_res_blocks=2)
-    with pytest.raises(UserError, match=r"tensor encoder\.down_blocks\.1\.|no tensor encoder"):
-        wan_vae.load_wan_vae(str(folder))
+    assert "\n" not in str(error.value)
