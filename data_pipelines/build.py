@@ -11,165 +11,19 @@ left as it is. With --engine=ray the machines of a Ray cluster do the work.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
-import time
-from collections.abc import Sequence
-from typing import Any
+from absl import flags
 
-from tqdm import tqdm
-
-from data_pipelines.building.build_args import BuildArgs, define_flags, parse_flags
-from data_pipelines.building.encoders import PIXELS
-from data_pipelines.building.engines.registry import Engine, make_engine
-from data_pipelines.building.jobs import Recipe, plan_jobs
-from data_pipelines.building.ledger import Ledger
-from data_pipelines.building.publish import publish
-from data_pipelines.building.result import finished_jobs, load_result, write_ledger
-from data_pipelines.building.workspace import Workspace, differences, read_identity
-from data_pipelines.media.clip import Input, digest
-from data_pipelines.media.signatures import sign
-from data_pipelines.packing.index import META_FILE
-from data_pipelines.sources.registry import Source, find_source
+from data_pipelines.building.build_flags import define_flags
 from vdit.command.run import no_arguments, run_main
-from vdit.errors import UserError
-from vdit.io import remote
-from vdit.io.files import is_remote
-from vdit.models.text.token_encoder import TextEncoder
-
-LOG_SECONDS = 10.0
-LEDGER_FILE = "ledger.csv"
-
-
-def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
-    """Builds the data set, or finds that it is there.
-
-    Args:
-      args: what to build.
-      encoder: text encoder to use instead of loading `args.text_encoder`.
-
-    Returns:
-      the ledger; None if the data set was there already.
-
-    Raises:
-      UserError: if an argument is wrong, `args.out` holds something else, an input hangs every time, or no clip was
-        accepted.
-    """
-    started = time.monotonic()
-    source = find_source(args.source)
-    args.check(source)
-    with contextlib.closing(make_engine(args, encoder)) as engine:
-        autoencoder = engine.encoders.autoencoder_identity()
-        identity = args.identity(source) | ({"autoencoder_hash": hash} if (hash := autoencoder.get("hash")) else {})
-        space = Workspace(args.out)
-        if not source.listed and _is_built(args.out, space, identity):
-            return None
-        inputs = source.inputs(args.options)
-        if source.listed:
-            identity["inputs"] = digest(sign(inputs))
-            if _is_built(args.out, space, identity):
-                return None
-        with space.locked():
-            ledger = None if space.published() else _build(args, source, inputs, space, engine, identity)
-            space.finish()
-        space.tidy()
-    if ledger:
-        print(ledger.table())
-    print(f"built {args.out} in {time.monotonic() - started:.1f} s")
-    return ledger
-
-
-def _is_built(out: str, space: Workspace, identity: dict[str, Any]) -> bool:
-    """Whether the very data set is there, and says so; raises UserError if something else is."""
-    if not remote.exists(out) or (not remote.is_file(out) and not remote.list_names(out)):
-        return False
-    if remote.is_file(out) or not remote.exists(f"{out}/{META_FILE}"):
-        if is_remote(out) and space.begun():
-            return False
-        raise UserError(f"--out={out} exists and is not a data set; choose another directory")
-    if differing := differences(read_identity(f"{out}/{META_FILE}", "build"), identity):
-        raise UserError(f"--out={out} is a data set with {differing}; choose another --out")
-    from data_pipelines.reading.store import Dataset
-
-    Dataset(out)  # raises if a shard is missing or cut short
-    space.tidy()
-    print(f"{out} is already built with these arguments")
-    return True
-
-
-def _build(
-    args: BuildArgs, source: Source, inputs: Sequence[Input], space: Workspace, engine: Engine, identity: dict[str, Any]
-) -> Ledger:
-    """Does the jobs that are not done, and completes the data set."""
-    space.check_plan(identity)
-    jobs = plan_jobs(inputs, source.name)
-    recipe = Recipe(
-        clips=source.clips,
-        options=args.options,
-        patch=args.stored_patch,
-        time_stride=args.strides[0],
-        latents=args.autoencoder != PIXELS,
-        shards=space.target,
-        results=space.results,
-        captioner=args.captioner,
-    )
-    meta = {
-        "source": source.name,
-        "licence": source.licence,
-        "autoencoder": engine.encoders.autoencoder_identity(),
-        "text_encoder": engine.encoders.text_identity(),
-        "build": identity,
-    }
-    finished = finished_jobs(recipe, jobs)
-    progress = _Progress(len(inputs), source.name)
-    progress(sum(len(job.inputs) for job in jobs if job.number in finished))
-    for job in engine.run(recipe, [job for job in jobs if job.number not in finished]):
-        progress(len(job.inputs))
-    progress.close()
-    if usage := engine.encoders.usage():
-        print(usage)
-    text = io.StringIO()
-    ledger = write_ledger(text, recipe, jobs)
-    if not ledger.accepted:
-        print(ledger.table())
-        reasons = "; ".join(reason for reason, _ in ledger.reasons.most_common(3)) or "no inputs"
-        space.abandon(job.file for job in jobs)
-        raise UserError(f"--source={args.source}: no clip was accepted ({reasons})")
-    remote.write_bytes(f"{space.target}/{LEDGER_FILE}", text.getvalue().encode("utf-8", "backslashreplace"))
-    shards = ((job.split, load_result(f"{recipe.results}/{job.result}").shard) for job in jobs)
-    if said := publish(shards, space.target, source.name, args.stored_patch, meta):
-        print(said)
-    return ledger
-
-
-class _Progress:
-    """A bar over inputs on a terminal, a line every `LOG_SECONDS` in a log."""
-
-    def __init__(self, total: int, name: str) -> None:
-        self._bar = tqdm(total=total, desc=name, unit="input", disable=not sys.stderr.isatty())
-        self._total, self._name, self._done = total, name, 0
-        self._started = self._last = time.monotonic()
-
-    def __call__(self, inputs: int) -> None:
-        """So many more inputs are done."""
-        self._done += inputs
-        self._bar.update(inputs)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last >= LOG_SECONDS:
-            self._last, rate = now, self._done / (now - self._started)
-            left = (self._total - self._done) / rate
-            line = f"{self._name}: {self._done}/{self._total} inputs, {rate:.1f}/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def main(argv: list[str]) -> None:
     """Builds what the flags say."""
     no_arguments(argv)
-    build(parse_flags())
+    from data_pipelines.building.build_args import make_args
+    from data_pipelines.building.builder import build
+
+    build(make_args(lambda name: flags.FLAGS[name].value))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import read_json
-from vdit.io.video import write_png
 
 OUT = flags.DEFINE_string("out", "docs/figures", "Folder for samples-compute.png and samples-film.png.")
 PROMPTS = flags.DEFINE_integer("prompts", 2, "Prompts shown in each picture.", lower_bound=1)
@@ -56,6 +55,8 @@ def overview(study: Path, group: str, prompts: int) -> np.ndarray:
 
 
 def main(argv: list[str]) -> None:
+    from vdit.io.video import write_png
+
     study, out = Path(argv[1] if len(argv) > 1 else "study"), Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     for group in ("compute", "film"):

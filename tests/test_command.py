@@ -29,8 +29,6 @@ COMMANDS = sorted(
 
 
 HEAVY = {"jax", "scipy", "tensorflow_datasets", "av", "grain", "orbax", "flax", "altair", "cv2"}
-SLOW = {"data_pipelines.build", "launch.overview", "launch.experiments.figures"}
-"""Commands whose flags still wait for such a library: their names of sources, or figures, come from it."""
 
 
 def start(body: str, **more: object) -> subprocess.Popen[str]:
@@ -56,9 +54,7 @@ def test_all_commands_are_known():
     }
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in COMMANDS if not name.startswith("benchmarks.") and name not in SLOW]
-)
+@pytest.mark.parametrize("module", [name for name in COMMANDS if not name.startswith("benchmarks.")])
 def test_help_waits_for_no_library_that_takes_long(module):
     code = "import atexit, runpy, sys\natexit.register(lambda: print('MODULES', *sys.modules))\n"
     code += f"sys.argv = ['{module}', '--help']\nrunpy.run_module('{module}', run_name='__main__')"
@@ -80,7 +76,7 @@ def test_help_lists_all_flags_with_status_0(module):
 def _sources(module: str) -> list[Path]:
     """The file of a command, and that of its flags."""
     path = ROOT / f"{module.replace('.', '/')}.py"
-    return [path, *([ROOT / "data_pipelines/building/build_args.py"] if module == "data_pipelines.build" else [])]
+    return [path, *([ROOT / "data_pipelines/building/build_flags.py"] if module == "data_pipelines.build" else [])]
 
 
 def test_help_lists_the_fields_of_a_config_with_its_values(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.experiments.figures import draw
+from launch.experiments.drawing import draw
 from launch.experiments.notes import NOTES
 from launch.experiments.spec import Experiment
 from launch.experiments.stats import compare, of_arm

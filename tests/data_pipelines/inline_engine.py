@@ -26,6 +26,6 @@ class InlineEngine:
 def inline():
     """Within it `build` does jobs in this process."""
     return mock.patch(
-        "data_pipelines.build.make_engine",
+        "data_pipelines.building.builder.make_engine",
         lambda args, encoder=None: InlineEngine(encoder or FakeEncoder(), args.captioner),
     )

@@ -9,8 +9,7 @@ import threading
 
 import fake_source
 
-from data_pipelines import build as build_module
-from data_pipelines.building import jobs
+from data_pipelines.building import builder, jobs
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.media.clip import Options
 from data_pipelines.sources.registry import SOURCES
@@ -46,4 +45,4 @@ class StoppingEncoder(fake_source.FakeEncoder):
 if __name__ == "__main__":
     prepare()
     out, workers, left = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    build_module.build(args(out, workers), StoppingEncoder(out, left))
+    builder.build(args(out, workers), StoppingEncoder(out, left))

@@ -15,9 +15,10 @@ import tensorflow_datasets as tfds
 from fake_source import FakeEncoder
 from inline_engine import inline
 
-from data_pipelines.build import build
 from data_pipelines.building import do_job
 from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch
+from data_pipelines.building.build_flags import SOURCE_NAMES
+from data_pipelines.building.builder import build
 from data_pipelines.building.jobs import plan_jobs
 from data_pipelines.media.clip import Input, Options, stable_id
 from data_pipelines.media.signatures import sign
@@ -37,6 +38,10 @@ def fake_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_help_names_every_source() -> None:
+    assert set(SOURCES) - set(fake_source.sources()) == set(SOURCE_NAMES)
 
 
 def test_every_input_is_in_the_ledger(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

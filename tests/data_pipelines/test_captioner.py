@@ -12,8 +12,8 @@ from fake_source import FakeEncoder
 from inline_engine import inline
 from make_files import quadrants, write_video
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.building.curation.captioner import Captioner, CaptionRequest, check_captioner
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError

@@ -14,8 +14,8 @@ from PIL import Image
 from small_dataset import PATCH, TEXT_WIDTH, write_dataset
 
 from data_pipelines import inspect
-from data_pipelines.build import build as build_data
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build as build_data
 from data_pipelines.inspecting.contact_sheet import contact_sheet
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.mixture import open_data

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from fake_source import FakeEncoder
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs, make_args
+from data_pipelines.building.builder import build
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.registry import SOURCES
 from vdit.autoencoder_config import AutoencoderConfig

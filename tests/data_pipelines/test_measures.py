@@ -9,8 +9,8 @@ from fake_source import FakeEncoder
 from inline_engine import inline
 from make_files import write_video
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import MEASURES
 from data_pipelines.media.measures import measure

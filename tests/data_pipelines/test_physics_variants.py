@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.build import BuildArgs, build
+from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.physics import clips

@@ -13,9 +13,9 @@ from inline_engine import InlineEngine, inline
 from make_files import quadrants, write_video
 from PIL import Image
 
-from data_pipelines.build import build
 from data_pipelines.building import jobs
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
@@ -92,7 +92,10 @@ def test_a_build_into_a_bucket_resumes_on_another_machine(
     monkeypatch.setattr(jobs, "JOB_INPUTS", 2)
     args = BuildArgs(str(tree), "memory://data")
     build(dataclasses.replace(args, out=str(tmp_path / "local")), FakeEncoder())
-    with mock.patch("data_pipelines.build.publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with (
+        mock.patch("data_pipelines.building.builder.publish", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         build(args, FakeEncoder())
     assert bucket.exists("/data.partial") and not bucket.exists("/data/vdit.json")
     with pytest.raises(UserError, match="is an unfinished build with limit 0"):

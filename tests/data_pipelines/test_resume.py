@@ -13,9 +13,8 @@ from fake_source import FakeEncoder
 from inline_engine import inline
 from waiting import wait_until
 
-from data_pipelines import build as build_module
-from data_pipelines.build import build
-from data_pipelines.building import jobs
+from data_pipelines.building import builder, jobs
+from data_pipelines.building.builder import build
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError
 from vdit.io import lock
@@ -148,7 +147,7 @@ def test_other_arguments_do_not_go_on(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
     assert build_until(out, 24)
     with pytest.raises(UserError, match="unfinished build with limit 30; finish it with the same"):
-        build(build_module.BuildArgs("noisy", str(out)), FakeEncoder())
+        build(builder.BuildArgs("noisy", str(out)), FakeEncoder())
     shutil.rmtree(tmp_path / "out.partial")
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "precious").touch()

@@ -6,8 +6,7 @@ import altair as alt
 import pytest
 from chart_labels import boxes, overlaps
 
-from launch.experiments import figures as experiment_figures
-from launch.experiments import spec
+from launch.experiments import drawing, spec
 from vdit.render import pages, panels
 from vdit.scaling.reporting import sections
 from vdit.scaling.reporting.analysis import analyse
@@ -30,7 +29,7 @@ def test_figures_of_a_report(make_study):
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_figures_of_an_experiment(name):
     experiment, rows = spec.load(name), read_csv(TABLES[name])
-    drawn = [made for each in experiment.figures if (made := experiment_figures.panel(each, rows, {}))]
+    drawn = [made for each in experiment.figures if (made := drawing.panel(each, rows, {}))]
     assert drawn and not overlaps(panels.beside(drawn))
 
 

@@ -8,8 +8,8 @@ from fake_source import FakeEncoder
 from make_files import grey, quadrants, write_video
 from PIL import Image, ImageDraw
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.inspecting import contact_sheet, fonts
 from data_pipelines.inspecting.fonts import Text
 from data_pipelines.inspecting.ledger_names import names_of

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fake_source import FakeEncoder
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.inspecting.ledger_names import names_of
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset

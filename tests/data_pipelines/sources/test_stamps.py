@@ -8,8 +8,8 @@ from fake_source import FakeEncoder
 from make_files import quadrants, write_video
 from PIL import Image
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import skvideo, stamps

@@ -10,8 +10,8 @@ from fake_source import FakeEncoder
 from make_files import grey, quadrants, write_video
 from PIL import Image
 
-from data_pipelines.build import build
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.sources import captions, folder
 from data_pipelines.sources.tree import list_tree
