@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from vdit.models.memory import optimization_barrier
+from vdit.models.weights import LowRank, Matrix, product
 
 
-@jax.custom_vjp
-def feed_forward(x_BLD: jax.Array, up_DF: jax.Array, down_FD: jax.Array) -> jax.Array:
-    """gelu(x @ up) @ down, of which the backward pass keeps the arguments and x @ up only.
+def feed_forward(x_BLD: jax.Array, up_DF: Matrix, down_FD: Matrix) -> jax.Array:
+    """gelu(x @ up) @ down.
 
     Args:
       x_BLD: tokens.
@@ -24,6 +24,16 @@ def feed_forward(x_BLD: jax.Array, up_DF: jax.Array, down_FD: jax.Array) -> jax.
     Returns:
       added_BLD, sharded as x_BLD.
     """
+    if not isinstance(up_DF, LowRank) and not isinstance(down_FD, LowRank):
+        return _of_arrays(x_BLD, up_DF, down_FD)
+    tokens, up = jax.typeof(x_BLD).sharding.spec, up_DF.base if isinstance(up_DF, LowRank) else up_DF
+    before_BLF = product("bld,df->blf", x_BLD, up_DF, P(*tokens[:2], jax.typeof(up).sharding.spec[1]))
+    return product("blf,fd->bld", optimization_barrier(jax.nn.gelu(before_BLF)), down_FD, tokens)
+
+
+@jax.custom_vjp
+def _of_arrays(x_BLD: jax.Array, up_DF: jax.Array, down_FD: jax.Array) -> jax.Array:
+    """The same of plain matrices; the backward pass keeps the arguments and x @ up only."""
     return _feed_forward(x_BLD, up_DF, down_FD)[0]
 
 
@@ -49,4 +59,4 @@ def _feed_forward_gradient(kept: tuple[jax.Array, ...], grad_BLD: jax.Array) -> 
     )
 
 
-feed_forward.defvjp(_feed_forward, _feed_forward_gradient)
+_of_arrays.defvjp(_feed_forward, _feed_forward_gradient)

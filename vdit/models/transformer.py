@@ -20,7 +20,7 @@ from vdit.models.attention.context import SAVED
 from vdit.models.feed_forward import feed_forward
 from vdit.models.memory import optimization_barrier, recomputed
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
-from vdit.models.weights import GATHERED, use, weight
+from vdit.models.weights import GATHERED, product, use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, take
 
@@ -110,16 +110,13 @@ class Block(nnx.Module):
         h_BLD = optimization_barrier(modulated(x_BLD, shift_a, scale_a, own[0], own[1]))
         heads, qkv = P(*tokens[:2], "tensor", None), use(self.qkv, dtype)
         q, k, v = (
-            optimization_barrier(jnp.einsum("bld,dhk->blhk", h_BLD, qkv[:, i], out_sharding=heads)).swapaxes(1, 2)
-            for i in range(3)
+            optimization_barrier(product("bld,dhk->blhk", h_BLD, qkv[:, i], heads)).swapaxes(1, 2) for i in range(3)
         )
         q, k = (apply_qk_norm_rope(x, *rotary, self.qk_gain[i]) for i, x in enumerate((q, k)))
         mixed_BHLK = attention(
             q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
         )
-        mixed_BLD = optimization_barrier(
-            jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), out_sharding=tokens)
-        )
+        mixed_BLD = optimization_barrier(product("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), tokens))
         x_BLD = gated(x_BLD, mixed_BLD, gate_a, own[2])
 
         h_BLD = optimization_barrier(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))

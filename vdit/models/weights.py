@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +65,74 @@ def weight(
     return nnx.Param(jax.sharding.reshard(value, spec), role=role, fan_in=fan_in, ndim=len(shape), separate=separate)
 
 
-def use(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
-    """The weight in the compute dtype, gathered over the `STATE` axes (it is sharded at rest, whole while used)."""
-    value = param[...].astype(dtype)
+class Adapted(nnx.Module):
+    """A frozen matrix with a low-rank adapter (LoRA, Hu et al. 2021): W + scale * A B.
+
+    Attributes:
+      base: W (or its whole numbers); its axes are those of what it sums over, of what lies apart, of its outputs.
+      step: one for every output, by which whole numbers are multiplied; None where base holds the weights themselves.
+      a: A, W's shape with the rank for its outputs.
+      b: B, W's shape with the rank, as the first axis, for what it sums over.
+      scale: alpha / rank.
+    """
+
+    def __init__(self, base: nnx.Param, step: nnx.Param | None, a: nnx.LoRAParam, b: nnx.LoRAParam, scale: float):
+        self.base, self.step, self.a, self.b, self.scale = base, step, a, b, scale
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """An `Adapted` matrix in use: its arrays in the compute dtype, gathered."""
+
+    base: jax.Array
+    a: jax.Array
+    b: jax.Array
+    scale: float
+
+    def __getitem__(self, index: Any) -> LowRank:
+        """One of several matrices apart; they lie along the same axis of all three arrays."""
+        return LowRank(self.base[index], self.a[index], self.b[index], self.scale)
+
+
+Matrix = jax.Array | LowRank
+"""A matrix as it is used."""
+
+
+def use(param: nnx.Param | Adapted, dtype: jnp.dtype) -> Any:
+    """The weight in the compute dtype, gathered over the `STATE` axes (it is sharded at rest, whole while used).
+
+    Returns:
+      the array; a `LowRank` for an `Adapted` matrix.
+    """
+    if not isinstance(param, Adapted):
+        return _gathered(param[...].astype(dtype))
+    if param.step is None:
+        base = _gathered(param.base[...].astype(dtype))
+    else:  # gathered as whole numbers, which are half as many bytes
+        base = _gathered(param.base[...]).astype(dtype) * _gathered(param.step[...]).astype(dtype)
+    return LowRank(base, _gathered(param.a[...].astype(dtype)), _gathered(param.b[...].astype(dtype)), param.scale)
+
+
+def _gathered(value: jax.Array) -> jax.Array:
     spec = jax.typeof(value).sharding.spec
     whole = jax.sharding.reshard(value, P(*(None if axes == STATE else axes for axes in spec)))
     return checkpoint_name(whole, GATHERED)
+
+
+def product(equation: str, x: jax.Array, matrix: Matrix, out_sharding: P | None = None) -> jax.Array:
+    """jnp.einsum of tokens and a matrix in use, "bld,dhk->bhlk", say; an adapter's share is added.
+
+    x A B is computed from the left, so that neither A B nor its gradient is ever made, nor the gradient of W.
+    """
+    if not isinstance(matrix, LowRank):
+        return jnp.einsum(equation, x, matrix, out_sharding=out_sharding)
+    of_x, of_matrix, of_out = equation.replace("->", ",").split(",")
+    inputs = "".join(axis for axis in of_matrix if axis not in of_out)
+    apart = of_matrix[len(inputs) : matrix.a.ndim - 1]
+    kept = "".join(axis for axis in of_x if axis not in inputs)
+    outputs = of_matrix[len(inputs) + len(apart) :]
+    specs = dict(zip(of_x, jax.typeof(x).sharding.spec, strict=True))
+    low_sharding = P(*(None for _ in apart), *(specs[axis] for axis in kept), None)
+    low = jnp.einsum(f"{of_x},{inputs}{apart}r->{apart}{kept}r", x, matrix.a, out_sharding=low_sharding)
+    added = jnp.einsum(f"{apart}{kept}r,r{apart}{outputs}->{of_out}", low, matrix.b, out_sharding=out_sharding)
+    return jnp.einsum(equation, x, matrix.base, out_sharding=out_sharding) + matrix.scale * added

@@ -22,7 +22,7 @@ from vdit.models.attention.cross import cross_attention
 from vdit.models.memory import recomputed
 from vdit.models.rotary import angle_table, rotate
 from vdit.models.transformer import remat, time_features
-from vdit.models.weights import use, weight
+from vdit.models.weights import product, use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
 
@@ -96,7 +96,7 @@ class Block(nnx.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(take(table_BKD, layout["time_BL"]), 6, axis=-1)
 
         h_BLD = layer_norm(x_BLD) * (1 + scale_a) + shift_a
-        qkv = jnp.einsum("bld,dchk->cbhlk", h_BLD, use(self.qkv, dtype), out_sharding=P(None, *heads))
+        qkv = product("bld,dchk->cbhlk", h_BLD, use(self.qkv, dtype), P(None, *heads))
         q, k, v = (qkv[i] + self.qkv_bias[...][i, :, None].astype(dtype) for i in range(3))
         rotated = (rotate(heads_norm(x, self.qk_gain[...][i]), layout["rotary"]) for i, x in enumerate((q, k)))
         q, k = (x.astype(dtype) for x in rotated)
@@ -104,23 +104,23 @@ class Block(nnx.Module):
         x_BLD += gate_a * self._project(mixed_BHLK, self.out, self.out_bias, tokens)
 
         h_BLD = layer_norm(x_BLD) * self.text_norm[...].astype(dtype) + self.text_norm_bias[...].astype(dtype)
-        q = jnp.einsum("bld,dhk->bhlk", h_BLD, use(self.text_q, dtype), out_sharding=heads)
+        q = product("bld,dhk->bhlk", h_BLD, use(self.text_q, dtype), heads)
         q = heads_norm(q + self.text_q_bias[...][:, None].astype(dtype), self.text_gain[...][0])
         k, v, padding_2HK = self._keys(text_BMD, padding_D, words)
         mixed_BHLK = cross_attention(q, k, v, padding_2HK, layout["captions"], **options)
         x_BLD += self._project(mixed_BHLK, self.text_out, self.text_out_bias, tokens)
 
         h_BLD = layer_norm(x_BLD) * (1 + scale_f) + shift_f
-        hidden_BLF = jnp.einsum("bld,df->blf", h_BLD, use(self.up, dtype), out_sharding=P(*tokens[:2], "tensor"))
+        hidden_BLF = product("bld,df->blf", h_BLD, use(self.up, dtype), P(*tokens[:2], "tensor"))
         hidden_BLF = gelu(hidden_BLF + self.up_bias[...].astype(dtype))
-        fed_BLD = jnp.einsum("blf,fd->bld", hidden_BLF, use(self.down, dtype), out_sharding=tokens)
+        fed_BLD = product("blf,fd->bld", hidden_BLF, use(self.down, dtype), tokens)
         return x_BLD + gate_f * (fed_BLD + self.down_bias[...].astype(dtype))
 
     def _keys(self, text_BMD: jax.Array, padding_D: jax.Array, spec: P) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Keys and values of caption tokens, BHMK each, and of a padding token, 2HK."""
         dtype, matrix = text_BMD.dtype, use(self.text_kv, text_BMD.dtype)
-        kv_2BHMK = jnp.einsum("bmd,dchk->cbhmk", text_BMD, matrix, out_sharding=P(None, *spec))
-        kv_2HK = jnp.einsum("d,dchk->chk", padding_D, matrix, out_sharding=P(None, spec[1], None))
+        kv_2BHMK = product("bmd,dchk->cbhmk", text_BMD, matrix, P(None, *spec))
+        kv_2HK = product("d,dchk->chk", padding_D, matrix, P(None, spec[1], None))
         bias_2H1K, gain_HK = self.text_kv_bias[...][:, :, None].astype(dtype), self.text_gain[...][1]
         k, v = (kv_2BHMK[i] + bias_2H1K[i] for i in range(2))
         padding_k, padding_v = (kv_2HK[i][:, None] + bias_2H1K[i] for i in range(2))
@@ -129,7 +129,7 @@ class Block(nnx.Module):
 
     def _project(self, mixed_BHLK: jax.Array, matrix: nnx.Param, bias: nnx.Param, tokens: P) -> jax.Array:
         dtype = mixed_BHLK.dtype
-        out_BLD = jnp.einsum("bhlk,hkd->bld", mixed_BHLK, use(matrix, dtype), out_sharding=tokens)
+        out_BLD = product("bhlk,hkd->bld", mixed_BHLK, use(matrix, dtype), tokens)
         return out_BLD + bias[...].astype(dtype)
 
 
