@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from etils import epath
@@ -69,4 +70,4 @@ class DatasetWriter:
         shard = self._closed[split][number]
         name = shard_name(self._name, split, number, len(self._closed[split]))
         (self._directory / shard.file).rename(self._directory / name)
-        return Shard(name, shard.bytes, shard.kind, shard.index)
+        return dataclasses.replace(shard, file=name)

@@ -51,7 +51,7 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
         kind = kind or shard.kind
         if shard.kind not in (None, kind):
             raise UserError(f"{shard.file} holds other kinds of records than the shards before it: {shard.kind}")
-        about = {"file": shard.file, "examples": shard.examples, "bytes": shard.bytes}
+        about = {name: getattr(shard, name) for name in ("file", "examples", "bytes", "signature")}
         described.setdefault(split, []).append(about)
         indexes.setdefault(split, []).extend([shard.index] if shard.index else [])
         hashes.setdefault(split, []).extend([] if shard.hash_NB is None else [shard.hash_NB])

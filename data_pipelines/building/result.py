@@ -44,6 +44,7 @@ class Result:
         values = {
             "file": self.shard.file,
             "bytes": self.shard.bytes,
+            "signature": self.shard.signature,
             "kind": dataclasses.asdict(kind) if kind else None,
             "places": self.places,
             "entries": [dataclasses.astuple(entry) for entry in self.entries],
@@ -64,7 +65,8 @@ def load_result(path: str) -> Result:
         values, arrays = unpack(remote.read_bytes(path))
         kind = values["kind"] and RecordKind(**{**values["kind"], "captions": tuple(values["kind"]["captions"])})
         hash_NB = arrays.pop(_HASHES, None)
-        shard = Shard(values["file"], int(values["bytes"]), kind, index_of(arrays) if arrays else None, hash_NB)
+        index = index_of(arrays) if arrays else None
+        shard = Shard(values["file"], int(values["bytes"]), values["signature"], kind, index, hash_NB)
         return Result(shard, tuple(values["places"]), tuple(map(make_entry, values["entries"])))
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

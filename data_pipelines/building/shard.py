@@ -19,6 +19,7 @@ from data_pipelines.media.traits import Traits
 from data_pipelines.packing.index import Index
 from data_pipelines.reading.records import Encoder, Record, make_features
 from vdit.errors import UserError
+from vdit.io.signature import file_signature
 from vdit.io.storage import as_user_error
 from vdit.patches import Patch
 
@@ -53,6 +54,7 @@ class Shard:
     Attributes:
       file: its name.
       bytes: its size.
+      signature: of its content, see `vdit.io.signature`.
       kind: of its records; None if there are none.
       index: one row for each record, in order; None if there are none.
       hash_NB: hashes of the clips; None if they have none.
@@ -60,6 +62,7 @@ class Shard:
 
     file: str
     bytes: int
+    signature: str
     kind: RecordKind | None
     index: Index | None
     hash_NB: np.ndarray | None = None
@@ -131,7 +134,8 @@ class ShardWriter:
         reader.close()
         index = make_index(self._rows, [each.measures for each in self._traits]) if self._rows else None
         hashes = [each.hash_B for each in self._traits if each.hash_B is not None]
-        return Shard(name, os.path.getsize(self._path), self._kind, index, np.stack(hashes) if hashes else None)
+        size, signature = os.path.getsize(self._path), file_signature(self._path)
+        return Shard(name, size, signature, self._kind, index, np.stack(hashes) if hashes else None)
 
 
 @contextlib.contextmanager

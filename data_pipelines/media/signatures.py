@@ -10,46 +10,33 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from data_pipelines.media.clip import Input
-from vdit.io import remote
-
-SAMPLE = 64 << 10
-"""Bytes that are read at the beginning, in the middle and at the end of a file."""
+from vdit.io.signature import file_signature
 
 THREADS, BATCH = 32, 1024
 """Files that are read at once, as most of the time is spent waiting, and that wait to be."""
 
 
 def sign(inputs: Sequence[Input]) -> list[Input]:
-    """The inputs with signatures of their files, which change when a file is replaced by one of equal size.
-
-    Files of up to three samples are signed whole. Nothing but the content counts, so copies have the same signature.
-    """
+    """The inputs with signatures of their files, which change when a file is replaced by one of equal size."""
     paths = list(dict.fromkeys(each.path for each in inputs if each.path and not each.signature))
     signatures: dict[str, str] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(paths), BATCH):
             batch = paths[start : start + BATCH]
-            signatures.update(zip(batch, threads.map(file_signature, batch), strict=True))
+            signatures.update(zip(batch, threads.map(_signature, batch), strict=True))
     return [dataclasses.replace(each, signature=each.signature or signatures.get(each.path, "")) for each in inputs]
-
-
-def file_signature(path: str) -> str:
-    """Of one file; that of one that cannot be read is its error's name: its job will tell what is wrong with it."""
-    sha = hashlib.sha256()
-    try:
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            return "no regular file"  # a pipe would be waited for
-        with remote.open_file(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            places = sorted({0, max(0, size // 2 - SAMPLE // 2), max(0, size - SAMPLE)})
-            for place in [0] if size <= SAMPLE else places:
-                file.seek(place)
-                sha.update(file.read(SAMPLE))
-    except OSError as error:
-        return type(error).__name__
-    return sha.hexdigest()[:16]
 
 
 def joint_signature(paths: Iterable[str]) -> str:
     """Of several files, in order."""
-    return hashlib.sha256(" ".join(map(file_signature, paths)).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join(map(_signature, paths)).encode()).hexdigest()[:16]
+
+
+def _signature(path: str) -> str:
+    """Of one file; that of one that cannot be read is its error's name: its job will tell what is wrong with it."""
+    try:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            return "no regular file"  # a pipe would be waited for
+        return file_signature(path)
+    except OSError as error:
+        return type(error).__name__

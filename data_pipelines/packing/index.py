@@ -168,6 +168,8 @@ def _check_meta(meta: dict[str, Any]) -> None:
         counts = [info["examples"], *(shard[key] for shard in info["shards"] for key in ("examples", "bytes"))]
         if not all(isinstance(count, int) and count >= 0 for count in counts):
             raise ValueError(f"split {split} has {counts}")
+        if any(not isinstance(shard.get("signature", ""), str) for shard in info["shards"]):
+            raise ValueError(f"split {split} has a signature that is no text")
         for name in (split, *(shard["file"] for shard in info["shards"])):
             if not is_plain(name):
                 raise ValueError(f"{name!r} is no file of its folder")

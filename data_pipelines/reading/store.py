@@ -24,6 +24,7 @@ from vdit.errors import StorageError, UserError
 from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote
 from vdit.io.retry import is_transient, retry_transient
+from vdit.io.signature import file_signature
 from vdit.patches import Patch, patchify
 
 FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
@@ -104,7 +105,11 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that differ where a run would read other examples; path, licence and the like do not count."""
+        """16 hex digits that differ where a run would read other examples: other shapes, ids, or bytes in its shards.
+
+        Path, licence and the like do not count. Of the bytes it takes the word of `vdit.json`, which is checked where
+        a shard is first opened.
+        """
         digest = hashlib.sha256(json.dumps({key: self.meta[key] for key in FINGERPRINTED}, sort_keys=True).encode())
         for split in self.splits:
             index = self.index(split)
@@ -195,6 +200,7 @@ class _Shards:
         self._origin = origin
         self._paths = [directory / shard["file"] for shard in shards]
         self._lengths = [shard["examples"] for shard in shards]
+        self._signatures = [shard.get("signature", "") for shard in shards]  # older data sets have none
         if not shards:
             raise UserError(f"{directory / META_FILE} names no shards of a split: damaged; {REBUILD}")
         self._ends = list(itertools.accumulate(self._lengths))
@@ -259,6 +265,11 @@ class _Shards:
                 path = self._paths[shard]
                 if self._origin and not path.exists():
                     remote.fetch(f"{self._origin}/{path.name}", Path(path))
+                if (wanted := self._signatures[shard]) and (found := file_signature(path)) != wanted:
+                    raise UserError(
+                        f"{path} has changed since it was built (signature {found}, {wanted} in {META_FILE}): damaged, "
+                        f"or of another build; {REBUILD}"
+                    )
                 # Records are read one by one in any order: reading ahead would be wasted.
                 reader = array_record_module.ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
                 if not reader.ok() or reader.num_records() != self._lengths[shard]:

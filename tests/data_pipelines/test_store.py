@@ -168,8 +168,9 @@ def test_flipped_bits_are_found_when_read(tmp_path: pathlib.Path) -> None:
     data = shard.read_bytes()
     noise = make_record(3).video_TYXC.tobytes()[1000:1016]  # zstd keeps noise as it is
     place = data.index(noise)
-    shard.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
     dataset = Dataset(folder)
+    same(dataset.read_clip("train", 2).video_TYXC, make_record(2).video_TYXC)  # opened, when it was as it was built
+    shard.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
     same(dataset.read_clip("train", 2).video_TYXC, make_record(2).video_TYXC)
     with pytest.raises(UserError, match="is damaged at record 3") as caught:
         dataset.read_clip("train", 3)

@@ -1,6 +1,7 @@
 """Damaged data sets are found and named, never trained on; storage that fails for a moment is tried again."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
-from data_pipelines.reading import pipeline
+from data_pipelines.building.dataset_writer import DatasetWriter
+from data_pipelines.reading import pipeline, store
+from data_pipelines.reading.records import Record
 from data_pipelines.reading.store import Dataset
 from vdit.errors import StorageError, UserError
 from vdit.io import retry
@@ -25,6 +28,10 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def no_waiting(monkeypatch) -> None:
     monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+
+
+def meta(folder: Path) -> dict:
+    return json.loads((folder / "vdit.json").read_text())
 
 
 def shard_of(folder: Path) -> Path:
@@ -43,7 +50,9 @@ def same(found, wanted) -> bool:
     )
 
 
-def test_a_flipped_bit_anywhere_in_a_shard_is_found_or_touches_nothing(folder):
+def test_a_flipped_bit_anywhere_in_a_shard_is_found_or_touches_nothing(folder, monkeypatch):
+    """By the records' own checksums: of a large shard the signature sees samples only."""
+    monkeypatch.setattr(store, "file_signature", lambda path: meta(folder)["splits"]["train"]["shards"][0]["signature"])
     shard, wanted = shard_of(folder), clips(folder)
     data, rng, refusals = shard.read_bytes(), np.random.default_rng(0), 0
     end = len(data.rstrip(b"\0"))  # the rest of the last block is padding
@@ -59,6 +68,46 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_or_touches_nothing(folder):
         else:
             assert all(map(same, found, wanted))
     assert refusals > 0.3 * PLACES  # much of so small a file is padding between blocks of 64 KiB
+
+
+def other_pixels(folder: Path, name: str) -> Path:
+    """A data set of the same clips by id, shape and caption, but for the first one's pixels."""
+    dataset = Dataset(folder)
+    (new := folder.parent / name).mkdir()
+    writer = DatasetWriter(new, dataset.meta["source"], dataset.patch)
+    for split in dataset.splits:
+        for i in range(dataset.size(split)):
+            example = dataset.example(split, i)
+            captions = {kind: example[f"caption_{kind}"] for kind in dataset.meta["captions"]}
+            text = {kind: example[f"text_{kind}"] for kind in dataset.meta["captions"]}
+            video_TYXC = example["video"] ^ np.uint8(i == 0)
+            writer.add(split, Record(int(example["id"]), video_TYXC, float(example["fps"]), captions, text, {}))
+    kept = ("source", "licence", "autoencoder", "text_encoder", "build")
+    writer.finish({key: dataset.meta[key] for key in kept if key in dataset.meta})
+    return new
+
+
+def test_a_shard_with_other_pixels_of_the_same_clips_is_named(folder):
+    """As when one is copied over from another build: every record in it is whole, and of the right id and shape."""
+    other = other_pixels(folder, "other")
+    shard = shard_of(folder)
+    data = shard_of(other).read_bytes()
+    assert len(data) == shard.stat().st_size and data != shard.read_bytes()
+    before = Dataset(folder).fingerprint
+    assert Dataset(other).fingerprint != before
+    shard.write_bytes(data)
+    assert Dataset(folder).fingerprint == before  # what vdit.json says
+    with pytest.raises(UserError, match=f"{shard.name} has changed since it was built .*damaged, or of another build"):
+        clips(folder, [47])
+
+
+def test_a_data_set_without_signatures_can_be_read(folder):
+    about = meta(folder)
+    for split in about["splits"].values():
+        for shard in split["shards"]:
+            del shard["signature"]
+    (folder / "vdit.json").write_text(json.dumps(about))
+    assert len(clips(folder, [0])) == 1
 
 
 def test_a_shard_cut_off_anywhere_is_named_at_open(folder):

@@ -160,7 +160,8 @@ def test_a_job_s_result(tmp_path, edits):
     entries = [Entry("a,b.mp4", "train", status, 'said "no"', (9, 64, 64)) for status in ("accepted", "rejected")]
     path = tmp_path / "000000.npz"
     index = make_index([(7, (5, 8, 8), 8.0, [3])], [{"motion": np.float32(1)}])
-    Result(Shard("shard", 100, RecordKind("{}", "uint8", 3, ("short",)), index), (0, 1), tuple(entries)).save(str(path))
+    kind = RecordKind("{}", "uint8", 3, ("short",))
+    Result(Shard("shard", 100, "abc", kind, index), (0, 1), tuple(entries)).save(str(path))
     data = path.read_bytes()
     assert load_result(str(path)).entries == tuple(entries)
     path.write_bytes(edited(data, edits))
