@@ -9,6 +9,7 @@ import math
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
 from vdit.expressions import parse_condition
+from vdit.io.names import expand_fields
 
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
@@ -97,6 +98,7 @@ class DataConfig:
     text_encoder: str = ""
 
     def __post_init__(self) -> None:
+        expand_fields(self, "path", "autoencoder", "text_encoder")
         for weights in (self.weights, *(stage.weights for stage in self.stages)):
             if weights and len(weights) != len(self.paths):
                 raise UserError(f"data.weights={weights} should have one number for each of data.path={self.path!r}")
@@ -379,6 +381,7 @@ class TrainConfig:
     profile: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        expand_fields(self, "branch_from")
         for name in ("steps", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
@@ -440,6 +443,7 @@ class Config:
     task: str = "diffusion"
 
     def __post_init__(self) -> None:
+        expand_fields(self, "init_from")
         _one_of("task", self.task, ("diffusion", "autoencoder"))
         if self.init_from and self.train.branch_from:
             raise UserError("init_from and train.branch_from both say where parameters come from; give one")

@@ -16,6 +16,7 @@ from launch.sweeps.grid import Points
 from vdit.config import SIBLING, Config
 from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.io.names import expand_home
 from vdit.training.record.identity import run_id
 
 
@@ -78,7 +79,7 @@ def load(path: str) -> Any:
     Raises:
       UserError: for a file that is missing or fails.
     """
-    file, colon, argument = path.partition(":")
+    file, colon, argument = expand_home(path).partition(":")
     if not Path(file).is_file():
         raise UserError(f"{file} is not a Python file with get_config()")
     spec = importlib.util.spec_from_file_location("vdit_config", file)
@@ -120,8 +121,8 @@ def build_sweep(values: Any, where: str) -> Sweep:
         target: build(dict(fields.get(target, {})), cls, f"{target}.")
         for target, cls in target_settings.TARGETS.items()
     }
-    runs = expand(fields["config"], points)
-    return Sweep(name, str(fields["config"]), runs, settings)
+    config = expand_home(str(fields["config"]))
+    return Sweep(name, config, expand(config, points), settings)
 
 
 _every_run: list[str] = []

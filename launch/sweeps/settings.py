@@ -6,6 +6,7 @@ import dataclasses
 
 from launch.sweeps import tpu_slices
 from vdit.errors import UserError
+from vdit.io.names import expand_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,7 @@ class QueuedResources(ByChip):
     poll: float = 60.0
 
     def __post_init__(self) -> None:
+        expand_fields(self, "bucket", "data")
         if self.capacity not in ("spot", "on_demand", "reserved"):
             raise UserError(f"queued_resources.capacity={self.capacity!r} is not one of spot, on_demand, reserved")
         _at_least("queued_resources", self, 1, "slices", "at_once")
@@ -171,6 +173,7 @@ class Gke(ByChip):
     price_per_chip_hour: float = 0.0
 
     def __post_init__(self) -> None:
+        expand_fields(self, "bucket", "data")
         _at_least("gke", self, 1, "slices", "nodes", "gpus_per_node")
 
     @property
@@ -213,6 +216,7 @@ class Slurm(ByChip):
     price_per_chip_hour: float = 0.0
 
     def __post_init__(self) -> None:
+        expand_fields(self, "python")
         _at_least("slurm", self, 1, "nodes", "gpus_per_node", "cpus_per_gpu")
 
     @property

@@ -1,5 +1,6 @@
 """`~` in flags of every command, and names that are no UTF-8."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from launch.sweeps.expand import build_sweep, load
+from vdit.config import Config, DataConfig, TrainConfig
 from vdit.errors import UserError
-from vdit.io.names import printable, read_arguments
+from vdit.generation.prompts import SampleRequest, read_sample_requests
+from vdit.io.names import expand_home, printable, read_arguments
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,47 @@ def test_home(monkeypatch: pytest.MonkeyPatch, given: list[str], wanted: list[st
         for short, long in kept.items():
             wanted = [each.replace(short, long) for each in wanted]
     assert read_arguments(given) == wanted
+
+
+def test_home_in_the_fields_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of configs and sweeps are Python, so that no command line is read for them."""
+    monkeypatch.setenv("HOME", "/home/me")
+    data = DataConfig(path="~/a, ~/b,c", autoencoder="causal_vae:~/run", text_encoder="t5:~/t5")
+    assert data.paths == ("/home/me/a", "/home/me/b", "c")
+    assert (data.autoencoder, data.text_encoder) == ("causal_vae:/home/me/run", "t5:/home/me/t5")
+    assert Config(init_from="~/w").init_from == "/home/me/w"
+    assert TrainConfig(branch_from="~/w").branch_from == "/home/me/w"
+    assert dataclasses.replace(data, path="gs://bucket/~x").paths == ("gs://bucket/~x",)
+    assert expand_home("~\0") == "~\0"
+
+
+@pytest.mark.parametrize("target", ["queued_resources", "gke"])
+def test_home_in_a_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = "from ml_collections import ConfigDict\nfrom launch.sweeps.grid import over\ndef get_config():\n    return "
+    (tmp_path / "c.py").write_text(file + "ConfigDict({'train': {'steps': 3}})\n")
+    settings = {"bucket": "~/shared", "data": "~/data"}
+    values = f"'name': 's', 'config': '~/c.py', 'runs': over('seed', 0, 1), '{target}': {settings}"
+    (tmp_path / "s.py").write_text(file + f"ConfigDict({{{values}}}, convert_dict=False)\n")
+    sweep = build_sweep(load("~/s.py"), "--sweep")
+    assert sweep.config == f"{tmp_path}/c.py" and len(sweep.runs) == 2
+    assert (sweep.settings[target].bucket, sweep.settings[target].data) == (f"{tmp_path}/shared", f"{tmp_path}/data")
+
+
+def test_home_in_prompts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    prompts = tmp_path / "home" / "p.jsonl"
+    prompts.parent.mkdir()
+
+    def read(line: str) -> list[SampleRequest]:
+        prompts.write_text(line)
+        return read_sample_requests(prompts, {}, tmp_path / "out")
+
+    assert read('{"image": "~/a.png"}')[0].image == f"{tmp_path}/home/a.png"
+    with pytest.raises(UserError, match="does not lie below"):
+        read('{"image": "~root/a.png"}')
+    with pytest.raises(UserError, match="lies outside of --out"):
+        read('{"out": "~/a.mp4"}')
 
 
 def test_names_that_are_no_utf8_are_shown() -> None:

@@ -20,6 +20,7 @@ from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.generation.request import MAX_PATCHES, check_denoising
 from vdit.io.media.clips import GivenClip, open_clip, open_image
+from vdit.io.names import expand_home
 from vdit.patches import Patch
 
 FILE_FIELDS = ("image", "last", "head", "tail", "connect", "edit", "mask", "reference")
@@ -158,7 +159,7 @@ def read_sample_requests(path: Path, defaults: Mapping[str, Any], out: Path, fil
             sample = build(
                 {**defaults, **_located(own, path.parent, Path(files) if files else path.parent)}, SampleRequest
             )
-            if Path(sample.out).is_absolute() or ".." in Path(sample.out).parts:
+            if Path(expand_home(sample.out)).is_absolute() or ".." in Path(sample.out).parts:
                 raise UserError(f"out={sample.out!r} lies outside of --out; give a name below it")
         except (UserError, ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, or nested deeply
             raise UserError(f"line {number} of --prompts={path}: {error}") from error
@@ -195,7 +196,7 @@ def _located(own: Mapping[str, Any], folder: Path, root: Path) -> dict[str, Any]
         text = fields.get(name, "")
         if not text or (name == "mask" and _BOX.fullmatch(text)):
             continue
-        parts = text.split(",") if name in ("connect", "reference") else [text]
+        parts = [expand_home(part) for part in (text.split(",") if name in ("connect", "reference") else [text])]
         for part in filter(None, parts):
             try:
                 inside = "://" not in part and (folder / part).resolve().is_relative_to(root.resolve())

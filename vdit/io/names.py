@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from vdit.errors import UserError
 
@@ -15,7 +16,7 @@ WRITTEN_FLAGS = ("out", "workdir")
 """Flags that name what is made, by libraries that know names in UTF-8 only."""
 
 _FLAG = re.compile(r"--?(?P<name>[^=]+)(?P<value>=.*)?", re.DOTALL)
-_HOME = re.compile(r"(?P<kind>(?:\w+:)?)(?P<path>~[^/]*(?:/.*)?)", re.DOTALL)
+_HOME = re.compile(r"(?P<kind>\s*(?:\w+:)?)(?P<path>~[^/\0]*(?:/.*)?)", re.DOTALL)
 
 
 def printable(name: str) -> str:
@@ -43,14 +44,21 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
         if name in WRITTEN_FLAGS and printable(argument) != argument:
             raise UserError(f"--{name} is not UTF-8 ({printable(argument)}); choose another name")
         if flag and flag["value"] and name not in TEXT_FLAGS:
-            argument = argument[: -len(flag["value"])] + "=" + _expand(flag["value"][1:])
+            argument = argument[: -len(flag["value"])] + "=" + expand_home(flag["value"][1:])
         elif not flag and name not in TEXT_FLAGS:
-            argument = _expand(argument)
+            argument = expand_home(argument)
         before = name if flag and not flag["value"] else ""
         read.append(argument)
     return read
 
 
-def _expand(value: str) -> str:
+def expand_home(value: str) -> str:
+    """`~` and `~USER` at the start of a path, or of each path of a list with commas, replaced by the home folder."""
     matches = [(part, _HOME.fullmatch(part)) for part in value.split(",")]
     return ",".join(found["kind"] + os.path.expanduser(found["path"]) if found else part for part, found in matches)
+
+
+def expand_fields(values: Any, *names: str) -> None:
+    """`expand_home` on fields of a frozen dataclass that is being made."""
+    for name in names:
+        object.__setattr__(values, name, expand_home(getattr(values, name)))

@@ -75,7 +75,7 @@ def test_one_frame_at_a_time_is_held() -> None:
             most = max(most, sum(each() is not None for each in alive[-40:]))
             yield Frame(float(number), picture.scaled)
 
-    media = Media(1080, 1920, np.arange(500.0), 1.0, 1.0, True, False, (), frames)
+    media = Media(1080, 1920, np.arange(500.0), 1.0, 1.0, True, np.zeros(500, bool), (), frames)
     assert GivenClip("", media, np.arange(500)).read(8, 8).shape == (500, 8, 8, 3)
     assert len(alive) == 500 and most <= 3
 
@@ -88,7 +88,7 @@ def test_reading_stops_where_the_clip_does() -> None:
             given.append(number)
             yield Frame(float(number), lambda y, x: np.zeros((y, x, 3), np.uint8))
 
-    media = Media(8, 8, np.arange(500.0), 1.0, 1.0, True, False, (), frames)
+    media = Media(8, 8, np.arange(500.0), 1.0, 1.0, True, np.zeros(500, bool), (), frames)
     GivenClip("", media, np.arange(500)).first(5).read(8, 8)
     assert len(given) <= 6
 

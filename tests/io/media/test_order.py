@@ -118,10 +118,47 @@ def test_remuxed_without_offsets(tmp_path: pathlib.Path, codec: str, suffix: str
     same_frames(without_offsets(path, tmp_path / f"b.{suffix}", 25), 25)
 
 
+def joined(target: pathlib.Path, parts: list[tuple[pathlib.Path, bool]], rate: int) -> pathlib.Path:
+    """The packets of several files one after another; of those marked so, with the times of their order in the file."""
+    with av.open(str(target), "w") as out:
+        done, stream = 0, None
+        for path, plain in parts:
+            with av.open(str(path)) as source:
+                stream = stream or out.add_stream_from_template(source.streams.video[0])
+                ticks = 1 / rate / source.streams.video[0].time_base
+                packets = [packet for packet in source.demux(video=0) if packet.size]
+                first = min(packet.pts for packet in packets)
+                for i, packet in enumerate(packets):
+                    dts = round((done + i) * ticks)
+                    packet.pts = dts if plain else round(done * ticks) + packet.pts - first + round(3 * ticks)
+                    packet.dts, packet.stream = dts, stream
+                    out.mux(packet)
+                done += len(packets) + 3 * (not plain)
+    return target
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("order", ["plain first", "plain last", "plain between"])
+def test_parts_with_and_without_offsets(tmp_path: pathlib.Path, suffix: str, order: str) -> None:
+    """As when a file that lost its offsets is joined to one that has them."""
+    options = {"bf": "3", "preset": "veryfast", "x264-params": "scenecut=0"}
+    path = write_video(tmp_path / f"a.{suffix}", moving(), 25, "libx264", "yuv420p", options=options)
+    plain = {"plain first": [1, 0], "plain last": [0, 1], "plain between": [0, 1, 0]}[order]
+    mixed = joined(tmp_path / f"b.{suffix}", [(path, bool(each)) for each in plain], 25)
+    wanted, media = plainly(mixed), open_media(mixed)
+    assert len(wanted) == len(media.times) == 30 * len(plain)
+    found = list(numbered(media, distinct_times(media)))
+    assert [(number, frame.problem) for number, frame in found] == [(i, "") for i in range(len(wanted))]
+    assert np.all(np.diff([frame.time for _, frame in found]) > 0)
+    for (_, frame), picture in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(frame.rgb(media.height, media.width), picture)
+
+
 def media_of(times: list[float], stamps: list[float], unordered: bool = True) -> Media:
     """Media whose packets have `times`, and whose decoder gives frames with `stamps`."""
     frames = [Frame(stamp, lambda y, x, i=i: np.full((y, x, 3), i, np.uint8)) for i, stamp in enumerate(stamps)]
-    return Media(8, 8, np.array(times), 1.0, 1.0, True, unordered, (), lambda: iter(frames))
+    doubted = np.full(len(times), unordered)
+    return Media(8, 8, np.array(times), 1.0, 1.0, True, doubted, (), lambda: iter(frames))
 
 
 def read(media: Media) -> list[tuple[int, int, str]]:
@@ -171,7 +208,7 @@ def test_an_error_comes_after_the_frames_before_it() -> None:
             yield Frame(stamp, lambda y, x: np.zeros((y, x, 3), np.uint8))
         raise Unreadable("torn")
 
-    media, seen = Media(8, 8, np.arange(9.0), 1.0, 1.0, True, True, (), frames), []
+    media, seen = Media(8, 8, np.arange(9.0), 1.0, 1.0, True, np.ones(9, bool), (), frames), []
     with pytest.raises(Unreadable, match="torn"):
         for number, _ in numbered(media, media.times):
             seen.append(number)

@@ -39,7 +39,8 @@ class Media:
       rate: average frames per second, 0 if the file does not say.
       grid_rate: frames per second of the finest grid that all times lie on; 0 if unknown.
       exact: whether the file has a time for every frame, so that a frame the decoder leaves out is known to be missing.
-      unordered: whether times ascend in the order of decoding, so that they may be those of decoding, not of showing.
+      unordered: of each time, whether those around it ascend in the order of decoding, so that they may be those of
+        decoding, not of showing.
       notes: what is done to every frame beside scaling, for the ledger.
       frames: decodes from the beginning, in the order of showing. Raises Unreadable where the file breaks off.
     """
@@ -50,7 +51,7 @@ class Media:
     rate: float
     grid_rate: float
     exact: bool
-    unordered: bool
+    unordered: np.ndarray
     notes: tuple[str, ...]
     frames: Callable[[], Iterator[Frame]]
 
@@ -69,7 +70,9 @@ def array_media(video_TYXC: np.ndarray, rate: float) -> Media:
         for time, picture_YXC in zip(times.tolist(), video_TYXC, strict=True):
             yield Frame(time, lambda y, x, picture_YXC=picture_YXC: scale(rgb_of(picture_YXC), y, x))  # type: ignore[misc]
 
-    return Media(height, width, times, rate, 0.0, True, False, ("alpha on white",) * (channels == 4), read)
+    return Media(
+        height, width, times, rate, 0.0, True, np.zeros(frames, bool), ("alpha on white",) * (channels == 4), read
+    )
 
 
 def reason(error: Any) -> str:

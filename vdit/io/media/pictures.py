@@ -49,7 +49,7 @@ def open_picture(path: str, formats: tuple[str, ...]) -> Media:
         raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded: {reason(error)}") from error
     times = np.cumsum([0.0, *delays[:-1]])
     frames = functools.partial(_frames, path, formats, times, orientation)
-    return Media(height, width, times, 0.0, 0.0, True, False, notes, frames)
+    return Media(height, width, times, 0.0, 0.0, True, np.zeros(len(times), bool), notes, frames)
 
 
 def _delays(image: Image.Image) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
-import itertools
+from collections import Counter
 
 import av
 import numpy as np
@@ -30,6 +30,7 @@ class Packets:
     Attributes:
       tick: seconds.
       stamps: when each frame is shown, in the order of decoding.
+      groups: of each stamp, how many key frames stand before or at it: packets of one number were encoded together.
       unstamped: packets that say neither when they are shown nor when they are decoded.
       exact: whether all say when they are shown (AVI has when they are decoded).
       last: when the last one ends.
@@ -37,6 +38,7 @@ class Packets:
 
     tick: float
     stamps: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
+    groups: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
     unstamped: int = 0
     exact: bool = True
     last: int = 0
@@ -46,9 +48,15 @@ class Packets:
         return max(len(self.stamps), self.unstamped)
 
     @property
-    def ascend(self) -> bool:
-        """Whether frames are shown in the order of decoding, by their stamps."""
-        return all(before <= after for before, after in itertools.pairwise(self.stamps))
+    def ascend(self) -> np.ndarray:
+        """Whether the stamps of a frame's group ascend in the order of decoding, of each frame by the order of times.
+
+        By groups, as files that were put together may have right stamps in one part and none in another.
+        """
+        stamps_N, group_N = np.array(self.stamps, np.int64), np.array(self.groups, np.int64)
+        falls_N = (np.diff(stamps_N) < 0) & (np.diff(group_N) == 0)
+        falling = group_N[1:][falls_N]
+        return ~np.isin(group_N, falling)[np.argsort(stamps_N, kind="stable")]
 
     @property
     def end(self) -> float:
@@ -70,12 +78,14 @@ class Packets:
 def scan(container: av.container.InputContainer) -> dict[int, Packets]:
     """Reads all packets of a container, by stream."""
     bare = container.format.name in _BARE
+    keys = Counter[int]()
     found = {stream.index: Packets(float(stream.time_base or 0)) for stream in container.streams}
     for packet in container.demux():
         beat()
         if not packet.size:  # the empty packet at the end; in AVI, a frame that was dropped
             continue
         mine = found[packet.stream_index]
+        keys[packet.stream_index] += packet.is_keyframe
         stamp = None if bare else packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             mine.unstamped += 1
@@ -84,6 +94,7 @@ def scan(container: av.container.InputContainer) -> dict[int, Packets]:
         mine.last = max(mine.last, stamp + (packet.duration or 0))
         if not packet.is_discard:
             mine.stamps.append(stamp)
+            mine.groups.append(keys[packet.stream_index])
             mine.exact &= packet.pts is not None
     return found
 

@@ -143,20 +143,22 @@ def numbered(media: Media, times: np.ndarray) -> Iterator[tuple[int, Frame]]:
     """Decodes a file and numbers its frames by `distinct_times`, so that gaps are seen.
 
     Decoders give frames in the order of showing. Where that is not the order of their stamps, and these ascend in the
-    order of decoding, stamps are no times of showing: so it is in AVI, and in files that were remuxed without the
-    offsets of MP4. The i-th frame is then shown at the i-th time.
+    order of decoding, stamps are no times of showing: so it is in AVI, and in files, or parts of them, that were
+    remuxed without the offsets of MP4. From there on the i-th frame is shown at the i-th time.
 
     Raises:
       Unreadable: where the file breaks off, or if frames are missing at its end.
     """
     known, places = times.tolist(), np.searchsorted(times, media.times, "right") - 1
+    stamps, doubted, last_stamp = media.times.tolist(), media.unordered.tolist(), len(media.times) - 1
     source, number = _Ahead(media.frames()), -1
     given, ordered, last = -1, True, -math.inf
     for frame in source:
         given += 1
-        ordered = ordered and not (media.unordered and frame.time < last)
+        doubtful = math.isfinite(frame.time) and doubted[bisect.bisect_left(stamps, frame.time - 1e-6, hi=last_stamp)]
+        ordered = ordered and not (doubtful and frame.time < last)
         at = bisect.bisect_right(known, frame.time + 1e-6) - 1 if math.isfinite(frame.time) else number + 1
-        if ordered and media.unordered and at > number + 1:
+        if ordered and doubtful and at > number + 1:
             ordered = not any(each.time < frame.time for each in source.look(REORDER))
         last = frame.time
         if not ordered:

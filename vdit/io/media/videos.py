@@ -76,7 +76,7 @@ def open_video(path: str, threads: int = 1) -> Media:
             aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
             mine = packets[stream.index]
             times, exact, timed = mine.times(rate), mine.exact, bool(mine.stamps)
-            ascend = mine.ascend
+            ascend = mine.ascend if mine.stamps else np.zeros(len(times), bool)
             end = max(each.end for each in packets.values())
             index = stream.index
     except _ERRORS as error:
