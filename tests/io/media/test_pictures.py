@@ -16,6 +16,7 @@ from vdit.io.media.clips import read_image
 from vdit.io.media.kinds import PICTURE_SUFFIXES
 from vdit.io.media.media import Unreadable
 from vdit.io.media.opening import open_media
+from vdit.io.media.timing import plan_timing
 
 CASES = pathlib.Path(__file__).parent / "cases"
 OF_CASES = (220, 30, 30), (30, 180, 30), (30, 30, 220), (230, 230, 60)
@@ -161,3 +162,30 @@ def test_a_broken_exif_orientation_counts_as_none(tmp_path: pathlib.Path) -> Non
         (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
         corners_are(read_image(tmp_path / "a.jpg"))
     assert struct.calcsize("=5i") == 20  # of a display matrix
+
+
+@pytest.mark.parametrize("major", [b"msf1", b"hevc", b"heic", b"mif1"])
+@pytest.mark.parametrize("handler", [b"pict", b"vide"])
+def test_a_sequence_in_heif_is_a_video(tmp_path: pathlib.Path, major: bytes, handler: bytes) -> None:
+    """Of H.265 with B-frames, in the file of a video whose brands and handler say that it is a sequence of pictures."""
+    pictures = [quadrants(64, 96, 4 * shift) for shift in range(12)]
+    options = {"x265-params": "log-level=none:bframes=2:crf=2", "preset": "ultrafast"}
+    data = write_video(tmp_path / "a.mp4", pictures, 25, "libx265", "yuv420p", options=options).read_bytes()
+    size = int.from_bytes(data[:4], "big")
+    brands = major + bytes(4) + b"msf1hevc" + 4 * b"heic"
+    data = data[:8] + brands[: size - 8] + data[size:]
+    (tmp_path / "a.heics").write_bytes(data.replace(b"hdlr" + bytes(8) + b"vide", b"hdlr" + bytes(8) + handler))
+    media = open_media(tmp_path / "a.heics")
+    assert plan_timing(media, 0).fps == pytest.approx(25) and len(media.times) == 12
+    for number, frame in enumerate(media.frames()):
+        errors = [np.abs(frame.rgb(64, 96).astype(int) - picture).mean() for picture in pictures]
+        assert np.argmin(errors) == number and errors[number] < 5
+
+
+def test_a_still_picture_that_says_it_is_a_sequence_is_read(tmp_path: pathlib.Path) -> None:
+    pillow_heif.from_pillow(Image.fromarray(quadrants(64, 96))).save(tmp_path / "a.heic", quality=95)
+    data = (tmp_path / "a.heic").read_bytes()
+    assert data[4:12] == b"ftypheic" and b"heic" in data[16:32]
+    place = data.index(b"heic", 16)
+    (tmp_path / "b.heic").write_bytes(data[:place] + b"msf1" + data[place + 4 :])
+    corners_are(read_image(tmp_path / "b.heic"))

@@ -11,6 +11,7 @@ VIDEO_SUFFIXES = (
 )
 PICTURE_SUFFIXES = (
     *(".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".heic", ".heif", ".hif"),
+    *(".heics", ".heifs", ".avifs", ".avci", ".avcs"),
     *(".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
 )
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
@@ -33,18 +34,29 @@ _MAGIC = (
     (b"qoif", ("QOI",)),
     *((b"P%d" % digit, ("PPM",)) for digit in range(1, 7)),
 )
-_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"mif1"}  # sequences in HEIF are videos
+_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"mif1"}
+_SEQUENCES = {b"msf1", b"hevc", b"hevx", b"avcs"}
 
 
 def picture_formats(head: bytes) -> tuple[str, ...]:
     """Pillow's names of the picture formats that a file begins like; empty if it begins like none."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ("WEBP",)
-    if head[4:8] == b"ftyp":
-        brands = {head[i : i + 4] for i in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)}
-        if head[8:12] in _AVIF | _HEIF:  # a video may list them among others that it is compatible with
-            return ("AVIF",) if brands & _AVIF else ("HEIF",)
+    if (brands := _brands(head)) and head[8:12] in _AVIF | _HEIF:  # a video may list them among its compatible brands
+        return ("AVIF",) if brands & _AVIF else ("HEIF",)
     return next((formats for magic, formats in _MAGIC if head.startswith(magic)), ())
+
+
+def holds_sequence(head: bytes) -> bool:
+    """Whether a file begins like one in HEIF whose pictures follow each other in time: FFmpeg reads these as videos."""
+    return bool(_brands(head) & _SEQUENCES)
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """What an ISO media file says that it is; empty if it is none."""
+    if head[4:8] != b"ftyp":
+        return set()
+    return {head[i : i + 4] for i in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)}
 
 
 def file_type(mode: int) -> str:

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from vdit.io.media.kinds import HEAD_BYTES, PICTURE_SUFFIXES, file_type, picture_formats
+from vdit.io.media.kinds import HEAD_BYTES, PICTURE_SUFFIXES, file_type, holds_sequence, picture_formats
 from vdit.io.media.media import Media, Unreadable, reason
 from vdit.io.media.pictures import open_picture
 from vdit.io.media.videos import open_video
@@ -33,11 +33,14 @@ def open_media(path: str | os.PathLike[str], threads: int = 1) -> Media:
         raise Unreadable(reason(error)) from error
     if not head:
         raise Unreadable("the file is empty")
-    if formats := picture_formats(head):
+    formats = picture_formats(head)
+    if formats and (formats == ("AVIF",) or not holds_sequence(head)):
         return open_picture(path, formats)
     try:
         return open_video(path, threads)
     except Unreadable as error:
+        if formats:  # it may hold single pictures besides
+            return open_picture(path, formats)
         if Path(path).suffix.lower() in PICTURE_SUFFIXES:
             raise Unreadable("not a readable picture: its content is of no known kind") from error
         raise
