@@ -1,35 +1,39 @@
-"""What the small models of the balls share: rows, times, ways to prompt, optimiser; configs/experiments has sizes."""
+"""The recipe with which small models learn motion on a CPU, and the worlds of balls that they learn it in."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def base() -> dict[str, Any]:
-    """The nested config that their runs start from."""
-    return {
-        "seed": 0,
-        "data": {"row_tokens": 512, "row_text": 128, "row_examples": 20, "rows_per_step": 2},
-        "diffusion": {"logit_mean": 1.0, "modes": {"text": 0.2, "first_frame": 0.1, "two_groups": 0.7}},
-        "optimizer": {"learning_rate": 8e-3, "warmup": 50},
-        "train": {"log_every": 50, "checkpoint_every": 1000, "keep": 1},
-    }
+def clips(world: str, limit: int = 20000, captions: bool = False) -> tuple[str, ...]:
+    """The command that builds clips of a world of `--source=physics`, without --out; captions need a text encoder."""
+    encoder = () if captions else ("--text_encoder=none",)
+    return "data_pipelines.build", "--source=physics", f"--world={world}", "--patch=2,4,4", f"--limit={limit}", *encoder
 
 
-GLIDING = ("--source=physics", "--world=uniform", "--patch=2,4,4", "--text_encoder=none", "--limit=20000")
-"""Flags of the build of one red ball that glides: the world that models of this size learn."""
+UNIFORM = clips("uniform")
+"""One red ball that glides: the easiest world, in which a model of this size learns motion."""
+BOUNCE = clips("bounce")
+"""One red ball that bounces off the sides, for which going straight on is not enough."""
 
 
-def recipe() -> dict[str, Any]:
-    """The nested config of runs that learn motion from two given groups, on a CPU.
+def recipe(**modes: float) -> dict[str, Any]:
+    """The nested config of runs that learn motion on a CPU.
 
-    Against `base`: Muon for the matrices, times so late that only the given frames tell what comes next,
-    inputs at unit variance, 96 numbers a patch.
+    96 numbers a patch, inputs at unit variance, Muon for the matrices, and times so late that only the given frames
+    tell what comes next; configs/experiments/recipe.py takes the parts away one at a time.
+
+    Args:
+      **modes: shares of the ways to prompt; none = the first two groups of patches are always given.
     """
+    text = "text" in modes
     return {
         "seed": 0,
-        "data": {"row_tokens": 200, "row_text": 8, "row_examples": 10, "rows_per_step": 2},
-        "diffusion": {"logit_mean": 1.0, "given_shift": 10.0, "input_std": -1.0, "modes": {"two_groups": 1.0}},
+        "data": {"row_tokens": 200, "row_text": 128 if text else 8, "row_examples": 10, "rows_per_step": 2},
+        "diffusion": {
+            **{"logit_mean": 1.0, "given_shift": 10.0, "input_std": -1.0},
+            "modes": modes or {"two_groups": 1.0},
+        },
         "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50},
         "train": {"log_every": 50, "checkpoint_every": 1000, "keep": 1},
     }

@@ -1,7 +1,7 @@
-"""Bouncing, falling and colliding balls: text and given frames to video, one of the small models of `make study`.
+"""Gliding and bouncing balls in three colours: text, a first frame or the first three frames to video.
 
-Build the data first: python -m data_pipelines.build --source=physics --out=data/physics
-It is nearly the study's run grid-w32d2-6e+11, in one piece. Expect a validation loss of about 0.039, in about a minute.
+Build the data first: python -m data_pipelines.build --source=physics --world=coloured --patch=2,4,4 --out=data/physics
+configs/modes.py trains a model for every way to prompt.
 """
 
 from ml_collections import ConfigDict
@@ -10,9 +10,9 @@ from configs import balls
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict(balls.base())
+    config = ConfigDict(balls.recipe(text=0.4, first_frame=0.1, two_groups=0.5))
     config.data.path = "data/physics"
-    config.model = ConfigDict({"width": 32, "depth": 2, "head_width": 32})
-    config.optimizer.cooldown = 220
-    config.train.steps = 1100
+    config.model = ConfigDict({"width": 48, "depth": 2, "head_width": 32})
+    config.optimizer.cooldown = 800
+    config.train.steps = 4000
     return config

@@ -3,13 +3,14 @@
 python -m launch.experiment --name=captions (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure
 
 
 def get_config() -> Experiment:
     arms = [
-        Arm(f"{kind} captions", {**common.SIZES["M"], "data.captions": (kind,)}, 8 * common.UNIT, group=kind)
+        Arm(f"{kind} captions", {**common.SIZES["M"], "data.captions": (kind,)}, 20 * common.UNIT, group=kind)
         for kind in ("short", "detailed")
     ]
     return Experiment(
@@ -21,8 +22,8 @@ def get_config() -> Experiment:
         question="At equal compute, do models trained on detailed captions show the number, colours "
         "and directions that "
         "are asked for more often, prompted by either kind?",
-        data={"described": ("data_pipelines.build", "--source=physics-described", "--limit=12000")},
-        base=common.base(text=0.9, two_groups=0.1),
+        data={"described": ("data_pipelines.build", "--source=physics-described", "--patch=2,4,4", "--limit=12000")},
+        base=balls.recipe(text=0.9, two_groups=0.1),
         arms=arms,
         measures=("loss", "adherence"),
         figures=(

@@ -3,6 +3,7 @@
 python -m launch.experiment --name=combinations (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from data_pipelines.sources.physics.variants import TEMPLATES
 from launch.experiments.spec import Arm, Experiment, Figure
@@ -11,18 +12,24 @@ from launch.experiments.spec import Arm, Experiment, Figure
 def get_config() -> Experiment:
     name = "templates{}".format
     data = {
-        name(count): ("data_pipelines.build", f"--source=physics-templates{count}", "--limit=6000")
+        name(count): (
+            "data_pipelines.build",
+            f"--source=physics-templates{count}",
+            "--patch=2,4,4",
+            "--limit=6000",
+            "--text_encoder=none",
+        )
         for count in TEMPLATES
     }
     arms = [
         Arm(
             f"{count} pairs {times}x",
-            {**common.SIZES["S"], "data.path": "{" + name(count) + "}"},
+            {**common.SIZES["M"], "data.path": "{" + name(count) + "}"},
             times * common.UNIT,
             group=f"{count} pairs",
         )
         for count in TEMPLATES
-        for times in (1, 4)
+        for times in (2, 10)
     ]
     measured = name(TEMPLATES[-1])
     return Experiment(
@@ -35,7 +42,7 @@ def get_config() -> Experiment:
         "fall with the number of "
         "pairs that did?",
         data=data,
-        base=common.base(),
+        base=balls.recipe(),
         arms=arms,
         measures=(f"velocity:{measured}", f"loss:{measured}"),
         figures=(
@@ -43,8 +50,8 @@ def get_config() -> Experiment:
             Figure("arm", ("lost_out", "lost_in"), "share of balls lost", log_y=False),
         ),
         compare=[
-            ("velocity_out", f"{TEMPLATES[-1]} pairs 4x", f"{TEMPLATES[0]} pairs 4x"),
-            ("lost_out", f"{TEMPLATES[-1]} pairs 4x", f"{TEMPLATES[0]} pairs 4x"),
+            ("velocity_out", f"{TEMPLATES[-1]} pairs 10x", f"{TEMPLATES[0]} pairs 10x"),
+            ("lost_out", f"{TEMPLATES[-1]} pairs 10x", f"{TEMPLATES[0]} pairs 10x"),
         ],
         floors=(measured,),
         limits=(

@@ -1,17 +1,24 @@
-"""(a) 1x, 4x, 32x and 64x compute: loss, velocity error and KID, and the last loss predicted before it is run.
+"""(a) 1x, 5x, 20x and 40x compute: loss and velocity error, and the last of both predicted before it is run.
 
 python -m launch.experiment --name=compute (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure, isoflop_arms
+
+GRID = (
+    (1, (8, 12, 16, 24, 32)),
+    (2.5, (12, 16, 24, 32, 48)),
+    (5, (12, 16, 24, 32, 48)),
+    (10, (16, 24, 32, 48, 64)),
+)
 
 
 def get_config() -> Experiment:
     sizes, unit = common.SIZES, common.UNIT
-    tried = ((1, "XS S M"), (2, "XS S M L"), (4, "XS S M L"), (8, "S M L XL"), (16, "S M L XL"))
     grid = isoflop_arms(
-        [(times, {size: sizes[size] for size in of.split()}) for times, of in tried],
+        [(times, common.sizes(*widths)) for times, widths in GRID],
         "grid {size} {budget}x",
         unit=unit,
         seeds=(0,),
@@ -19,38 +26,32 @@ def get_config() -> Experiment:
     )
     best = [
         Arm("1x", sizes["XS"], unit, group="best size"),
-        Arm("4x", sizes["S"], 4 * unit, group="best size"),
-        Arm("32x", sizes["XL"], 32 * unit, group="best size"),
-        Arm("64x", sizes["XL"], 64 * unit, group="best size", kind="heldout"),
+        Arm("5x", sizes["M"], 5 * unit, group="best size"),
+        Arm("20x", sizes["L"], 20 * unit, group="best size", kind="heldout"),
+        Arm("40x", sizes["L"], 40 * unit, group="best size", kind="heldout"),
     ]
     return Experiment(
         name="compute",
-        title="Quality against compute: 1x, 4x, 32x, 64x",
+        title="Quality against compute: 1x, 5x, 20x, 40x",
         claim="Sample quality of a video diffusion transformer improves as training compute grows (OpenAI 2024, Sora).",
-        question="How far do loss, velocity error and kernel distance fall over 64 times the "
-        "compute, and does a law of runs of at most a quarter of it predict the last loss?",
-        data={"physics": common.PHYSICS},
-        base=common.base(),
+        question="How far do loss and velocity error fall over 40 times the compute, and does a law of runs at up to "
+        "10x predict the loss at 20x and 40x?",
+        data={"balls": balls.UNIFORM},
+        base=balls.recipe(),
         arms=[*grid, *best],
-        measures=("loss", "velocity", "distance"),
+        measures=("loss", "velocity"),
         figures=(
             Figure("flops", ("loss",), "validation loss"),
-            Figure("flops", ("velocity_in", "velocity_out"), "velocity error, units/s"),
-            Figure("flops", ("kid", "kid_floor"), "kernel distance", log_y=False),
+            Figure("flops", ("velocity_in", "velocity_fast", "velocity_small"), "velocity error, units/s"),
+            Figure("flops", ("lost_in",), "share of balls lost", log_y=False),
         ),
         compare=[
             (metric, times, "1x")
-            for times in ("32x", "64x")
-            for metric in ("loss", "velocity_in", "velocity_out", "kid")
+            for times in ("5x", "20x", "40x")
+            for metric in ("loss", "velocity_in", "velocity_slow", "velocity_fast", "velocity_small")
         ],
-        laws=(("velocity_in", ""), ("velocity_out", "")),
-        floors=("physics",),
+        laws=(("velocity_in", ""), ("velocity_fast", "")),
+        floors=("balls",),
         notes=("prediction",),
-        limits=(
-            *common.LIMITS,
-            "KID is measured with features of single photographs, on frames of balls.",
-            "The loss at 32x was known before, from `make study`; what is predicted is 64x. The law and the last value "
-            "that is carried forward are of the grid alone, which ends at 16x.",
-        ),
-        minutes=75,
+        limits=common.LIMITS,
     )

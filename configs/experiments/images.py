@@ -3,6 +3,7 @@
 python -m launch.experiment --name=images (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure
 
@@ -10,11 +11,11 @@ from launch.experiments.spec import Arm, Experiment, Figure
 def get_config() -> Experiment:
     size = common.SIZES["M"]
     arms = [
-        Arm("videos", {**size, "data.path": "{videos}"}, 8 * common.UNIT, group="videos"),
+        Arm("videos", {**size, "data.path": "{videos}"}, 15 * common.UNIT, group="videos"),
         Arm(
             "videos and images",
             {**size, "data.path": "{videos},{stills}", "data.weights": (1.0, 1.0)},
-            8 * common.UNIT,
+            15 * common.UNIT,
             group="videos and images",
         ),
     ]
@@ -26,11 +27,11 @@ def get_config() -> Experiment:
         question="With few videos and many images of other clips, at equal compute: which model has the lower loss on "
         "videos, and whose clips look more like true ones?",
         data={
-            "videos": ("data_pipelines.build", "--source=physics", "--limit=600"),
-            "others": ("data_pipelines.build", "--source=physics", "--limit=6000", "--seed=1"),
+            "videos": balls.clips("coloured", 400, captions=True),
+            "others": (*balls.clips("coloured", 6000, captions=True), "--seed=1"),
             "stills": ("data_pipelines.derive", "--of={others}", "--stills"),
         },
-        base=common.base(text=0.7, two_groups=0.3),
+        base=balls.recipe(text=0.7, two_groups=0.3),
         arms=arms,
         measures=("loss:videos", "velocity", "adherence", "distance"),
         figures=(

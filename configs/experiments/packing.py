@@ -3,6 +3,7 @@
 python -m launch.experiment --name=packing (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure
 
@@ -10,9 +11,9 @@ from launch.experiments.spec import Arm, Experiment, Figure
 def get_config() -> Experiment:
     kinds = (("packed", 0), ("16 buckets", 16), ("padded", 1))
     # rows hold several of the longest examples, and captions never fill first: else padding wastes what no batch would
-    rows = {"data.row_tokens": 2048, "data.row_text": 1024, "data.row_examples": 80}
+    rows = {"data.row_tokens": 800, "data.row_text": 8, "data.row_examples": 40}
     arms = [
-        Arm(name, {**common.SIZES["M"], **rows, "data.buckets": buckets}, seconds=120, group=name)
+        Arm(name, {**common.SIZES["M"], **rows, "data.buckets": buckets}, seconds=40, group=name)
         for name, buckets in kinds
     ]
     return Experiment(
@@ -22,8 +23,8 @@ def get_config() -> Experiment:
         "than padding them to one "
         "size (Dehghani et al. 2023, NaViT).",
         question="After the same wall time on the same machine, which way of filling rows has the lower loss?",
-        data={"physics": common.PHYSICS},
-        base=common.base(),
+        data={"balls": balls.clips("uniform; sides=12,16,20,24; frames=7,9,13,17")},
+        base=balls.recipe(),
         arms=arms,
         measures=("loss", "velocity"),
         figures=(
@@ -36,7 +37,7 @@ def get_config() -> Experiment:
             for metric in ("loss", "tokens", "train_seconds")
             for other in ("16 buckets", "padded")
         ],
-        floors=("physics",),
+        floors=("balls",),
         notes=("fill",),
         limits=(
             *common.LIMITS,

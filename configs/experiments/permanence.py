@@ -3,12 +3,15 @@
 python -m launch.experiment --name=permanence (with --dry_run: what it takes)
 """
 
+from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure
 
+NO_CAPTIONS = "--text_encoder=none"
+
 
 def get_config() -> Experiment:
-    scales = (("XS", 1), ("S", 4), ("M", 16), ("XL", 64))
+    scales = (("XS", 1), ("M", 6), ("L", 36))
     arms = [Arm(f"{times}x", common.SIZES[size], times * common.UNIT, group="scale") for size, times in scales]
     with_wall, without_wall = ("came_out_wall_in", "in_place_wall_in"), ("came_out_open_in", "in_place_open_in")
     return Experiment(
@@ -18,8 +21,10 @@ def get_config() -> Experiment:
         question="In how many frames after the wall is the ball there, and in its place, and how "
         "much better is it without "
         "a wall?",
-        data={"hidden": ("data_pipelines.build", "--source=physics-hidden", "--limit=6000")},
-        base=common.base(text=0.1, two_groups=0.9),
+        data={
+            "hidden": ("data_pipelines.build", "--source=physics-hidden", "--patch=2,4,4", "--limit=20000", NO_CAPTIONS)
+        },
+        base=balls.recipe(),
         arms=arms,
         measures=("loss", "permanence"),
         figures=(
@@ -27,7 +32,7 @@ def get_config() -> Experiment:
             Figure("flops", ("in_place_wall_in", "in_place_open_in"), "share with the ball in place", log_y=False),
             Figure("flops", ("in_place_wall_out",), "in place, faster balls", log_y=False),
         ),
-        compare=[(metric, "64x", "1x") for metric in (*with_wall, *without_wall, "in_place_wall_out")],
+        compare=[(metric, "36x", "1x") for metric in (*with_wall, *without_wall, "in_place_wall_out")],
         limits=(
             *common.LIMITS,
             "One ball, one kind of wall, straight motion.",

@@ -2,8 +2,10 @@
 
     source               train, val                                          ood
     physics-templatesN   two balls of one of N pairs of colours collide      pairs of colours never seen together
-    physics-described    the clips of `physics`, with captions "short" (which colours move) and "detailed"
+    physics-described    the clips of world "coloured", with captions "short" (which colours move) and "detailed"
     physics-hidden       a ball passes behind a green wall, or no wall        faster balls, always a wall
+
+They have the scale of the small worlds, 1.6 pixels a unit and 5 frames a second.
 
 A clip is a pure function of (seed, split, index), as in `physics`.
 """
@@ -18,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.sources.physics.clips import FULL, PhysicsClip, clip_id, compose, make_clip
+from data_pipelines.sources.physics.clips import PhysicsClip, clip_id, compose, make_clip
 from data_pipelines.sources.physics.motion import Scene, simulate
 from data_pipelines.sources.physics.render import render
+from data_pipelines.sources.physics.world import WORLDS
 from vdit.palette import COLOURS
 
 TEMPLATES = (3, 6, 10)
@@ -35,10 +38,13 @@ _SALT = {**{name: 1 + i for i, name in enumerate(TEMPLATE_SOURCES)}, HIDDEN: 16}
 WALL = "green"
 """Colour of the wall: no ball behind it has it, and mixtures of the other colours do not explain it."""
 WALL_WIDTH = (2.8, 3.6)
-HIDDEN_SIZE = (32, 48)
-HIDDEN_FRAMES = 25
+SMALL = dataclasses.replace(
+    WORLDS["uniform"], kinds=("collision",), colours=tuple(COLOURS), frames=(9, 11, 13), captions=True
+)
+HIDDEN_SIZE = (16, 24)
+HIDDEN_FRAMES = 13
 HIDDEN_SPEED = {"train": (3.6, 5.0), "val": (3.6, 5.0), "ood": (5.4, 6.4)}
-SEEN_AFTER = 4
+SEEN_AFTER = 2
 """Frames at least in which the ball is wholly in view after the wall."""
 
 
@@ -65,12 +71,12 @@ def template_clip(count: int, seed: int, split: str, index: int) -> PhysicsClip:
     rng = np.random.default_rng([_SALT[f"physics-templates{count}"], identity])
     known = pairs()[-5:] if split == "ood" else pairs()[:count]
     pair = list(known[rng.integers(len(known))])
-    return compose(identity, rng, "collision", [pair[i] for i in rng.permutation(2)])
+    return compose(identity, rng, "collision", [pair[i] for i in rng.permutation(2)], world=SMALL)
 
 
 def described_clip(seed: int, split: str, index: int) -> PhysicsClip:
-    """The clip of `physics` with two captions; "detailed" is that of `physics`."""
-    clip = make_clip(seed, split, index)
+    """The clip of world "coloured" with two captions; "detailed" is that world's."""
+    clip = make_clip(seed, split, index, WORLDS["coloured"])
     names = [next(name for name, rgb in COLOURS.items() if tuple(colour) == rgb) for colour in clip.colours]
     balls = " and ".join(f"a {name} ball" for name in names)
     short = f"{balls[0].upper()}{balls[1:]} move{'s' if len(names) == 1 else ''}."
@@ -81,13 +87,13 @@ def hidden_clip(seed: int, split: str, index: int) -> VariantClip:
     """A ball that glides behind a wall and comes out; "wall" holds its left and right edge in units, or nothing."""
     identity = clip_id(seed, split, index)
     rng = np.random.default_rng([_SALT[HIDDEN], identity])
-    height, width = (side / FULL.scale for side in HIDDEN_SIZE)
-    times = np.arange(HIDDEN_FRAMES) / FULL.fps
+    height, width = (side / SMALL.scale for side in HIDDEN_SIZE)
+    times = np.arange(HIDDEN_FRAMES) / SMALL.fps
     while True:
         radius, thick = float(rng.uniform(0.7, 1.0)), float(rng.uniform(*WALL_WIDTH))
         speed, angle = rng.uniform(*HIDDEN_SPEED[split]), rng.uniform(-0.12, 0.12)
         velocity = speed * np.array([np.cos(angle), np.sin(angle)])
-        reach = radius + FULL.margin
+        reach = radius + SMALL.margin
         start = np.array([reach + rng.uniform(0, 1.0), rng.uniform(reach, height - reach)])
         left = start[0] + velocity[0] * 0.4 + reach + rng.uniform(0, 0.8)  # wholly in view in the given frames
         place_TB2, speed_TB2, _ = simulate(Scene((radius,)), start[None], velocity[None], times)
@@ -106,18 +112,18 @@ def hidden_clip(seed: int, split: str, index: int) -> VariantClip:
     caption = f"A {name} ball glides {way}{f' behind a {WALL} wall' if there else ''}."
     radii, colours = np.array([radius], np.float32), np.array([COLOURS[name]], np.uint8)
     truth = place_TB2.astype(np.float32), speed_TB2.astype(np.float32)
-    clip = PhysicsClip(identity, video, {"short": caption}, "hidden", colours, radii, *truth, FULL.scale, FULL.fps)
+    clip = PhysicsClip(identity, video, {"short": caption}, "hidden", colours, radii, *truth, SMALL.scale, SMALL.fps)
     return VariantClip(clip, {"wall": (wall if there else wall[:0]).astype(np.float32)})
 
 
 def _draw(place_TB2: np.ndarray, radius: float, name: str, wall: np.ndarray | None) -> np.ndarray:
     """The ball, and over it the wall from top to bottom."""
     colour_13 = np.array([COLOURS[name]], np.uint8)
-    radii = np.array([radius]) * FULL.scale
-    video_TYXC = render(place_TB2 * FULL.scale, radii, colour_13, *HIDDEN_SIZE)
+    radii = np.array([radius]) * SMALL.scale
+    video_TYXC = render(place_TB2 * SMALL.scale, radii, colour_13, *HIDDEN_SIZE)
     if wall is not None:
         edges = np.arange(HIDDEN_SIZE[1] + 1)
-        low, high = wall * FULL.scale
+        low, high = wall * SMALL.scale
         cover_X = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, 1)[None, None, :, None]
         mixed = video_TYXC * (1 - cover_X) + np.array(COLOURS[WALL]) * cover_X
         video_TYXC = np.round(mixed).astype(np.uint8)
