@@ -1,0 +1,42 @@
+"""(j) Muon against AdamW at three budgets: does the optimiser move the coefficient or the exponent?
+
+python -m launch.experiment --name=optimiser (with --dry_run: what it takes)
+"""
+
+from configs import balls
+from configs.experiments import common
+from launch.experiments.spec import Arm, Experiment, Figure
+
+SCALES = (("XS", 1), ("S", 4), ("M", 16))
+
+
+def get_config() -> Experiment:
+    arms = [
+        Arm(
+            f"{name} {times}x",
+            {**common.SIZES[size], "optimizer.method": method},
+            times * common.UNIT,
+            group=name,
+        )
+        for name, method in (("Muon", "muon"), ("AdamW", "adamw"))
+        for size, times in SCALES
+    ]
+    return Experiment(
+        name="optimiser",
+        title="Muon against AdamW",
+        claim="Muon reaches a lower loss than AdamW at equal compute (Jordan et al. 2024, for language models).",
+        question="By how much at each of three budgets, and does the ratio change with compute?",
+        data={"balls": balls.UNIFORM},
+        base=balls.recipe(),
+        arms=arms,
+        measures=("loss", "velocity"),
+        figures=(
+            Figure("flops", ("loss",), "validation loss"),
+            Figure("flops", ("velocity_in",), "velocity error, units/s"),
+        ),
+        compare=[
+            (metric, f"Muon {times}x", f"AdamW {times}x") for metric in ("loss", "velocity_in") for _, times in SCALES
+        ],
+        floors=("balls",),
+        limits=(*common.LIMITS, "AdamW has the rate that was chosen for the other parameters of the Muon runs."),
+    )
