@@ -68,27 +68,25 @@ def findings(study: Path) -> str:
         raise UserError(f"{study} has no prediction.json: it is not finished; make study resumes it")
     prediction = json.loads(said.read_text())
     with (study / "runs.csv").open() as file:
-        runs = [row for row in csv.DictReader(file) if row["kind"] in ("grid", "heldout")]
-    best: dict[float, dict[str, str]] = {}
-    for row in sorted(runs, key=lambda row: float(row["loss"])):
-        best.setdefault(float(row["budget"]), row)
+        everything = list(csv.DictReader(file))
+    runs = [row for row in everything if row["kind"] in ("grid", "heldout")]
+    glides = _best(runs)
+    bounces = _best([row for row in everything if row["group"] == "bounce"])
 
     def errors(row: dict[str, str], of: str = "") -> list[str]:
         return [_number(row.get(f"velocity_{name}{of}", "")) for name in VELOCITY]
 
-    rows = [
-        [
-            _power(budget),
-            f"{float(row['params']):,.0f}",
-            f"{float(row['loss']):.4f}",
-            *errors(row),
-            _share(row["lost_in"]),
-        ]
-        for budget, row in sorted(best.items())
-    ]
-    largest = best[max(best)]
-    rows += [[name, "", "", *errors(largest, f"_{of}"), ""] for of, name in BASELINES.items()]
-    head = ["training FLOPs", "N", "loss", "in distribution", "slower", "faster", "smaller", "lost"]
+    rows = []
+    for budget, row in sorted(glides.items()):
+        bounce = bounces.get(budget, {})
+        cells = [_power(budget), f"{float(row['params']):,.0f}", f"{float(row['loss']):.4f}", *errors(row)]
+        cells += [_share(row["lost_in"]), _number(bounce.get("bounce_velocity_in", ""))]
+        rows.append([*cells, _share(bounce.get("bounce_lost_in", ""))])
+    largest, largest_bounce = glides[max(glides)], bounces[max(bounces)] if bounces else {}
+    for of, name in BASELINES.items():
+        bounce_error = _number(largest_bounce.get(f"bounce_velocity_in_{of}", ""))
+        rows.append([name, "", "", *errors(largest, f"_{of}"), "", bounce_error, ""])
+    head = ["training FLOPs", "N", "loss", "in distribution", "slower", "faster", "smaller", "lost", "bounces", "lost"]
     low, high = prediction["interval"]
     measured = float(next(row["loss"] for row in runs if row["run"] == prediction["run"]))
     off, carried = (prediction[name] / measured - 1 for name in ("predicted_loss", "baseline_loss"))
@@ -98,6 +96,14 @@ def findings(study: Path) -> str:
         f"{measured:.5f}: the prediction was {off:+.1%} off; carrying the last best loss forward is {carried:+.1%} off."
     )
     return "\n".join([pages.table(head, rows), "", "Errors of velocity in units/s.", text])
+
+
+def _best(rows: list[dict[str, str]]) -> dict[float, dict[str, str]]:
+    """The run of lowest loss of each budget."""
+    best: dict[float, dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: float(row["loss"])):
+        best.setdefault(float(row["budget"]), row)
+    return best
 
 
 def _power(flops: float) -> str:

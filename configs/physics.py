@@ -12,7 +12,7 @@ from configs import balls
 def get_config() -> ConfigDict:
     config = ConfigDict(balls.recipe(text=0.4, first_frame=0.1, two_groups=0.5))
     config.data.path = "data/physics"
-    config.model = ConfigDict({"width": 48, "depth": 2, "head_width": 32})
+    config.model = ConfigDict({"width": 48, "depth": 2, "head_width": 24})
     config.optimizer.cooldown = 800
     config.train.steps = 4000
     return config

@@ -1,4 +1,4 @@
-"""The study of `make study`: a gliding ball at three budgets and a held-out one; a text-to-video model of a film.
+"""The study of `make study`: a gliding ball at three budgets and a held-out one, a bouncing one, and a film.
 
 python -m launch.study --out=study (with --dry_run: what it takes; with --full: a larger row of the grid)
 """
@@ -18,6 +18,8 @@ HELD_OUT = 5e12
 FULL = (5e12, sizes(32, 48, 64, 96))
 """FULL=1 adds this row to the grid and holds out a larger budget."""
 FULL_HELD_OUT = 2e13
+BOUNCES = ((4e10, "w16d2"), (2e11, "w32d2"), (1e12, "w48d2"), (5e12, "w64d2"))
+"""Budgets and sizes of the runs on bouncing balls: about the best sizes of the gliding one."""
 FILM = {**flat(film.get_config().to_dict()), "data.path": "{film}"}
 """The text-to-video model of the film."""
 
@@ -31,12 +33,24 @@ def get_config(length: str = "") -> Experiment:
         claim="The loss of a video diffusion transformer is a law of its parameters and its data.",
         question="Does a law of runs at three budgets predict the loss at a larger one?",
         data={
-            "balls": ("data_pipelines.build", *balls.GLIDING),
+            "balls": balls.UNIFORM,
+            "bounce": balls.BOUNCE,
             "film": ("data_pipelines.build", "--source=film"),
         },
         base=balls.recipe(),
         arms=(
             *isoflop_arms((*GRID, FULL) if full else GRID, "grid-{size}-{budget:.3g}", samples="continued"),
+            *(
+                Arm(
+                    f"bounce-{size}-{budget:.3g}",
+                    {**SIZES[size], "data.path": "{bounce}"},
+                    budget,
+                    group="bounce",
+                    measures=("velocity:bounce",),
+                    samples="continued",
+                )
+                for budget, size in BOUNCES
+            ),
             Arm("film", FILM, steps=FILM["train.steps"], kind="film", measures=(), samples="captioned"),
             Arm(
                 "heldout-{size}-{budget:.3g}",
@@ -47,7 +61,7 @@ def get_config(length: str = "") -> Experiment:
             ),
         ),
         measures=("velocity",),
-        floors=("balls",),
+        floors=("balls", "bounce"),
         seeds=(0,),
         trunks=True,
         report=Report(
@@ -64,9 +78,18 @@ def get_config(length: str = "") -> Experiment:
                     "better": "lower",
                 },
                 "lost": {"title": "share of balls lost in generated clips", "better": "lower"},
+                "bounce_velocity": {
+                    "title": "velocity error of bouncing balls",
+                    "heading": "Does it learn that balls bounce?",
+                    "unit": "units/s",
+                    "text": "of clips of bouncing balls, by models that are trained on such clips.",
+                    "better": "lower",
+                },
+                "bounce_lost": {"title": "share of bouncing balls lost", "better": "lower"},
             },
             samples={
                 "compute": {"heading": "The same seed at more compute"},
+                "bounce": {"heading": "The same seed at more compute, with walls"},
                 "film": {"heading": "The film", "smooth": True},
             },
         ),
@@ -76,5 +99,5 @@ def get_config(length: str = "") -> Experiment:
             "The film's validation shots come from the same film, some from the same sets as training shots: its"
             " losses and samples are optimistic.",
         ),
-        minutes=60 if full else 30,
+        minutes=75 if full else 40,
     )

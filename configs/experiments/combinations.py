@@ -19,7 +19,7 @@ def get_config() -> Experiment:
             "--limit=6000",
             "--text_encoder=none",
         )
-        for count in TEMPLATES
+        for count in reversed(TEMPLATES)  # the first is what is measured
     }
     arms = [
         Arm(
@@ -44,7 +44,7 @@ def get_config() -> Experiment:
         data=data,
         base=balls.recipe(),
         arms=arms,
-        measures=(f"velocity:{measured}", f"loss:{measured}"),
+        measures=("velocity", f"loss:{measured}"),
         figures=(
             Figure("arm", ("velocity_out", "velocity_in"), "velocity error, units/s", log_y=False),
             Figure("arm", ("lost_out", "lost_in"), "share of balls lost", log_y=False),

@@ -36,15 +36,15 @@ def get_config() -> Experiment:
         "one colour are each needed.",
         question="How much larger is the velocity error without each of them, at equal compute?",
         data={
-            "balls": balls.clips(world),
+            "even": balls.clips(world),
             "coarse": coarse,
             "colours": balls.clips(f"{world}; colours={','.join(COLOURS)}"),
         },
         base=base,
         arms=arms,
-        measures=("velocity:balls",),
+        measures=("velocity",),
         figures=(Figure("arm", ("velocity_in",), "velocity error, units/s", log_y=False),),
         compare=[("velocity_in", f"without {part}", "recipe") for part in WITHOUT],
-        floors=("balls",),
+        floors=("even",),
         limits=common.LIMITS,
     )

@@ -101,15 +101,22 @@ def _loss(finished: Finished, of: str) -> Metrics:
 def _velocity(finished: Finished, of: str) -> Metrics:
     """Velocity error of continued clips and the share of balls that were lost, in and out of distribution."""
     data, out = finished.dataset(of), {}
+    before = _before(of, finished.data)
+    velocity, lost = f"{before}velocity", f"{before}lost"
     for side, split in SIDES.items():
         found = physics_errors(finished.generator, data, split, finished.clips)
-        out[f"velocity_{side}"], out[f"lost_{side}"] = found["mean"], found["lost"]
-        out[f"velocity_{side}_low"], out[f"velocity_{side}_high"] = found["interval"]
-        out |= {f"velocity_{side}_{name}": value for name, value in found["baselines"].items()}
+        out[f"{velocity}_{side}"], out[f"{lost}_{side}"] = found["mean"], found["lost"]
+        out[f"{velocity}_{side}_low"], out[f"{velocity}_{side}_high"] = found["interval"]
+        out |= {f"{velocity}_{side}_{name}": value for name, value in found["baselines"].items()}
         for odd, part in found.get("apart", {}).items():
-            out[f"velocity_{odd}"], out[f"lost_{odd}"] = part["mean"], part["lost"]
-            out |= {f"velocity_{odd}_{name}": value for name, value in part["baselines"].items()}
+            out[f"{velocity}_{odd}"], out[f"{lost}_{odd}"] = part["mean"], part["lost"]
+            out |= {f"{velocity}_{odd}_{name}": value for name, value in part["baselines"].items()}
     return out
+
+
+def _before(name: str, data: Mapping[str, Path]) -> str:
+    """What stands before a metric of a data set: its name, but for the first."""
+    return "" if name in ("", next(iter(data))) else f"{name}_"
 
 
 def _kinds(finished: Finished, of: str) -> Metrics:
@@ -180,10 +187,10 @@ MEASURES: dict[str, Callable[[Finished, str], Metrics]] = {
 
 
 def floors(data: Mapping[str, Path], names: tuple[str, ...], clips: int) -> Metrics:
-    """Velocity errors of true clips, as velocity_in and velocity_out, with _NAME from the second data set on."""
+    """Velocity errors of true clips, named as `_velocity` names those of generated ones."""
     out: Metrics = {}
-    for place, name in enumerate(names):
+    for name in names:
         for side, split in SIDES.items():
-            suffix = f"_{name}" if place else ""
-            out[f"velocity_{side}{suffix}"] = physics_floor(Dataset(data[name]), split, clips)["mean"]
+            floor = physics_floor(Dataset(data[name]), split, clips)
+            out[f"{_before(name, data)}velocity_{side}"] = floor["mean"]
     return out

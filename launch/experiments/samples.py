@@ -27,7 +27,8 @@ SHOWN = 128
 def continued(out: Path, row: Mapping[str, Any], finished: Finished, unit: float) -> None:
     """Continuations by the best run of each budget; `unit` is the budget that is called 1x."""
     times, dataset = row["budget"] / unit, finished.own
-    add_physics_samples(out, row["run"], times, row["budget"], row["loss"], finished.generator, dataset)
+    group = row["group"] if row["kind"] == "arm" else "compute"
+    add_physics_samples(out, group, row["run"], times, row["budget"], row["loss"], finished.generator, dataset)
 
 
 def captioned(out: Path, row: Mapping[str, Any], finished: Finished, unit: float) -> None:
@@ -44,6 +45,7 @@ SAMPLES: dict[str, Callable[[Path, Mapping[str, Any], Finished, float], None]] =
 
 def add_physics_samples(
     out: Path,
+    group: str,
     run: str,
     times: float,
     compute: float,
@@ -55,11 +57,12 @@ def add_physics_samples(
 
     Args:
       out: folder of the study.
+      group: of the samples, one for each world.
       run, times, compute, loss: name, multiple of the smallest budget, FLOPs, and validation loss of the run.
       generator: of the run.
       dataset: physics clips.
     """
-    known = _known(out)
+    known = [sample for sample in _known(out) if sample["group"] == group]
     rivals = [sample for sample in known if sample["compute"] == compute]
     if rivals and min(sample["loss"] for sample in rivals) <= loss:
         return
@@ -73,14 +76,19 @@ def add_physics_samples(
         for i, clip, caption in zip(numbers, clips, captions, strict=True):
             entry = {"run": "truth", "label": "ground truth", "column": 0.0, "compute": 0.0}
             entries.append(
-                {**entry, **_write(out, f"truth-{i}", clip["video"], fps, given), "caption": caption, "row": caption}
+                {
+                    **entry,
+                    **_write(out, f"{group}-truth-{i}", clip["video"], fps, given),
+                    "caption": caption,
+                    "row": caption,
+                }
             )
     for i, video, caption in zip(numbers, continue_clips(generator, dataset, "val", numbers), captions, strict=True):
         label = f"{times:.3g}x compute"
         entry = {"run": run, "label": label, "column": compute, "compute": compute, "loss": loss}
-        files = _write(out, f"{times:.3g}x-{i}", video, fps, given)
+        files = _write(out, f"{group}-{times:.3g}x-{i}", video, fps, given)
         entries.append({**entry, **files, "seed": 0, "given": f"{given} frames", "caption": caption, "row": caption})
-    _add(out, [{"group": "compute", **entry} for entry in entries])
+    _add(out, [{"group": group, **entry} for entry in entries])
 
 
 def add_film_samples(

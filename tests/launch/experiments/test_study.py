@@ -75,7 +75,7 @@ class Grey:
 def test_samples_are_of_the_best_run_of_each_budget(physics, tmp_path):
     dataset = Dataset(physics)
     for run, times, loss in (("a", 1.0, 0.3), ("b", 1.0, 0.2), ("c", 1.0, 0.4), ("d", 4.0, 0.5)):
-        samples.add_physics_samples(tmp_path, run, times, times * 1e10, loss, Grey(), dataset)
+        samples.add_physics_samples(tmp_path, "compute", run, times, times * 1e10, loss, Grey(), dataset)
     entries = json.loads((tmp_path / "samples" / "samples.json").read_text())
     assert {entry["run"] for entry in entries} == {"truth", "b", "d"}
     assert {entry.get("given") for entry in entries} == {None, "5 frames"}
