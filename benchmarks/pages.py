@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-END = "<!-- end -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +32,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[in
 
 
 def put(name: str, command: str, text: str) -> None:
-    """Puts text between `<!-- begin: COMMAND -->` and the next `<!-- end -->` of docs/NAME.
+    """Puts text between the marks of a command in docs/NAME; see `vdit.render.pages.put`."""
+    from vdit.render import pages
 
-    Raises:
-      ValueError: if the page does not have these marks.
-    """
-    page, begin = DOCS / name, f"<!-- begin: {command} -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    _, after = rest.split(END, 1)
-    page.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
+    pages.put(DOCS / name, command, text)

@@ -240,7 +240,6 @@ class DiffusionConfig:
       shift: shift them by this factor besides, whatever the size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
       given_shift: the same factor once more where patches are given: with the first frames in hand what comes next is
         nearly known, and only at the noisiest times is it the frames, not the noised clip itself, that tell it.
-      noise_only: share of examples at exactly t = 1, where sampling begins.
       input_std: standard deviation of the data, by which the network's input is brought to unit variance at every
         time (Karras et al. 2022); 0 = it is not, -1 = measured from the training data.
       modes: which patches are given, in which share of the examples.
@@ -256,7 +255,6 @@ class DiffusionConfig:
     size_shift: bool = True
     shift: float = 1.0
     given_shift: float = 1.0
-    noise_only: float = 0.0
     input_std: float = 0.0
     modes: Modes = Modes(text=0.4, first_frame=0.2, two_groups=0.4)
     forcing: float = 0.0
@@ -271,8 +269,6 @@ class DiffusionConfig:
         for name in ("shift", "given_shift"):
             if getattr(self, name) <= 0:
                 raise UserError(f"diffusion.{name}={getattr(self, name):g} must be positive; 1 shifts nothing")
-        if not 0 <= self.noise_only < 1:
-            raise UserError(f"diffusion.noise_only={self.noise_only:g} is not a share from 0 to below 1")
         if self.input_std < 0 and self.input_std != -1:
             raise UserError(f"diffusion.input_std={self.input_std:g} must not be negative; -1 measures it")
 

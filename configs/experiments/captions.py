@@ -22,7 +22,7 @@ def get_config() -> Experiment:
         question="At equal compute, do models trained on detailed captions show the number, colours "
         "and directions that "
         "are asked for more often, prompted by either kind?",
-        data={"described": ("data_pipelines.build", "--source=physics-described", "--patch=2,4,4", "--limit=12000")},
+        data={"described": ("data_pipelines.build", "--source=physics-described", "--patch=2,4,4", "--limit=8000")},
         base=balls.recipe(text=0.9, two_groups=0.1),
         arms=arms,
         measures=("loss", "adherence"),

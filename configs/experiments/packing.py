@@ -23,7 +23,7 @@ def get_config() -> Experiment:
         "than padding them to one "
         "size (Dehghani et al. 2023, NaViT).",
         question="After the same wall time on the same machine, which way of filling rows has the lower loss?",
-        data={"balls": balls.clips("uniform; sides=12,16,20,24; frames=7,9,13,17")},
+        data={"lengths": balls.clips("uniform; sides=12,16,20,24; frames=7,9,13,17")},
         base=balls.recipe(),
         arms=arms,
         measures=("loss", "velocity"),
@@ -37,7 +37,7 @@ def get_config() -> Experiment:
             for metric in ("loss", "tokens", "train_seconds")
             for other in ("16 buckets", "padded")
         ],
-        floors=("balls",),
+        floors=("lengths",),
         notes=("fill",),
         limits=(
             *common.LIMITS,

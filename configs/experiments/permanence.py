@@ -22,7 +22,7 @@ def get_config() -> Experiment:
         "much better is it without "
         "a wall?",
         data={
-            "hidden": ("data_pipelines.build", "--source=physics-hidden", "--patch=2,4,4", "--limit=20000", NO_CAPTIONS)
+            "hidden": ("data_pipelines.build", "--source=physics-hidden", "--patch=2,4,4", "--limit=8000", NO_CAPTIONS)
         },
         base=balls.recipe(),
         arms=arms,

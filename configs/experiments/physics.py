@@ -21,7 +21,7 @@ def get_config() -> Experiment:
         "is (Kang et al. 2025).",
         question="Does the velocity error of uniform motion, parabolas and collisions fall with compute, for speeds "
         "and radii of the training range and outside it?",
-        data={"kinds": balls.clips(WORLD)},
+        data={"kinds": balls.clips(WORLD, 8000)},
         base=balls.recipe(),
         arms=arms,
         measures=("loss", "velocity", "kinds"),

@@ -45,6 +45,9 @@ def write_page(
         address, table = figures[0].relative_to(docs).as_posix(), code(f"{experiment.name}.csv")
         result.append(Picture(address, experiment.title, f"Bars: {STUDENT}. Drawn from {table}."))
     arms: list[Block] = [_table(experiment, rows), Text(f"*±: half the {STUDENT}.*")]
+    if same := _same(rows):
+        said = ", ".join(f"{code(name)} {value:.3g}" for name, value in same.items())
+        arms.append(Text(f"The same for all runs: {said}."))
     if floors:
         said = ", ".join(f"{code(name)} {value:.3g}" for name, value in floors.items())
         arms.append(Text(f"The same measures of true clips: {said}."))
@@ -91,7 +94,8 @@ def _trend(runs: list[Run], metric: str, floor: float) -> str:
 
 
 def _table(experiment: Experiment, rows: Rows) -> Table:
-    metrics = columns(rows)
+    same = _same(rows)
+    metrics = [name for name in columns(rows) if name not in same]
     elsewhere = any(measure.startswith("loss:") for measure in experiment.measures)
     own_loss = ("loss", "loss_ood") if elsewhere else ()  # not comparable between arms of different data
     titles = [f"{metric} (own data)" if metric in own_loss else metric for metric in metrics]
@@ -107,6 +111,12 @@ def _table(experiment: Experiment, rows: Rows) -> Table:
         cells += [f"{average['flops']:.3g}", f"{average['train_seconds'] / 60:.1f}"]
         lines.append([*cells, *(_cell(of_arm(rows, arm.name, metric)) for metric in metrics)])
     return Table(["arm", "seeds", "N", "D", "epochs", "FLOPs", "minutes", *titles], lines)
+
+
+def _same(rows: Rows) -> dict[str, float]:
+    """Metrics that do not differ between runs, such as what a frozen ball scores on the clips of all of them."""
+    found = {name: {float(row[name]) for row in rows if name in row} for name in columns(rows)}
+    return {name: values.pop() for name, values in found.items() if len(values) == 1 and len(rows) > 1}
 
 
 def _cell(values: Mapping[int, float]) -> str:

@@ -11,8 +11,12 @@ import numpy as np
 
 from vdit.scaling.laws.seeds import LEVEL, Mean, mean
 
+Rows = Sequence[Mapping[str, Any]]
+SMALL = 0.05
+"""A null result decides a question if it excludes a relative change of this size."""
 
-def of_arm(rows: Sequence[Mapping[str, Any]], arm: str, metric: str) -> dict[int, float]:
+
+def of_arm(rows: Rows, arm: str, metric: str) -> dict[int, float]:
     """The metric of an arm's runs by seed, where it was measured."""
     return {
         int(row["seed"]): float(row[metric])
@@ -43,9 +47,28 @@ class Comparison:
             return "higher"
         return "lower" if self.change.high < 0 else "no difference shown"
 
+    @property
+    def decision(self) -> str:
+        """The verdict; where no difference is shown, whether one of `SMALL` is excluded."""
+        if self.change.count < 2:
+            return "one seed"
+        if self.verdict != "no difference shown":
+            return self.verdict
+        reach = max(abs(self.change.low), abs(self.change.high))
+        return f"less than {reach:.1%} either way" if self.ratio and reach < SMALL else "undecided"
+
+    @property
+    def _form(self) -> str:
+        return "{:+.1%}" if self.ratio else "{:+.3g}"
+
+    def effect(self) -> str:
+        """The change with its interval."""
+        value, low, high = (self._form.format(x) for x in (self.change.value, self.change.low, self.change.high))
+        return f"{value} ({low} to {high}), {self.change.count} seeds" if self.change.count > 1 else value
+
     def words(self) -> str:
         """A sentence."""
-        form = "{:+.1%}" if self.ratio else "{:+.3g}"
+        form = self._form
         names = f"`{self.metric}` of *{self.arm}* against *{self.other}*"
         if self.change.count < 2:
             return f"{names}: {form.format(self.change.value)} with one seed, which shows nothing."
@@ -56,7 +79,7 @@ class Comparison:
         )
 
 
-def compare(rows: Sequence[Mapping[str, Any]], metric: str, arm: str, other: str) -> Comparison | None:
+def compare(rows: Rows, metric: str, arm: str, other: str) -> Comparison | None:
     """Pairs the seeds of two arms; None without a seed that both have."""
     one, two = (of_arm(rows, name, metric) for name in (arm, other))
     seeds = sorted(one.keys() & two.keys())

@@ -302,13 +302,3 @@ def test_where_patches_are_given_times_are_shifted_once_more():
         assert new == pytest.approx(expected, abs=1e-5)
         given, some = given + has_given, some + 1
     assert 0 < given < some
-
-
-def test_a_share_of_the_examples_is_nothing_but_noise():
-    config = dataclasses.replace(CONFIG.diffusion, noise_only=0.3)
-    times = np.concatenate(
-        [ask(pack([CLIPS], SHAPE), step=i, config=config).times_BK[:, : len(CLIPS)] for i in range(40)]
-    )
-    assert (times == 1).mean() == pytest.approx(0.3, abs=0.05)
-    others = np.concatenate([ask(pack([CLIPS], SHAPE), step=i).times_BK[:, : len(CLIPS)] for i in range(40)])
-    assert np.median(times[times < 1]) == pytest.approx(np.median(others), abs=0.05)

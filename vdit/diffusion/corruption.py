@@ -96,7 +96,7 @@ def corrupt_batch(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -
         draw = lambda number: randomness.example_uniform(keys_BN, number)  # noqa: E731
         mode_BN = conditioning.draw_mode(draw(MODE), config.modes)
         given_BN = conditioning.draw_conditioning(mode_BN, _draws(keys_BN), batch.grid_BN3)
-        times_BN = _times(draw(TIME), batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
+        times_BN = times_of(draw(TIME), batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
         null_BN = draw(DROPOUT) < config.caption_dropout
         forced_BN = draw(FORCING) < config.forcing if config.forcing else None
         return _corrupt(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
@@ -117,7 +117,7 @@ def validation_inputs(
         shape = batch.grid_BN3.shape[:2]
         given_BN = conditioning.draw_conditioning(jnp.full(shape, mode), _draws(keys_BN), batch.grid_BN3)
         some_BN = conditioning.any_given(given_BN, batch.grid_BN3)
-        times_BN = _times(jnp.full(shape, quantile), batch.grid_BN3, config, some_BN)
+        times_BN = times_of(jnp.full(shape, quantile), batch.grid_BN3, config, some_BN)
         return _corrupt(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
 
     return rowwise(local, batch, jax.random.key_data(key), quantile, mode)
@@ -185,16 +185,21 @@ def _forced_level(
     """Which of `FORCED_TIMES` each slot's group has, each group's drawn by itself from the distribution of times."""
     group_BL = token_BL // jnp.maximum(grid_BL3[..., 1] * grid_BL3[..., 2], 1)
     uniform_BL = randomness.token_uniform(keys_BN, example_BL, GROUP_TIME, group_BL)
-    return jnp.clip((_times(uniform_BL, grid_BL3, config, False) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
+    return jnp.clip((times_of(uniform_BL, grid_BL3, config, False) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
 
 
-def _times(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig, given: jax.Array | bool) -> jax.Array:
-    """The training distribution's time at each quantile; `grid` has one more axis; `given`: whether any patch is."""
-    noise = uniform >= 1 - config.noise_only
-    rest = uniform / (1 - config.noise_only) if config.noise_only else uniform
-    normal = jax.scipy.special.ndtri(jnp.clip(rest, 1e-6, 1 - 1e-6))
+def times_of(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig, given: jax.Array | bool) -> jax.Array:
+    """The training distribution's time at each quantile.
+
+    Args:
+      uniform: quantiles, in [0, 1].
+      grid: patch grids (..., 3).
+      config: which distribution.
+      given: whether any patch is.
+    """
+    normal = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-6, 1 - 1e-6))
     times = flow.logit_normal(normal, config.logit_mean, config.logit_std)
     times = flow.shift_as_configured(times, grid, config.size_shift, config.shift)
-    if config.given_shift != 1:
-        times = jnp.where(given, flow.scale_time(times, config.given_shift), times)
-    return jnp.where(noise, 1.0, times) if config.noise_only else times
+    if config.given_shift == 1:
+        return times
+    return jnp.where(given, flow.scale_time(times, config.given_shift), times)

@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jinja2
@@ -212,6 +213,21 @@ def markdown(page: Page) -> str:
 def markdown_table(table: Table) -> str:
     """A table alone, as Markdown."""
     return str(_environment().get_template("table.md").module.table(table)).strip()  # type: ignore[attr-defined]
+
+
+END = "<!-- end -->"
+
+
+def put(page: Path, command: str, text: str) -> None:
+    """Puts text between `<!-- begin: COMMAND -->` and the next `<!-- end -->` of a page of Markdown.
+
+    Raises:
+      ValueError: if the page does not have these marks.
+    """
+    begin = f"<!-- begin: {command} -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(END, 1)
+    page.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _inline(text: Any) -> Markup:

@@ -104,6 +104,7 @@ _SMALL = World(
 
 WORLDS = {
     "uniform": _SMALL,
+    "captioned": dataclasses.replace(_SMALL, colours=("red", "green", "blue"), captions=True),
     "bounce": dataclasses.replace(_SMALL, kinds=("bounce",)),
     "parabola": dataclasses.replace(_SMALL, kinds=("parabola",)),
     "mixed": dataclasses.replace(_SMALL, kinds=("uniform", "bounce", "parabola"), walls=True, captions=True),
@@ -112,7 +113,7 @@ WORLDS = {
     ),
     "full": World(),
 }
-"""The ladder, each harder than the one before: one motion; walls; gravity; all three, told apart by drawn walls and
+"""The ladder, each harder than the one before: one motion; three colours, with captions; walls; gravity; all three, told apart by drawn walls and
 captions; two balls in three colours; and every kind, six colours and 32 pixels, as in the first studies."""
 
 

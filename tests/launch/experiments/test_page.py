@@ -36,7 +36,7 @@ def test_a_trend_is_judged_by_the_exponents_of_the_seeds():
 
 
 def test_how_full_rows_are(out):
-    lines = as_text(notes.fill("packing", [], {"physics": out / "data" / "tiny"}, out)).strip().splitlines()[-3:]
+    lines = as_text(notes.fill("packing", [], {"lengths": out / "data" / "tiny"}, out)).strip().splitlines()[-3:]
     shares = [[float(part[:-1]) for part in line.replace(" ", "").split("|")[2:4] if part] for line in lines]
     assert len(shares) == 3 and len(shares[0]) == 1
     assert all(own >= rows for rows, own in shares[1:]) and shares[1][1] >= shares[2][1]

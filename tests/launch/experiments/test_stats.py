@@ -19,3 +19,19 @@ def test_arms_are_compared_seed_by_seed():
     assert "shows nothing" in stats.compare(rows[::3], "x", "a", "b").words()
     one = mean([1.0])
     assert np.isinf(one.high)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "decision", "effect"),
+    [
+        ((1.01, 1.0, 0.99), "less than 2.5% either way", "-0.0% (-2.5% to +2.5%), 3 seeds"),
+        ((1.3, 1.0, 0.8), "undecided", None),
+        ((1.3, 1.31, 1.29), "higher", None),
+        ((1.3,), "one seed", "+30.0%"),
+    ],
+)
+def test_a_null_result_decides_only_if_it_excludes_a_size_that_matters(ratios, decision, effect):
+    rows = [{"arm": "a", "seed": s, "x": ratio} for s, ratio in enumerate(ratios)]
+    rows += [{"arm": "b", "seed": s, "x": 1.0} for s in range(len(ratios))]
+    found = stats.compare(rows, "x", "a", "b")
+    assert found.decision == decision and (effect is None or found.effect() == effect)
