@@ -8,8 +8,8 @@ posterior of theta at time t has the precision
 
     J_g^T J_g / q^2 + ((1 - t) / t)^2 J_r^T J_r,    q^2 = (1/127.5)^2 / 12, the variance of rounding to a pixel,
 
-and the least loss is the trace of J_r Sigma J_r^T over the numbers of r and t^2: E[Var(x_0 | x_t, given)] of a velocity.
-The posterior is narrow, so this expansion about the truth is close; a clip of which a caption alone is known has no such.
+and the least loss is the trace of J_r Sigma J_r^T over the numbers of r and t^2, E[Var(x_0 | x_t, given)] / t^2.
+The posterior is narrow, so this expansion about the truth is close. It would not be for text alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def video(theta_5: np.ndarray, frames: int, height: int, width: int, colour_3: n
 
 
 def derivative(theta_5: np.ndarray, *about: Any) -> np.ndarray:
-    """d video / d theta by central differences, J_T..5 with the numbers of a frame flattened: (T, numbers, 5)."""
+    """D video / d theta by central differences, J_T..5 with the numbers of a frame flattened: (T, numbers, 5)."""
     columns = []
     for step_5 in STEP * np.eye(5):
         change = video(theta_5 + step_5, *about) - video(theta_5 - step_5, *about)
@@ -141,8 +141,9 @@ def main(argv: list[str]) -> None:
         return
     low, high = found["interval"]
     quantiles = found["by_time_quantile"]
+    span = f"(95% interval {low:.2g} to {high:.2g})"
     text = [
-        f"Least validation loss over {found['clips']} clips: {found['loss']:.2g} (95% interval {low:.2g} to {high:.2g}).",
+        f"Least validation loss over {found['clips']} clips: {found['loss']:.2g} {span}.",
         "",
         pages.table([f"quantile {q}" for q in quantiles], [[f"{loss:.2g}" for loss in quantiles.values()]]),
     ]

@@ -9,13 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch.experiments import spec
-from launch.experiments.spec import Experiment
-from launch.experiments.stats import Rows, compare
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
-from vdit.render.pages import Table, code, markdown_table, put
-from vdit.scaling.runs import read_csv
 
 COMMAND = "python -m launch.experiments.index"
 

@@ -185,7 +185,9 @@ def _forced_level(
     """Which of `FORCED_TIMES` each slot's group has, each group's drawn by itself from the distribution of times."""
     group_BL = token_BL // jnp.maximum(grid_BL3[..., 1] * grid_BL3[..., 2], 1)
     uniform_BL = randomness.token_uniform(keys_BN, example_BL, GROUP_TIME, group_BL)
-    return jnp.clip((times_of(uniform_BL, grid_BL3, config, False) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1)
+    return jnp.clip(
+        (times_of(uniform_BL, grid_BL3, config, False) * FORCED_TIMES).astype(jnp.int32), 0, FORCED_TIMES - 1
+    )
 
 
 def times_of(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig, given: jax.Array | bool) -> jax.Array:

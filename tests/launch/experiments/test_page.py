@@ -61,9 +61,12 @@ def test_a_page_needs_no_measure_of_every_arm(tmp_path):
 
 def test_a_new_measure_has_a_column_whatever_its_name(tmp_path):
     common = {"kind": "arm", "params": 10, "tokens": 1.0, "epochs": 1.0, "flops": 1e9, "train_seconds": 1.0}
-    rows = [{**common, "arm": "half", "group": "a", "seed": s, "run": f"r{s}", "gripper_slip": 0.25} for s in (0, 1, 2)]
+    rows = [{**common, "arm": "half", "group": "a", "seed": s, "run": f"r{s}", "gripper_slip": 0.25 + s / 100}
+            for s in (0, 1, 2)]  # fmt: skip
     page = write_page(small(), rows, {}, {}, tmp_path, ["c"]).read_text()
-    assert "| gripper_slip |" in page and "| 0.25 ± 0 |" in page
+    assert "| gripper_slip |" in page and "| 0.26 ± 0.025 |" in page
+    same = write_page(small(), [{**row, "gripper_slip": 0.5} for row in rows], {}, {}, tmp_path, ["c"]).read_text()
+    assert "The same for all runs: `gripper_slip` 0.5." in same and "| gripper_slip |" not in same
 
 
 def test_figures_are_drawn_again_from_the_tables(tmp_path):
