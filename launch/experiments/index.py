@@ -5,18 +5,25 @@ An experiment's first comparison is its headline; everything is computed from it
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
+from launch.experiments import spec
+from launch.experiments.spec import Experiment
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 COMMAND = "python -m launch.experiments.index"
 
 
-def line(experiment: Experiment, rows: Rows) -> list[str]:
+def line(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Link, headline, verdict, effect with its interval, and what it took."""
+    from launch.experiments.stats import compare
+    from vdit.render.pages import code
+
     metric, arm, other = experiment.compare[0]
     found = compare(rows, metric, arm, other)
     minutes = sum(float(row.get("train_seconds") or 0) for row in rows) / 60
@@ -31,6 +38,9 @@ def index(docs: Path) -> str:
     Raises:
       UserError: if no experiment was run.
     """
+    from vdit.render.pages import Table, markdown_table
+    from vdit.scaling.runs import read_csv
+
     lines = []
     for name in spec.names():
         experiment, path = spec.load(name), docs / f"{name}.csv"
@@ -43,6 +53,8 @@ def index(docs: Path) -> str:
 
 
 def main(argv: list[str]) -> None:
+    from vdit.render.pages import put
+
     no_arguments(argv)
     docs = Path(flags.FLAGS.docs)
     text = index(docs)
