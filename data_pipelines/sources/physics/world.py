@@ -114,8 +114,8 @@ WORLDS = {
     "full": World(),
 }
 """The ladder, each harder than the one before: one motion; three colours, with captions; walls; gravity; all three
-motions, told apart by drawn walls and captions; two balls in three colours; and every kind, six colours and 32 pixels, as
-in the first studies."""
+motions, told apart by drawn walls and captions; two balls in three colours; and every kind, six colours and 32 pixels,
+as in the first studies."""
 
 
 def parse_world(text: str) -> World:
