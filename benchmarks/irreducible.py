@@ -3,8 +3,8 @@
 `python -m benchmarks.irreducible study/data/balls [--law=study/runs.csv] [--keep]`
 
 What is unknown of a clip once its first frames are given is its place, velocity and radius, as far as pixels round
-them: five numbers theta. With video(theta) as the simulator draws it, J its derivative, and frames g given, r to come, the
-posterior of theta at time t has the precision
+them: five numbers theta. With video(theta) as the simulator draws it, J its derivative, and frames g given, r to come,
+the posterior of theta at time t has the precision
 
     J_g^T J_g / q^2 + ((1 - t) / t)^2 J_r^T J_r,    q^2 = (1/127.5)^2 / 12, the variance of rounding to a pixel,
 
