@@ -3,13 +3,15 @@
 python -m launch.experiment --name=recipe (with --dry_run: what it takes)
 """
 
+from typing import Any
+
 from configs import balls
 from configs.experiments import common
 from launch.experiments.spec import Arm, Experiment, Figure
 from vdit.palette import COLOURS
 
 SIDES = "sides=16,24"
-WITHOUT = {
+WITHOUT: dict[str, dict[str, Any]] = {
     "Muon": {"optimizer.method": "adamw"},
     "unit inputs": {"diffusion.input_std": 0.0},
     "late times": {"diffusion.given_shift": 1.0},
