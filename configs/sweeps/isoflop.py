@@ -1,6 +1,6 @@
 """An iso-FLOP grid on the balls: three budgets, five sizes, one trunk a size with a cool-down branch for each budget.
 
-Build the data first: python -m data_pipelines.build --source=physics --out=data/physics
+Build the data first: python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out=data/physics
 Then: python -m launch.sweep --sweep=configs/sweeps/isoflop.py --to=local; it prints runs, FLOPs, hours and cost first
 (--dry_run: only that). python -m launch.collect sweeps/isoflop writes runs.csv, python -m vdit.scaling.fit fits it.
 The rate is one for all sizes (muP), stated at model.base_width and tuned at the smallest: configs/sweeps/mup.py.

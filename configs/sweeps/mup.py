@@ -1,9 +1,8 @@
-"""Learning rates at widths 16 to 128 on the balls: 20 short runs, about 15 minutes on two quiet cores.
+"""Learning rates at widths 16 to 128 on the balls: 20 short runs.
 
-Build the data first: python -m data_pipelines.build --source=physics --limit=12000 --out=data/physics
+Build the data first: python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out=data/physics
 Then: python -m launch.sweep --sweep=configs/sweeps/mup.py --to=local && python -m launch.collect sweeps/mup &&
 python -m vdit.mup --runs=sweeps/mup/runs.csv --out=docs/figures/mup-rate
-Expect the best rates of all widths within a factor 2 of each other.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,6 @@
-"""Sizes times learning rates on the balls: eight short runs, about six minutes on two cores.
+"""Sizes times learning rates on the balls: eight short runs.
 
-Build the data first: python -m data_pipelines.build --source=physics --out=data/physics
-Expect the larger model to be better at every rate, and the best rate to be the same for both (muP).
+Build the data first: python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out=data/physics
 """
 
 from ml_collections import ConfigDict
