@@ -55,7 +55,7 @@ def _requests(clip: Any, text_ME: Any) -> list[Any]:
     tail_TYX[-2:] = True
     box_TYX = np.ones(video_TYXC.shape[:3], bool)
     box_TYX[2:, 4:-4, 4:-4] = False
-    given = ({}, {"given_TYXC": video_TYXC[:1]}, {"given_TYXC": video_TYXC[:3]})
+    given: tuple[dict[str, Any], ...] = ({}, {"given_TYXC": video_TYXC[:1]}, {"given_TYXC": video_TYXC[:3]})
     masked = tuple({"given_TYXC": video_TYXC, "mask_TYX": mask} for mask in (tail_TYX, box_TYX))
     return [Request(text_ME, frames, height, width, clip.fps, clip.id % 2**31, **way) for way in (*given, *masked)]
 
