@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, fast compilation and repeatable examples for every test."""
 
 import os
+import signal
 from importlib import metadata
 
 # Unoptimised code, not split for more threads: tests compile far longer than they compute (a gradient in 1 s, not 10).
@@ -11,6 +12,12 @@ else:
     _FLAGS += " --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# What a shell ignores or blocks (nohup, a job in the background, CI) is inherited, by the commands of tests as well.
+for _number in (signal.SIGHUP, signal.SIGTERM, signal.SIGPROF):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

@@ -24,12 +24,13 @@ from launch.sweeps.grid import over
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder, State
 from launch.sweeps.status import statuses
-from vdit.command.exit_status import LOST_PEER
+from vdit.command.exit_status import LOST_PEER, PREEMPTED
 from vdit.errors import UserError
 from vdit.evaluation.reconstruction import reconstruction
 from vdit.evaluation.validation import validate
 from vdit.parallel import peers
 from vdit.parallel.mesh import use_mesh
+from vdit.parallel.preemption import Preempted
 from vdit.training.record.metrics import read_metrics
 from vdit.training.recovery.checkpoint import checkpoint_steps
 
@@ -235,6 +236,35 @@ def test_a_real_process_dies_or_stops(tmp_path, victim, number):
     again = start(tiny.write_config(tmp_path / "again.py", config), workdir, tmp_path)
     assert [process.wait(200) for process, _ in again] == [0, 0]
     assert [row["step"] for row in read_metrics(workdir)] == list(range(1, step + 6))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "sent",
+    [{0: signal.SIGTERM}, {1: signal.SIGINT}, {0: signal.SIGHUP}, {0: signal.SIGINT, 1: signal.SIGINT}],
+    ids=["SIGTERM to one", "Ctrl-C to the other", "SIGHUP to one", "Ctrl-C to both, as in a terminal"],
+)
+def test_a_signal_to_real_processes_saves_one_checkpoint(tmp_path, sent):
+    config = tiny.change(CONFIG, train={"checkpoint_every": 3000})
+    file, workdir = tiny.write_config(tmp_path / "config.py", config), tmp_path / "run"
+    started = start(file, workdir, tmp_path)
+    try:
+        wait_until(lambda: (workdir / "metrics.jsonl").exists(), started[0][0], started[0][1].read_text)
+        for victim, number in sent.items():
+            os.kill(started[victim][0].pid, number)
+        assert [process.wait(LIMIT) for process, _ in started] == [PREEMPTED] * 2
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.wait()
+    (step,) = checkpoint_steps(workdir)
+    for _, log in started:
+        text = log.read_text()
+        assert text.splitlines()[-1] == f"{workdir}: {Preempted(step)}" and "Traceback" not in text
+    config = tiny.change(CONFIG, train={"steps": step + 2})
+    again = start(tiny.write_config(tmp_path / "again.py", config), workdir, tmp_path)
+    assert [process.wait(200) for process, _ in again] == [0, 0]
+    assert [row["step"] for row in read_metrics(workdir)] == list(range(1, step + 3))
 
 
 @pytest.mark.nightly

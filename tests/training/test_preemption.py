@@ -6,8 +6,10 @@ import signal
 import sys
 
 import cli
+import jax
 import pytest
 import tiny
+from jax.experimental import multihost_utils
 
 from vdit.command.exit_status import PREEMPTED
 from vdit.io.files import read_json
@@ -98,6 +100,23 @@ def test_a_terminal_that_closes_saves_a_checkpoint(tmp_path):
     with pytest.raises(Preempted, match="after step 3"):
         tiny.train(CONFIG, tmp_path, hang_up)
     assert checkpoint_steps(tmp_path) == [3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_with_several_processes_every_signal_becomes_the_one_that_jax_passes_on(monkeypatch, number):
+    """JAX listens for SIGTERM itself then, and all agree on a step; tests/faults/test_processes.py has real ones."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step if heard else False)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(number))
+    try:
+        with notice() as stop:
+            signal.signal(signal.SIGTERM, lambda *_: heard.append(number))  # as JAX does in C++, whatever Python has
+            assert not stop.reached(1)
+            signal.raise_signal(number)
+            assert heard == [number] and stop.reached(2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("moment", ["in the last step", "once it is done"])

@@ -136,7 +136,7 @@ with sweeping.stand_in(folder):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_launcher_that_is_interrupted_leaves_all_resumable(quick, number):
     made = sweeping.sweep(over("seed", 1, 2, 3), quick, at_once=2)
     folder = Folder(quick / made.name)
