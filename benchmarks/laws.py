@@ -1,6 +1,6 @@
 """What the laws' intervals, exponents and warnings are worth, by simulation; writes its tables into docs/laws.md.
 
-python -m benchmarks.laws                   all tables, some ten minutes of one core
+python -m benchmarks.laws                   all tables, some twenty minutes of one core
 python -m benchmarks.laws --only=coverage   one of coverage, huber, repetition, bias, noisy, speed
 python -m benchmarks.laws --sets=20         fewer draws: a look, not written into the page
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import flags
+from scipy import stats
 
 from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
@@ -28,7 +29,9 @@ from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition
 from vdit.scaling.runs import Table
 
 PAGE = "laws.md"
-SETS = 70  # draws at each noise: 210 of each design
+SETS = 200  # draws of each design at each noise
+LEAST_DRAWS = 50  # with an interval, to say how often it holds the truth
+RANGE = (0.74, 0.86)  # where shares of 80% intervals that hold the truth should lie
 NOISES = (0.002, 0.01, 0.03)
 HEAVY = 0.004  # scale of heavy-tailed noise
 DRAWS = 400  # bootstraps, and draws of approaches 1 and 2
@@ -197,22 +200,45 @@ def _coverage_page(sets: int) -> str:
     found = coverage(sets)
     quantities = [name for name in next(iter(next(iter(found.values())).values())) if name != "warned"]
     metric = next(cells for name, cells in found.items() if name.startswith("a metric"))
-    named = [name for name in found if not name.startswith("a metric")]
-    rows = [[quantity, *(_cell(*shares(found[name], quantity)) for name in named)] for quantity in quantities]
-    rows.append(["a warning, of clean runs", *(f"{shares(found[name], 'warned')[0]:.1%}" for name in named)])
-    rest = "; ".join(f"{name} {_cell(*shares(metric, name))}" for name in next(iter(metric.values())))
+    named = {name: cells for name, cells in found.items() if not name.startswith("a metric")}
+    rows = [[quantity, *(_cells(cells, quantity) for cells in named.values())] for quantity in quantities]
+    rows.append(["a warning, of clean runs", *(f"{shares(cells, 'warned')[0]:.1%}" for cells in named.values())])
+    rest = "; ".join(f"{name} {_cells(metric, name)}" for name in next(iter(metric.values())))
+    given = [cell[name] for cells in found.values() for cell in cells.values() for name in cell if name != "warned"]
     return (
-        f"{sets} draws of each design at each noise of the loss, {', '.join(f'{n:.1%}' for n in NOISES)}, taken"
-        f" together; the standard error of a cell is {0.4 / np.sqrt(3 * sets):.3f}.\n\n"
+        f"{sets} draws of each design at each noise of the loss, {', '.join(f'{n:.1%}' for n in NOISES)} (of what an"
+        " arm saves half as many): the share of 80% intervals that hold the truth at each noise, in brackets the share"
+        f" of draws that have one. {chance([drawn[np.isfinite(drawn)] for drawn in given])}\n\n"
         + table(["80% interval of", *named], rows)
-        + f"\n\nA metric at six budgets, one seed each: {rest}. What an arm saves is from half of the draws."
+        + f"\n\nA metric at six budgets, one seed each: {rest}."
     )
+
+
+def chance(hits: Sequence[np.ndarray]) -> str:
+    """How many shares lie outside `RANGE`, and how many would by chance alone, were each 80% in truth."""
+    hits = [drawn for drawn in hits if len(drawn) >= LEAST_DRAWS]
+    outside = sum(not RANGE[0] <= drawn.mean() <= RANGE[1] for drawn in hits)
+    expected = 0.0
+    for drawn in hits:
+        inside = np.floor(RANGE[1] * len(drawn)), np.ceil(RANGE[0] * len(drawn)) - 1
+        expected += 1 - float(np.diff(stats.binom.cdf(inside[::-1], len(drawn), 0.8))[0])
+    error = np.sqrt(0.8 * 0.2 / max(map(len, hits)))
+    return (
+        f"The standard error of a share is {error:.3f}; {outside} of {len(hits)} shares lie outside {RANGE[0]:.2f} to"
+        f" {RANGE[1]:.2f}, where chance alone would put {expected:.0f}; their mean is"
+        f" {np.mean([drawn.mean() for drawn in hits]):.3f}."
+    )
+
+
+def _cells(cells: dict[float, dict[str, np.ndarray]], name: str) -> str:
+    """The shares at each noise."""
+    return " ".join(_cell(*shares({noise: cell}, name)) for noise, cell in cells.items())
 
 
 def _cell(share: float, with_one: float) -> str:
     if np.isnan(share) or with_one < 0.02:
         return "none"
-    return f"{share:.2f}" + (f" ({with_one:.0%} have one)" if with_one < 0.995 else "")
+    return f"{share:.2f}" + (f" ({with_one:.0%})" if with_one < 0.995 else "")
 
 
 def heavy_tailed(sets: int) -> dict[str, dict[str, np.ndarray]]:
@@ -235,14 +261,14 @@ def heavy_tailed(sets: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _huber_page(sets: int) -> str:
-    draws = 3 * sets  # as many as of all noises together in the other table
-    found = heavy_tailed(draws)
+    found = heavy_tailed(sets)
     rows = []
     for quantity in next(iter(found.values())):
         cells = [hits[quantity] for hits in found.values()]
         rows.append([quantity, *(_cell(float(np.nanmean(c)), float(np.isfinite(c).mean())) for c in cells)])
     return (
-        f"{draws} draws of each design, noise of Student's t with two degrees of freedom times {HEAVY:.1%}.\n\n"
+        f"{sets} draws of each design, noise of Student's t with two degrees of freedom times {HEAVY:.1%}."
+        f" {chance([hits for cells in found.values() for hits in cells.values()])}\n\n"
         + table(["80% interval of", *found], rows)
     )
 
@@ -269,6 +295,7 @@ def repetition(sets: int) -> dict[float, dict[str, np.ndarray]]:
 
 
 def _repetition_page(sets: int) -> str:
+    sets = sets * 7 // 20  # 70 of 200, as each takes a second
     found = repetition(sets)
     parts = {f"{noise:.1%}": {noise: cells} for noise, cells in found.items()} | {"all": found}
     rows = [[name, *(_cell(*shares(part, held)) for held in ("R_D*", "R_N*"))] for name, part in parts.items()]

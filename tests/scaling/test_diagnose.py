@@ -49,6 +49,15 @@ def test_what_is_wrong_is_said(runs, line):
     assert any(found.startswith(line) for found in warnings(runs)), warnings(runs)
 
 
+def test_sizes_and_data_that_go_together_are_said():
+    """One D/N at all sizes, and one budget: each has one line of runs through the plane of N and D."""
+    n = np.geomspace(1e7, 1e10, 12)
+    for d in (20 * n, 1e19 / n):
+        loss = LAW.loss(n, d) * np.exp(np.random.default_rng(0).normal(0, 0.003, 12))
+        runs = Table(6 * n * d, n, d, loss, np.full(12, np.nan), tuple(map(str, range(12))))
+        assert any(line.startswith(f"D goes as N^{np.sign(d[1] - d[0]):.0f} in all") for line in warnings(runs, 20))
+
+
 def test_a_floor_above_the_best_run_is_said():
     runs = grid()
     runs.loss[-3:] = 1.7

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vdit.scaling.laws.laws import fit_law
@@ -82,3 +83,19 @@ def test_repeats_metrics_and_conventions(tmp_path, make_study):
     text = fit_words.describe(found)
     assert "R_D* =" in text and "velocity_in = 0.01 +" in text and "falls with compute" in text
     json.dumps(found, allow_nan=False)
+
+
+def test_a_law_without_an_optimum_predicts_nothing_and_says_so(tmp_path):
+    """Losses that rise with size: alpha ends at 0, the best size is 0 or infinite, and no answer is a number."""
+    rng = np.random.default_rng(0)
+    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 4)))
+    loss = 3 + 0.1 * np.log(n / 1e7) + rng.normal(0, 0.01, 20)
+    rows = [
+        {"flops": 6 * a * b, "params": a, "tokens": b, "loss": c} for a, b, c in zip(n, d, loss, strict=True)
+    ]  # fmt: skip
+    write_csv(tmp_path / "rising.csv", rows)
+    found = report(load(tmp_path / "rising.csv"), 20, asked=Asked(budgets=[1e22], served=1e12))
+    assert found["predictions"] == found["serving"] == [] and found["a_interval"] is None
+    assert "the fitted law has no best size at C = 1e+22: nothing is predicted there" in found["warnings"]
+    json.dumps(found, allow_nan=False)
+    assert "warning: the fitted law has no best size" in fit_words.describe(found)

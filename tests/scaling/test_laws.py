@@ -5,7 +5,7 @@ from scipy.optimize import minimize as minimize_scipy
 from vdit.errors import UserError
 from vdit.scaling.laws import laws
 from vdit.scaling.laws.extrapolate import carried_forward, extrapolation, judge, predict_held_out
-from vdit.scaling.laws.law import Cost, Law, measure_cost
+from vdit.scaling.laws.law import NAMES, Cost, Law, measure_cost
 from vdit.scaling.laws.laws import NO_COST, Form, fit_law
 from vdit.scaling.laws.robust import huber, minimise
 from vdit.scaling.laws.surface import BOUNDS, nonnegative, surface
@@ -135,6 +135,26 @@ def test_a_coefficient_at_its_edge_has_no_interval():
     loss = flat.loss(runs.params, runs.tokens) * np.exp(np.random.default_rng(0).normal(0, 0.02, len(runs)))
     fit = fit_law(runs.params, runs.tokens, loss, bootstraps=100)
     assert "E" in fit.undetermined and fit.interval("E") is None and fit.interval("alpha") is not None
+
+
+@pytest.mark.parametrize(("sizes", "lengths", "named"), [
+    (2, 6, {"A", "E", "alpha"}), (6, 2, {"B", "E", "beta"}), (2, 2, {"A", "B", "E", "alpha", "beta"}), (3, 3, set()),
+])  # fmt: skip
+def test_coefficients_that_make_up_for_each_other_have_no_interval(sizes, lengths, named):
+    """Two sizes say two things of E, A and alpha; draws start from one of the fits and stay there."""
+    n, d = (g.ravel() for g in np.meshgrid(np.geomspace(5e3, 3e5, sizes), np.geomspace(1e6, 1e9, lengths)))
+    n, d = np.tile(n, 2), np.tile(d, 2)
+    loss = TRUE.loss(n, d) * np.exp(np.random.default_rng(0).normal(0, 0.003, len(n)))
+    fit = fit_law(n, d, loss, bootstraps=50)
+    assert {name for name in NAMES if fit.interval(name) is None} == named
+    assert (fit.interval("a") is None) == bool(named)
+    assert any("make up for each other" in line for line in fit.warnings) == bool(named)
+
+
+def test_runs_of_one_loss_are_refused():
+    runs = grid()
+    with pytest.raises(UserError, match="all runs have the same loss"):
+        fit_law(runs.params, runs.tokens, np.full(15, 3.0))
 
 
 def test_prediction_intervals_cover_as_often_as_they_say():

@@ -1,10 +1,11 @@
+import csv
 import json
 
 import numpy as np
 import pytest
 
 from vdit.errors import UserError
-from vdit.scaling.columns import recognise
+from vdit.scaling.columns import amount, recognise
 from vdit.scaling.loading import load
 from vdit.scaling.reading import MOST_ROWS, read_runs
 
@@ -21,6 +22,8 @@ def text(header, delimiter=",", rows=RUNS):
     ["Flops", "Params", "Tokens", "Loss"], ["train/flops", "model/params", "data/tokens", "val/loss"],
     ["trainingCompute", "numParams", "trainTokens", "evalLoss"],
     ["throughput/flops", "parameter_count", "throughput/total_tokens", "eval/paloma/macro_loss"],
+    ["Compute (C)", "Model params (N)", "Training tokens (D)", "Loss (L)"], ["Ｃ", "Ｎ", "Ｄ", "Ｌ"],
+    ["C (FLOPs)", "num_non_embedding_params", "train_tok", "loss_c4_val"],
 ])  # fmt: skip
 def test_usual_names_of_columns(tmp_path, header):
     (tmp_path / "r.csv").write_text(text(header))
@@ -58,12 +61,37 @@ def test_units_and_amounts():
     assert recognise(["flops", "tflops", "params", "loss"])["flops"] == ("flops", 1)
 
 
+@pytest.mark.parametrize(("name", "wanted", "factor"), [
+    ("Model Size (M params)", "params", 1e6), ("Data (B tokens)", "tokens", 1e9), ("D (in billions)", "tokens", 1e9),
+    ("Compute (1e18 FLOPs)", "flops", 1e18), ("C (x10^20 FLOP)", "flops", 1e20), ("C (10¹⁹ FLOPs)", "flops", 1e19),
+    ("flops_e21", "flops", 1e21), ("PF-days", "flops", 8.64e19), ("petaflop/s-days", "flops", 8.64e19),
+])  # fmt: skip
+def test_units_of_columns(name, wanted, factor):
+    found = recognise(["loss", name])
+    assert set(found) == {"loss", wanted} and found[wanted] == (name, pytest.approx(factor))
+
+
+@pytest.mark.parametrize(
+    "name", ["log10_params", "log N", "embedding_params", "tokens_per_param", "aux_loss", "loss_std"]
+)
+def test_columns_that_hold_something_else(name):
+    assert recognise([name]) == {}
+
+
+@pytest.mark.parametrize("better", ["eval/c4_en/loss", "val_loss", "final_loss", "loss (c4)"])
+def test_a_training_loss_is_the_last_choice(better):
+    for names in (["train/loss", "train_loss", better], [better, "training loss"]):
+        assert recognise(names)["loss"][0] == better
+    assert recognise(["active_params", "total_params"])["params"][0] == "active_params"
+
+
 def test_amounts_in_words_and_missing_flops(tmp_path):
     (tmp_path / "r.csv").write_text('params,tokens,loss\n125M,"2,500,000,000",3.5\n1.3B,26B,2.6\n')
     found = read_runs(tmp_path / "r.csv")
     assert found.runs[0]["params"] == 125e6 and found.runs[0]["tokens"] == 2.5e9
     assert found.runs[1]["flops"] == pytest.approx(6 * 1.3e9 * 26e9)
     assert found.notes == ("there is no column of FLOPs: C is 6 N D",)
+    assert [amount(word) for word in ("1.5 billion", "3x10^20", "70 bn", "12 GB")] == [1.5e9, 3e20, 7e10, None]
 
 
 def test_columns_by_hand_and_what_is_there_when_refused(tmp_path):
@@ -100,6 +128,28 @@ def grid(noise=0.003):
     return runs
 
 
+def test_exports_of_wandb_hold_dictionaries_and_boxed_values(tmp_path):
+    """The table of wandb's guide to exports: a column of summaries, one of configurations, as Python prints them."""
+    rows = [
+        (str({"val": {"loss": y}, "tokens": d, "_step": 9, "best": float("nan")}), str({"n_params": n}), f"r{place}")
+        for place, (_, n, d, y) in enumerate(RUNS)
+    ]
+    with (tmp_path / "w.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("", "summary", "config", "name"), *((i, *row) for i, row in enumerate(rows))])
+    boxed = [{"config": {"n_params": {"value": n, "desc": None}}, "tokens": d, "loss": y} for _, n, d, y in RUNS]
+    (tmp_path / "w.json").write_text(json.dumps(boxed))
+    for name in ("w.csv", "w.json"):
+        runs = read_runs(tmp_path / name).runs
+        assert [[run[k] for k in ("params", "tokens", "loss")] for run in runs] == [list(r[1:]) for r in RUNS]
+
+
+def test_spreadsheets_leave_empty_columns_and_a_note(tmp_path):
+    """Excel says "sep=;" and ends each line with the delimiters of columns that once were."""
+    lines = text(["flops", "params", "tokens", "loss"], ";").splitlines()
+    (tmp_path / "r.csv").write_text("sep=;\r\n" + "".join(f"{line};;\r\n" for line in lines))
+    assert [run["loss"] for run in read_runs(tmp_path / "r.csv").runs] == [row[3] for row in RUNS]
+
+
 def test_diverged_unfinished_and_repeated_runs_are_left_out_and_named(tmp_path):
     runs = grid()
     for place in (2, 7, 13):
@@ -124,12 +174,30 @@ def test_clean_and_undertrained_runs_stay(tmp_path):
 
 @pytest.mark.parametrize(("column", "value"), [
     ("kind", "held-out"), ("kind", "HoldOut"), ("split", "test"), ("held_out", "True"), ("heldout", "1"),
+    ("is_heldout", "yes"), ("Hold-out?", "Y"), ("subset", "unseen"), ("role", "eval"), ("extrapolate", "t"),
 ])  # fmt: skip
 def test_held_out_in_any_spelling(tmp_path, column, value):
     runs = grid()
     write(tmp_path / "r.csv", [*runs[:-1], runs[-1] | {column: value}])
     loaded = load(tmp_path / "r.csv")
     assert loaded.held_out.names == ("r19",) and len(loaded.fitted) == 19
+
+
+def test_held_out_by_what_is_fitted_and_by_validation(tmp_path):
+    runs = grid()
+    write(tmp_path / "f.csv", [run | {"used_for_fit": str(place < 18)} for place, run in enumerate(runs)])
+    write(tmp_path / "v.csv", [run | {"split": "train" if place < 18 else "val"} for place, run in enumerate(runs)])
+    for name in ("f.csv", "v.csv"):
+        assert load(tmp_path / name).held_out.names == ("r18", "r19")
+    write(tmp_path / "l.csv", [run | {"split": "validation"} for run in runs])  # what the losses are of
+    assert load(tmp_path / "l.csv").held_out is None and len(load(tmp_path / "l.csv").fitted) == 20
+
+
+def test_runs_of_other_kinds_are_counted(tmp_path):
+    runs = [run | {"kind": "trunk" if place < 2 else "grid"} for place, run in enumerate(grid())]
+    write(tmp_path / "r.csv", runs)
+    loaded = load(tmp_path / "r.csv")
+    assert len(loaded.fitted) == 18 and loaded.notes == ("neither fitted nor held out: 2 of kind trunk",)
 
 
 def test_contradicting_budgets_and_flops_are_not_believed(tmp_path):

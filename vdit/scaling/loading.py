@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,8 +66,12 @@ def load(
             raise UserError(f"--where={where!r} is met by none of the {len(met)} runs of {path}")
     grid = [run for run in runs if run.get("kind", "grid") == "grid"]
     held_out = [run for run in runs if run.get("kind") == "heldout"]
+    notes = list(found.notes)
     if not grid:
         grid, held_out = runs, []
+    elif others := Counter(str(run["kind"]) for run in runs if run.get("kind", "grid") not in ("grid", "heldout")):
+        counted = ", ".join(f"{count} of kind {kind}" for kind, count in others.items())
+        notes.append(f"neither fitted nor held out: {counted}")
     if not 0 <= drop_highest < max(len(grid), 1):
         raise UserError(f"--drop_highest={drop_highest} must leave runs to fit; {path} has {len(grid)}")
     grid, warnings = clean(grid)
@@ -86,7 +91,7 @@ def load(
         warnings.append(why)
         fitted = dataclasses.replace(fitted, budgets=np.full(len(fitted), np.nan))
     kept = dict(zip(whole.names, grid, strict=True))
-    return Loaded(fitted, judged, tuple(kept[name] for name in fitted.names), found.notes, tuple(warnings))
+    return Loaded(fitted, judged, tuple(kept[name] for name in fitted.names), tuple(notes), tuple(warnings))
 
 
 def _named(run: Run) -> Run:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vdit.errors import UserError
-from vdit.scaling.columns import amount, kind_of, recognise
+from vdit.scaling.columns import amount, kinds_of, recognise
 
 Run = dict[str, Any]
 MOST_ROWS = 5_000  # nobody has finished more runs: such a table holds training curves
@@ -51,10 +53,14 @@ def read_runs(path: str | Path, columns: Mapping[str, str] | None = None) -> Run
         )
     found = recognise(names, columns)
     _check(path, found, names)
+    column = found["kind"][0] if "kind" in found else ""
+    kinds = kinds_of([row.get(column) for row in rows], column) if column else []
     runs: list[Run] = []
     unfinished: list[str] = []
-    for row in rows:
+    for place, row in enumerate(rows):
         run = _run(row, found, decimal_comma)
+        if column and column in row:
+            run["kind"] = kinds[place]
         if str(run.get("state", "")).lower() in _UNFINISHED:
             unfinished.append(str(run.get("run") or len(runs) + len(unfinished) + 1))
         else:
@@ -104,9 +110,7 @@ def _run(row: Mapping[str, Any], found: Mapping[str, tuple[str, float]], decimal
         if name not in run:
             continue
         value = row[name] if wanted in _TEXT else run[name]
-        if wanted == "kind":
-            value = kind_of(value, name)
-        elif factor != 1 and isinstance(value, (int, float)):
+        if factor != 1 and isinstance(value, (int, float)):
             value = value * factor
         run[wanted] = value
     if "flops" not in run and isinstance(run.get("budget"), (int, float)) and not ("params" in run and "tokens" in run):
@@ -148,6 +152,8 @@ def _rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str], bool]:
     if start in ("{", "["):
         return _json(path, text)
     lines = [line for line in io.StringIO(text, newline="") if not line.startswith("#")]
+    if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # Excel's note on what parts the columns
+        del lines[0]
     header = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t|", key=header.count)
     try:
@@ -155,12 +161,35 @@ def _rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str], bool]:
         rows = [row for row in reader if any(row.values())]
     except csv.Error as error:
         raise UserError(f"{path} cannot be read as csv ({error}); give a file of finished runs") from error
-    names = [name.strip() for name in reader.fieldnames or []]
+    names = [name.strip() for name in reader.fieldnames or [] if name.strip()]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UserError(f"{path} has several columns named {', '.join(twice)}; rename them")
-    cleaned = [{(key or "").strip(): value for key, value in row.items() if isinstance(value, str)} for row in rows]
-    return list(cleaned), names, delimiter == ";"
+    cleaned = [
+        _opened({key.strip(): value for key, value in row.items() if key and isinstance(value, str)}) for row in rows
+    ]
+    names += [name for row in cleaned for name in row if name not in names]
+    return list(cleaned), list(dict.fromkeys(names)), delimiter == ";"
+
+
+def _opened(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row whose cells may hold whole dictionaries, as the tables do that wandb's guide to exports makes."""
+    opened: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = _dictionary(value) if value[:1] == "{" else None
+        opened |= {name: value} if inner is None else _flat(inner, f"{name}/")
+    return opened
+
+
+def _dictionary(text: str) -> dict[str, Any] | None:
+    """A dictionary in JSON or as Python prints it; None where it is neither."""
+    for read in (json.loads, lambda text: ast.literal_eval(re.sub(r"-?\b(?:nan|inf)\b", "None", text))):
+        try:
+            found = read(text)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def _json(path: Path, text: str) -> tuple[list[Mapping[str, Any]], list[str], bool]:
@@ -178,9 +207,11 @@ def _json(path: Path, text: str) -> tuple[list[Mapping[str, Any]], list[str], bo
 
 
 def _flat(item: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as wandb names them: {"val": {"loss": 1}} is val/loss."""
+    """Nested objects as wandb names them: {"val": {"loss": 1}} is val/loss; its {"value": 1, "desc": null} is 1."""
     flat: dict[str, Any] = {}
     for name, value in item.items():
+        if isinstance(value, Mapping) and "value" in value and set(value) <= {"value", "desc"}:
+            value = value["value"]
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}/")
         elif isinstance(value, (str, int, float, bool)):
@@ -201,4 +232,5 @@ def _parquet(path: Path) -> tuple[list[Mapping[str, Any]], list[str], bool]:
         table = file.read()
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise UserError(f"{path} cannot be read as parquet ({error}); save it as csv") from error
-    return [_flat(row) for row in table.to_pylist()], table.column_names, False
+    rows = [_flat(row) for row in table.to_pylist()]
+    return list(rows), list(dict.fromkeys(name for row in rows for name in row)), False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vdit.scaling.laws import forms
-from vdit.scaling.laws.answers import at_budget, with_inference
+from vdit.scaling.laws.answers import at_budget, has_optimum, with_inference
 from vdit.scaling.laws.arms import fit_arms
 from vdit.scaling.laws.diagnose import diagnose
 from vdit.scaling.laws.envelope import Envelope, fit_envelope
@@ -69,8 +69,10 @@ def report(loaded: Loaded, bootstraps: int, seed: int = 0, asked: Asked = Asked(
     qualities = [
         fit_quality(loaded.runs, name, floor=floor, bootstraps=bootstraps, seed=seed) for name in asked.metrics
     ]
-    predictions = [at_budget(fit, budget, seed) | _metrics(qualities, budget) for budget in asked.budgets]
     largest = float(fitted.flops.max())
+    served = (asked.budgets or (largest,)) if asked.served else ()
+    without = sorted({c for c in (*asked.budgets, *served) if not has_optimum(fit, c)})
+    predictions = [at_budget(fit, c, seed) | _metrics(qualities, c) for c in asked.budgets if c not in without]
     return {
         **{name: float(getattr(fit.law, name)) for name in NAMES},
         "a": float(fit.law.exponent(fit.cost)),
@@ -95,7 +97,7 @@ def report(loaded: Loaded, bootstraps: int, seed: int = 0, asked: Asked = Asked(
         "sensitivity": sensitivity(fitted, fit),
         "forms": forms.compare(fitted),
         "predictions": predictions,
-        "serving": [with_inference(fit, c, asked.served) for c in asked.budgets or (largest,)] if asked.served else [],
+        "serving": [with_inference(fit, c, asked.served) for c in served if c not in without],
         "arms": _arms(loaded, asked, bootstraps, seed) if asked.arms else None,
         "repetition": _repetition(loaded, asked.base, bootstraps),
         "quality": [quality.describe() for quality in qualities],
@@ -107,6 +109,7 @@ def report(loaded: Loaded, bootstraps: int, seed: int = 0, asked: Asked = Asked(
             *diagnose(fitted, fit, isoflop, envelope),
             *influence_warnings(strongest, fit),
             *_repeats(loaded),
+            *(f"the fitted law has no best size at C = {c:.3g}: nothing is predicted there" for c in without),
         ],
         "seconds": round(time.monotonic() - started, 2),
     }

@@ -7,22 +7,30 @@ from typing import Any
 import numpy as np
 
 from vdit.scaling.laws.law import Interval, Law, Number, central
-from vdit.scaling.laws.laws import Fit
+from vdit.scaling.laws.laws import EXPONENTS, Fit
 
 _FACTORS = (0.25, 0.5, 2.0, 4.0)  # sizes beside the best whose price is said
 _GRID = 4001  # sizes that an optimum without a closed form is sought among
+
+
+def has_optimum(fit: Fit, flops: float) -> bool:
+    """Whether the law has a best size at a budget that means something: none where an exponent ran to its edge."""
+    if not all(EXPONENTS[0] < value < EXPONENTS[1] for value in (fit.law.alpha, fit.law.beta)):
+        return False
+    params = fit.law.optimal_params(flops, fit.cost)
+    return bool(0 < params < np.inf and 0 < fit.cost.tokens(flops, params) < np.inf)
 
 
 def at_budget(fit: Fit, flops: float, seed: int = 0) -> dict[str, Any]:
     """N_opt, D_opt, their ratio and the loss of one run there, with intervals, and what other sizes would cost.
 
     Intervals of N, D and their ratio hold the uncertainty of the law; that of the loss also the scatter of a single
-    run.
+    run. The law must have an optimum there.
     """
     params = float(fit.law.optimal_params(flops, fit.cost))
     tokens = float(fit.cost.tokens(flops, params))
     sizes = fit.resamples.optimal_params(flops, fit.cost)
-    loss, span = fit.predict(params, tokens, seed) if np.isfinite(params) and params > 0 else (np.nan, None)
+    loss, span = fit.predict(params, tokens, seed)
     return {
         "flops": flops,
         "params": params,
@@ -39,7 +47,7 @@ def at_budget(fit: Fit, flops: float, seed: int = 0) -> dict[str, Any]:
 
 def _span(fit: Fit, values: Number) -> Interval | None:
     """The interval of what follows from the law's resamples; none where an exponent is undetermined."""
-    return None if {"alpha", "beta"} & fit.undetermined else central(values)
+    return None if fit.free_exponents else central(values)
 
 
 def mis_sized(fit: Fit, flops: float, factor: float) -> dict[str, Any]:
@@ -114,12 +122,15 @@ def with_inference(fit: Fit, flops: float, served: float) -> dict[str, Any]:
 
 
 def cheapest(law: Law, fit: Fit, flops: float, served: float) -> tuple[float, float]:
-    """(N, D) that reach the loss of the optimum at `flops` and cost least with the tokens served."""
+    """(N, D) that reach the loss of the optimum at `flops` and cost least with the tokens served; nan without one."""
     loss = float(law.optimal_loss(flops, fit.cost))
     best = float(law.optimal_params(flops, fit.cost))
     params = best * np.geomspace(1e-3, 10, _GRID)
-    tokens = iso_loss(law, loss, params)
-    cost = fit.cost.flops(params, tokens) + fit.cost.flops(params, served) / 3
+    with np.errstate(all="ignore"):  # a draw's law may have no optimum
+        tokens = iso_loss(law, loss, params)
+        cost = fit.cost.flops(params, tokens) + fit.cost.flops(params, served) / 3
+    if not np.isfinite(cost).any():
+        return np.nan, np.nan
     place = int(np.nanargmin(np.where(np.isfinite(tokens), cost, np.inf)))
     return float(params[place]), float(tokens[place])
 

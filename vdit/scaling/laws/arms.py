@@ -16,6 +16,7 @@ from scipy import stats
 from vdit.errors import UserError
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.answers import budget_for
+from vdit.scaling.laws.calibrate import calibrated
 from vdit.scaling.laws.law import Cost, Law, Number, central, measure_cost
 from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, NO_COST, Fit, Form, fit_law, resample
 from vdit.scaling.laws.redraw import redraw
@@ -225,6 +226,13 @@ def _minimise(
     else:
         first = np.tile(best, (len(weights_KR), 1))
         drawn, _ = robust.minimise(model, target, first, weights_KR[:, order], delta=delta, bounds_P2=bounds)
+
+        def weights(count: int, seed: int) -> np.ndarray:
+            return dataclasses.replace(draws, count=count, seed=seed).weights(rows, parts)[:, order]
+
+        drawn = calibrated(
+            drawn, model, target, best, weights, delta=delta, bounds_F2=bounds, seed=draws.seed + len(parts)
+        )  # fmt: skip
     return [best @ matrix for matrix in matrices], [drawn @ matrix for matrix in matrices]
 
 

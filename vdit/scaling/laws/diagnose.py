@@ -15,12 +15,13 @@ _SCATTERED = 0.5  # of the logs of FLOPs around a power law of N and D, from whi
 _RARE = 0.002  # chance of a trend in residuals without one
 _LARGE = 0.05  # scatter of the loss around the law
 _APART = 0.05  # between exponents without an interval
+_TOGETHER = 0.995  # correlation of log N and log D, from which on their parts in the loss are hardly told apart
 _SHOWN = 5
 
 
 def diagnose(runs: Table, fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
     """All warnings about a table and the three approaches' fits to it."""
-    found = [*fit.warnings, *_floor(runs, fit), *_residuals(runs, fit), *_outliers(runs, fit)]
+    found = [*fit.warnings, *_together(runs), *_floor(runs, fit), *_residuals(runs, fit), *_outliers(runs, fit)]
     return found + [*_grids(runs, isoflop), *_disagreement(fit, isoflop, envelope)]
 
 
@@ -54,6 +55,19 @@ def contradicting_budgets(runs: Table) -> str:
                 " from the flops instead"
             )
     return ""
+
+
+def _together(runs: Table) -> list[str]:
+    """Whether D is a power of N over all runs, as where all have one D/N, or one budget."""
+    x, y = np.log(runs.params), np.log(runs.tokens)
+    correlation = float(np.corrcoef(x, y)[0, 1])
+    if abs(correlation) < _TOGETHER:
+        return []
+    slope = float(np.polyfit(x, y, 1)[0])
+    return [
+        f"D goes as N^{slope:.2g} in all runs, so what each of them does to the loss is hardly told apart: run some"
+        " sizes at several D"
+    ]
 
 
 def _floor(runs: Table, fit: Fit) -> list[str]:

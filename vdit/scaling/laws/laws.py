@@ -13,6 +13,7 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.scaling.laws import robust
+from vdit.scaling.laws.calibrate import calibrated
 from vdit.scaling.laws.law import LEVEL, NAMES, Cost, Interval, Law, central, measure_cost
 from vdit.scaling.laws.redraw import redraw
 from vdit.scaling.laws.robust import Model
@@ -22,6 +23,9 @@ HUBER_DELTA = 1e-3
 LEAST_SQUARES = 1e3  # a delta that no residual reaches
 MIN_ROWS = 6  # five coefficients and one row to contradict them
 ESTIMATORS = ("auto", "huber", "squares")
+EXPONENTS = (0.01, 3.9)  # of a law whose alpha and beta did not run to the edge of their range
+_DEPENDENT = 1e-5  # smallest over largest singular value, from which on derivatives by the coefficients are dependent
+_INVOLVED = 0.1  # share of a coefficient in a direction that the runs do not determine
 _AT_EDGE = 0.1  # share of draws at the edge of a coefficient's range from which on it has no interval
 
 
@@ -74,7 +78,8 @@ class Fit:
       objective: summed Huber loss at the optimum (half the sum of squares over the mean loss for least squares).
       warnings: why the fit is ill-determined, one line each; empty when nothing is wrong.
       form: what was fitted; its estimator is never "auto".
-      undetermined: coefficients without an interval, as many draws end at the edge of their range.
+      undetermined: coefficients without an interval: many draws end at the edge of their range, or others make up for
+        any change of theirs.
     """
 
     law: Law
@@ -85,6 +90,11 @@ class Fit:
     warnings: tuple[str, ...] = ()
     form: Form = Form("huber")
     undetermined: frozenset[str] = frozenset()
+
+    @property
+    def free_exponents(self) -> bool:
+        """Whether the runs do not determine alpha or beta, and so neither a."""
+        return bool({"alpha", "beta"} & self.undetermined)
 
     @property
     def rows(self) -> int:
@@ -99,7 +109,7 @@ class Fit:
 
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of a coefficient, or of the exponent "a"; None where the runs do not determine it."""
-        if name in self.undetermined:
+        if name in self.undetermined or (name == "a" and self.free_exponents):
             return None
         values = self.resamples.exponent(self.cost) if name == "a" else getattr(self.resamples, name)
         return central(values)
@@ -154,7 +164,8 @@ def fit_law(
         form = dataclasses.replace(form, estimator="huber" if heavy else "squares")
     theta, objective, apart = _search(rows, form, starts)
     cost = Cost() if flops is None else measure_cost(flops, params, tokens)
-    resamples_K5 = _draws(rows, form, theta, bootstraps, seed)
+    resamples_K5, at_edge = _draws(rows, form, theta, bootstraps, seed)
+    dependent = _dependent(rows, form, theta)
     fit = Fit(
         law=rows.law(theta),
         cost=cost or Cost(),
@@ -162,9 +173,15 @@ def fit_law(
         residuals_R=rows.z_R - rows.log_loss(theta[None])[0],
         objective=objective * (form.delta if form.estimator == "huber" else LEAST_SQUARES),
         form=form,
-        undetermined=_undetermined(resamples_K5),
+        undetermined=at_edge | dependent,
     )
-    return dataclasses.replace(fit, warnings=(*_warnings(fit, theta, apart), *([NO_COST] if cost is None else [])))
+    found = [*_warnings(fit, theta, apart), *([NO_COST] if cost is None else [])]
+    if dependent:
+        names = ", ".join(name for name in NAMES if name in dependent)
+        found.append(
+            f"{names} make up for each other in these runs, which do not determine them: more sizes and lengths would"
+        )
+    return dataclasses.replace(fit, warnings=tuple(found))
 
 
 def heavy_tails(residuals_R: np.ndarray) -> bool:
@@ -184,6 +201,8 @@ def _check(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, form: Form)
     for name, values in (("params", params), ("tokens", tokens)):
         if len(np.unique(values)) < 2:
             raise UserError(f"all runs have the same {name}; a law needs at least 2 different values")
+    if loss.max() <= loss.min() * (1 + 1e-9):
+        raise UserError(f"all runs have the same loss, {loss.min():g}; there is no law to fit")
     if form.floor is not None and not 0 < form.floor < loss.min():
         raise UserError(
             f"an irreducible loss of {form.floor:g} must be above 0 and below the lowest loss, {loss.min():g}"
@@ -207,20 +226,22 @@ def _problem(rows: Surface, form: Form) -> tuple[Model, np.ndarray, float, np.nd
 def _descend(rows: Surface, form: Form, starts_K5: np.ndarray, weights_KR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (K, 5) and objectives after descent from each start on its own weights (one row serves all)."""
     model, target, delta, bounds, matrix, offset = _problem(rows, form)
-    starts_KF = (starts_K5 - offset) @ matrix.T / (matrix**2).sum(1)
+    starts_KF = _free(starts_K5, matrix, offset)
     free_KF, value_K = robust.minimise(model, target, starts_KF, weights_KR, delta=delta, bounds_P2=bounds)
     return free_KF @ matrix + offset, value_K
 
 
+def _free(theta_K5: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The coefficients that are fitted, of all five."""
+    return (theta_K5 - offset) @ matrix.T / (matrix**2).sum(1)
+
+
 def _search(rows: Surface, form: Form, starts: int) -> tuple[np.ndarray, float, float]:
     """The coefficients of the lowest minimum, its objective, and by what share the two searches end apart."""
-    everything = np.ones((1, len(rows.z_R)))
     grids = rows.grid_starts(starts, form.delta), rows.projections(8, form.floor, form.tied)
-    found = [_descend(rows, form, grid, everything) for grid in grids]
-    least = [float(values.min()) for _, values in found]
-    best = int(np.argmin(least))
-    theta = found[best][0][found[best][1].argmin()]
-    return theta, least[best], abs(least[0] - least[1]) / max(least[best], 1e-9)
+    found_K5, values_K = _descend(rows, form, np.concatenate(grids), np.ones((1, len(rows.z_R))))
+    least = [float(values.min()) for values in np.split(values_K, [len(grids[0])])]
+    return found_K5[values_K.argmin()], min(least), abs(least[0] - least[1]) / max(min(least), 1e-9)
 
 
 def _refit(rows: Surface, form: Form, theta: np.ndarray, weights_KR: np.ndarray) -> np.ndarray:
@@ -228,14 +249,25 @@ def _refit(rows: Surface, form: Form, theta: np.ndarray, weights_KR: np.ndarray)
     return _descend(rows, form, np.tile(theta, (len(weights_KR), 1)), weights_KR)[0]
 
 
-def _draws(rows: Surface, form: Form, theta: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Coefficients (K, 5) of what else the runs could have been: resampled for Huber's loss, redrawn for squares."""
-    if form.estimator == "huber":
-        return _refit(rows, form, theta, resample(rows.x_R, rows.y_R, count, seed))
+def _draws(rows: Surface, form: Form, theta: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, frozenset[str]]:
+    """Coefficients (K, 5) of what else the runs could have been, and those that many draws do not determine.
+
+    Of resampled runs for Huber's loss, of redrawn losses for squares.
+    """
     model, target, delta, bounds, matrix, offset = _problem(rows, form)
-    best_F = (theta - offset) @ matrix.T / (matrix**2).sum(1)
-    drawn_KF = redraw(model, target, best_F, count=count, seed=seed, delta=delta, bounds_F2=bounds)
-    return drawn_KF @ matrix + offset
+    best_F = _free(theta, matrix, offset)
+    if form.estimator == "squares":
+        drawn_KF = redraw(model, target, best_F, count=count, seed=seed, delta=delta, bounds_F2=bounds)
+        drawn_K5 = drawn_KF @ matrix + offset
+        return drawn_K5, _undetermined(drawn_K5)
+
+    def weights(count: int, seed: int) -> np.ndarray:
+        return resample(rows.x_R, rows.y_R, count, seed)
+
+    raw_K5 = _refit(rows, form, theta, weights(count, seed))
+    raw_KF = _free(raw_K5, matrix, offset)
+    drawn_KF = calibrated(raw_KF, model, target, best_F, weights, delta=delta, bounds_F2=bounds, seed=seed + 1)
+    return drawn_KF @ matrix + offset, _undetermined(raw_K5)
 
 
 def resample(params: np.ndarray, tokens: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -277,6 +309,18 @@ def leverage(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit)
     return (alpha * moved_5R[4] - beta * moved_5R[3]) / (alpha + fit.cost.exponent * beta) ** 2
 
 
+def _dependent(rows: Surface, form: Form, theta: np.ndarray) -> frozenset[str]:
+    """Coefficients that others make up for: with two sizes any alpha fits, draws or not."""
+    model, _, _, _, matrix, offset = _problem(rows, form)
+    slopes_FR = model(_free(theta, matrix, offset)[None], np.zeros(1, int))[1][0]
+    length_F = np.linalg.norm(slopes_FR, axis=1)
+    felt = length_F > 0  # a term that has vanished is at the edge of its range, and says so
+    _, values, directions = np.linalg.svd((slopes_FR[felt] / length_F[felt, None]).T, full_matrices=False)
+    involved = (np.abs(directions[values < _DEPENDENT * values[0]]) > _INVOLVED).any(0)
+    names = np.array(NAMES)[(matrix[felt][involved] != 0).any(0)]
+    return frozenset(names.tolist())
+
+
 def _undetermined(resamples_K5: np.ndarray) -> frozenset[str]:
     """Coefficients of which many draws are at the edge of their range: theirs would be intervals of the range."""
     if not len(resamples_K5):
@@ -300,7 +344,7 @@ def _warnings(fit: Fit, theta: np.ndarray, apart: float) -> tuple[str, ...]:
     if log_e < np.log(0.01):
         found.append("the irreducible loss E is not resolved (fitted at or near 0): far extrapolation is unsafe")
     for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0.01 < value < 3.9:
+        if not EXPONENTS[0] < value < EXPONENTS[1]:
             found.append(f"{name} ran to the edge of its range ({value:.3g}): the runs do not determine it")
     interval = fit.interval("a")
     if interval is not None and interval[1] - interval[0] > 0.2:

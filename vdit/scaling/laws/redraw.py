@@ -65,7 +65,7 @@ def redraw(
 def _proportion(residual_R: np.ndarray, predicted_R: np.ndarray) -> np.ndarray:
     """What the noise is in proportion to: the loss, or nothing (1)."""
     constant_R = np.ones_like(predicted_R)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         unlikely = [
             np.log(((residual_R / per_R) ** 2).mean()) / 2 + np.log(per_R).mean() for per_R in (predicted_R, constant_R)
         ]
