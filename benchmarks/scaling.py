@@ -140,7 +140,7 @@ def page(results: dict[str, Any]) -> str:
     if missing:
         text.append(f"Not compiled yet, so not shown: {', '.join(line.name for line in missing)}.\n")
     if old:
-        names = ", ".join(line.name for line in old)
+        names = "all lines" if old == done else ", ".join(line.name for line in old)
         text.append(f"Compiled before the last change of the program, so a new run may differ: {names}.\n")
     return "\n".join([*text, CLOSING, *_attention_work()])
 
