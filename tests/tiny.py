@@ -29,6 +29,7 @@ from vdit.parallel.mesh import make_mesh
 from vdit.patches import Patch
 from vdit.training import export, loop, run, step
 from vdit.training.record.metrics import read_metrics
+from vdit.training.timing import TIMES
 
 PATCH = Patch(4, 8, 8)
 TEXT_WIDTH = 6
@@ -159,8 +160,7 @@ def result(workdir: Path, config: Config) -> tuple[dict[str, np.ndarray], dict[s
     opened = restored(workdir, config)
     leaves = jax.tree_util.tree_leaves_with_path(opened.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    timing = ("seconds", "data_wait", "started", "tokens_per_second", "tflops")
-    rows = [{name: value for name, value in row.items() if name not in timing} for row in read_metrics(workdir)]
+    rows = [{name: value for name, value in row.items() if name not in TIMES} for row in read_metrics(workdir)]
     return arrays, dataclasses.asdict(opened.position), rows
 
 

@@ -24,6 +24,7 @@ ATTENTION_BLOCKS = {"chunked": 64, "splash": 512}
 SIBLING = "../"
 """Begins a train.branch_from that is relative to the folder in which the run's workdir lies."""
 REMAT_POLICIES = ("none", "blocks", "attention", "offload")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -362,7 +363,9 @@ class TrainConfig:
         nothing is updated). After five bad steps the run resumes from its last good checkpoint and skips the rows
         since; 0 = only steps that are not finite are bad.
       accept_new_data: resume a run whose data set, or mixture, has changed since it began.
-      profile: steps between which an xprof trace is written, such as (10, 13); () = none.
+      profile: steps between which an xprof trace is written, such as (10, 13); () = none (docs/metrics.md).
+      tracker: where curves can be looked at: tensorboard, wandb or trackio, several with commas; empty = nowhere.
+      sample_clips: clips that every evaluation generates for the trackers and the workdir's samples/; 0 = none.
     """
 
     steps: int = 1000
@@ -375,9 +378,15 @@ class TrainConfig:
     spike: float = 6.0
     accept_new_data: bool = False
     profile: tuple[int, ...] = ()
+    tracker: str = "tensorboard"
+    sample_clips: int = 0
 
     def __post_init__(self) -> None:
         expand_fields(self, "branch_from")
+        for name in self.trackers:
+            _one_of("train.tracker", name, TRACKERS)
+        if self.sample_clips < 0:
+            raise UserError(f"train.sample_clips={self.sample_clips} must not be negative")
         for name in ("steps", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
@@ -385,6 +394,11 @@ class TrainConfig:
             raise UserError(f"train.spike={self.spike} must not be negative")
         if len(self.profile) not in (0, 2):
             raise UserError("train.profile takes two steps, such as (10, 13)")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers that `tracker` names."""
+        return tuple(name.strip() for name in self.tracker.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""Evaluates a run: `python -m vdit.evaluate --workdir=W [--measures=...] [--json]`."""
+"""Evaluates a run: `python -m vdit.evaluate --workdir=W [--measures=...] [--json]`.
+
+Videos of any model in the layout of Physics-IQ: --measures=motion_masks --videos=FOLDER[,FOLDER] --real=FOLDER.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from vdit.command.progress_bar import COMPILING, ProgressBar
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config
 from vdit.errors import UserError
@@ -19,7 +24,8 @@ MEASURES = flags.DEFINE_list(
     ["loss", "velocity"],
     "loss: validation loss. velocity: error of continued physics clips, in and out of distribution. adherence: whether "
     "physics clips show what their captions say. likeness: PSNR and SSIM of clips of which frames are given. distance: "
-    "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips. Of an autoencoder: "
+    "kernel and Frechet distance of frames' EfficientNet-Lite0 features from those of true clips. motion_masks: the "
+    "four measures of Physics-IQ, of continued clips or of --videos. Of an autoencoder: "
     "loss, PSNR and SSIM of the clips it gives back, and with distance the kernel distance.",
 )
 INCEPTION = flags.DEFINE_string(
@@ -27,14 +33,24 @@ INCEPTION = flags.DEFINE_string(
 )
 I3D = flags.DEFINE_string("i3d", None, "Weights of I3D on Kinetics-400 RGB (.pth or .safetensors): also measure FVD.")
 CLIPS = flags.DEFINE_integer("clips", 64, "Clips a split that are generated for each measure.", lower_bound=2)
+VIDEOS = flags.DEFINE_list(
+    "videos",
+    None,
+    "Folders of generated videos in the layout of Physics-IQ, one for each seed: measured in place of a run.",
+)
+REAL = flags.DEFINE_string("real", None, "Folder of the real videos, two takes of each, at the frame rate of --videos.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
 def main(argv: list[str]) -> None:
     no_arguments(argv)
+    if VIDEOS.value or REAL.value:
+        found = evaluate_videos()
+        print(json.dumps(found) if JSON.value else table(found))
+        return
     if WORKDIR.value is None:
         raise UserError("--workdir=W is needed: the folder of a run")
-    known = ("loss", "velocity", "adherence", "likeness", "distance")
+    known = ("loss", "velocity", "adherence", "likeness", "distance", "motion_masks")
     for name in MEASURES.value:
         if name not in known:
             raise UserError(f"--measures={name} is not one of {', '.join(known)}")
@@ -61,17 +77,33 @@ def main(argv: list[str]) -> None:
     check_dataset(run.workdir, run.config.data.path, dataset.meta)
     result: dict[str, Any] = {"step": run.position.step}
     if "loss" in MEASURES.value:
-        with use_mesh(run.mesh):
-            result |= evaluate_run(run, validation_data(dataset, run.config.data))
+        splits = validation_data(dataset, run.config.data)
+        examples = sum(dataset.size(split) for split in splits)
+        with use_mesh(run.mesh), ProgressBar("validation loss", "example", examples, note=COMPILING) as bar:
+            result |= evaluate_run(run, splits, bar.advance)
     if compared or set(MEASURES.value) - {"loss"}:
         from vdit.evaluation.generated import measure
 
-        generator, split = generator_of(run), run.config.data.split
-        for part in dataset.datasets:
-            found = measure(generator, part, split, MEASURES.value, CLIPS.value, compared)
-            result |= found if len(dataset.datasets) == 1 else {part.meta["source"]: found}
+        split = run.config.data.split
+        with ProgressBar("generating clips", "step", note=COMPILING) as bar:
+            generator = generator_of(run, bar.move_to)
+            for part in dataset.datasets:
+                found = measure(generator, part, split, MEASURES.value, CLIPS.value, compared)
+                result |= found if len(dataset.datasets) == 1 else {part.meta["source"]: found}
     if jax.process_index() == 0:
         print(json.dumps(result) if JSON.value else table(result))
+
+
+def evaluate_videos() -> dict[str, Any]:
+    """The measures of Physics-IQ of folders of videos."""
+    if not (VIDEOS.value and REAL.value) or MEASURES.value != ["motion_masks"] or WORKDIR.value:
+        raise UserError("videos are measured by --measures=motion_masks --videos=FOLDER[,FOLDER] --real=FOLDER alone")
+    from vdit.evaluation.physics_iq import evaluate_folders
+
+    with ProgressBar("motion masks", "scene") as bar:
+        return {
+            "motion_masks": evaluate_folders([Path(folder) for folder in VIDEOS.value], Path(REAL.value), bar.move_to)
+        }
 
 
 def features() -> dict[str, Any]:

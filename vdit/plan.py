@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from vdit.command import config_flag
+from vdit.command.progress_bar import COMPILING, ProgressBar
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config
 from vdit.config_dict import build
@@ -63,9 +62,9 @@ def main(argv: list[str]) -> None:
         best = plans[0]
         print(json.dumps({**best, "candidates": plans}) if JSON.value else f"{ranking(plans)}\n\n{table(best)}")
         return
-    with tqdm(total=1, desc=f"compiling for {TOPOLOGY.value}", unit="program", disable=not sys.stderr.isatty()) as bar:
+    with ProgressBar(f"plan for {TOPOLOGY.value}", "program", total=1, note=COMPILING) as bar:
         values, program = plan(config, TOPOLOGY.value, SLICES.value, rows, assumptions, budget_of(config))
-        bar.update()
+        bar.advance()
     if DUMP_HLO.value and program.hlo:
         Path(DUMP_HLO.value).write_text(program.hlo)
     print(json.dumps(values) if JSON.value else table(values))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
+from vdit.command.progress_bar import COMPILING, ProgressBar
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
@@ -105,14 +104,9 @@ def main(argv: list[str]) -> None:
     about = run_about(run.workdir.name, run.position.step, run.config)
     session = Session(generator_of(run), run.meta, about, settings, FPS.value, SCALE.value)
     start = time.monotonic()
-    with tqdm(unit="step", desc="denoising", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        for line in session.make(samples, WINDOW.value, progress, PREVIEW.value):
-            bar.write(line, file=sys.stdout)
+    with ProgressBar("denoising", "step", note=COMPILING) as bar:
+        for line in session.make(samples, WINDOW.value, bar.move_to, PREVIEW.value):
+            bar.write(line)
     if len(samples) > 1:
         print(f"{len(samples)} videos in {time.monotonic() - start:.0f} s")
 

@@ -12,6 +12,7 @@ Configs are code: a file given to --config is run, so give none that you have no
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def train(
     from data_pipelines.reading.store import Dataset
     from data_pipelines.reading.training_data import open_training_data
     from vdit.evaluation.reconstruction import evaluate_autoencoder
+    from vdit.evaluation.strips import sample_strips
     from vdit.evaluation.validation import evaluate_run
     from vdit.training import loop
 
@@ -47,7 +49,14 @@ def train(
         return loop.train(
             config, workdir, data, lambda run: evaluate_autoencoder(run.workdir, clips, config.data.split), progress
         )
-    return loop.train(config, workdir, data, lambda run: evaluate_run(run, data.validation), progress)
+    count = config.train.sample_clips
+    dataset = Dataset(config.data.paths[0]) if count else None
+
+    def evaluate(run: Any) -> dict[str, Any]:
+        found = evaluate_run(run, data.validation)
+        return found if dataset is None else {**found, "images": sample_strips(run, dataset, count)}
+
+    return loop.train(config, workdir, data, evaluate, progress)
 
 
 def main(argv: list[str]) -> None:
@@ -56,6 +65,9 @@ def main(argv: list[str]) -> None:
     if values.config is None or values.workdir is None:
         raise UserError("--config=configs/X.py and --workdir=W are both needed")
     config, workdir = build(values.config.to_dict(), Config), values.workdir
+    if values.tracker is not None:
+        tracker = ",".join(values.tracker)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, tracker=tracker))
     from vdit.parallel import peers
     from vdit.parallel.runtime import cpu_devices_for, initialise, process_count, process_index
 
@@ -103,5 +115,6 @@ def summary(result: dict[str, Any]) -> str:
 if __name__ == "__main__":
     config_flag.define("config", "The experiment, a Python file with get_config().", "configs/physics.py")
     flags.DEFINE_string("workdir", None, "Folder of the run: its checkpoints, metrics and config.")
+    flags.DEFINE_list("tracker", None, "Where to look at curves: tensorboard, wandb, trackio; sets train.tracker.")
     flags.DEFINE_bool("check", False, "Compare the first step with plain paths on the CPU instead of training.")
     run_main(main)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
-
-from tqdm import tqdm
 
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.encoders import PIXELS
@@ -23,12 +20,12 @@ from data_pipelines.media.clip import Input, digest
 from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
+from vdit.command.progress_bar import ProgressBar
 from vdit.errors import UserError
 from vdit.io import remote
 from vdit.io.files import is_remote
 from vdit.models.text.token_encoder import TextEncoder
 
-LOG_SECONDS = 10.0
 LEDGER_FILE = "ledger.csv"
 
 
@@ -112,11 +109,10 @@ def _build(
         "build": identity,
     }
     finished = finished_jobs(recipe, jobs)
-    progress = _Progress(len(inputs), source.name)
-    progress(sum(len(job.inputs) for job in jobs if job.number in finished))
-    for job in engine.run(recipe, [job for job in jobs if job.number not in finished]):
-        progress(len(job.inputs))
-    progress.close()
+    before = sum(len(job.inputs) for job in jobs if job.number in finished)
+    with ProgressBar(source.name, "input", len(inputs), done=before) as bar:
+        for job in engine.run(recipe, [job for job in jobs if job.number not in finished]):
+            bar.advance(len(job.inputs))
     if usage := engine.encoders.usage():
         print(usage)
     text = io.StringIO()
@@ -131,26 +127,3 @@ def _build(
     if said := publish(shards, space.target, source.name, args.stored_patch, meta):
         print(said)
     return ledger
-
-
-class _Progress:
-    """A bar over inputs on a terminal, a line every `LOG_SECONDS` in a log."""
-
-    def __init__(self, total: int, name: str) -> None:
-        self._bar = tqdm(total=total, desc=name, unit="input", disable=not sys.stderr.isatty())
-        self._total, self._name, self._done = total, name, 0
-        self._started = self._last = time.monotonic()
-
-    def __call__(self, inputs: int) -> None:
-        """So many more inputs are done."""
-        self._done += inputs
-        self._bar.update(inputs)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last >= LOG_SECONDS:
-            self._last, rate = now, self._done / (now - self._started)
-            left = (self._total - self._done) / rate
-            line = f"{self._name}: {self._done}/{self._total} inputs, {rate:.1f}/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        self._bar.close()

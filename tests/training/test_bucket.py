@@ -18,8 +18,8 @@ from vdit.train import train
 from vdit.training.record.metrics import read_metrics
 for steps in (4, 6):
     train(tiny.tiny_config(steps=steps, checkpoint_every=2), sys.argv[1])
-timing = ("seconds", "data_wait", "started", "tokens_per_second", "tflops")
-rows = [{k: v for k, v in row.items() if k not in timing} for row in read_metrics(sys.argv[1])]
+from vdit.training.timing import TIMES
+rows = [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(sys.argv[1])]
 print("ROWS", json.dumps(rows))
 """
 

@@ -82,6 +82,7 @@ def example_of_slot(batch: PackedBatch) -> jax.Array:
     return jnp.maximum(batch.segments_BL - 1, 0)
 
 
+@jax.named_scope("corrupt")
 def corrupt_batch(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -> DenoisingInputs:
     """Draws times, what is given, caption dropout and noise for one step from `key` and the examples' ids.
 

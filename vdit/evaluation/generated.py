@@ -14,11 +14,12 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.evaluation.balls.adherence import Adherence, adherence
-from vdit.evaluation.balls.physics_task import has_truth, physics_errors
+from vdit.evaluation.balls.physics_task import GIVEN_GROUPS, continue_clips, has_truth, physics_clips, physics_errors
 from vdit.evaluation.clips import Clips
 from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
+from vdit.evaluation.motion_masks import SMALLEST, compare, motion_of_clip, summary
 from vdit.generation import Generator, LatentGenerator, Request, Settings
 from vdit.models.features import efficientnet, i3d, inception
 
@@ -28,6 +29,9 @@ FRAME_INTERVAL = 4
 TEXT = Settings(steps=20, sampler="dpm++", guidance=3.0)
 """How text to video is sampled. Euler with 12 steps, without guidance, samples what continues given frames."""
 GIVEN = Settings(steps=12, sampler="euler")
+
+SEEDS = 4
+"""Noises from which each clip is continued for its motion masks."""
 
 MODES = ("first_frame", "two_groups", "last_frame", "first_last")
 """Ways of giving frames whose likeness to the true clip is measured."""
@@ -201,6 +205,33 @@ def likeness_of(
     return {**out, "protocol": protocol(dataset, split, len(numbers), GIVEN)}
 
 
+def motion_masks_of(generator: Generator | LatentGenerator, dataset: Clips, split: str, count: int) -> dict[str, Any]:
+    """The measures of `motion_masks` of clips continued from their first two groups, from `SEEDS` noises each.
+
+    The frames compared are those that were generated, and the last given one. "frozen" repeats that one: it is what a
+    model scores of which nothing moves.
+    """
+    numbers = physics_clips(dataset, split, count)
+    if not numbers:
+        raise UserError(f"no clip of split {split} of {dataset.path} is longer than what is given of it")
+    begin = dataset.patch.frames(GIVEN_GROUPS) - 1
+    true = [dataset.read_clip(split, i).video_TYXC[begin:] for i in numbers]
+    moves = [motion_of_clip(video_TYXC) for video_TYXC in true]
+    found_SE = []
+    for seed in range(SEEDS):
+        videos = continue_clips(generator, dataset, split, numbers, seed)
+        made = [motion_of_clip(video_TYXC[begin:]) for video_TYXC in videos]
+        found_SE.append([compare(a, b) for a, b in zip(made, moves, strict=True)])
+    frozen = [motion_of_clip(np.repeat(video_TYXC[:1], len(video_TYXC), 0)) for video_TYXC in true]
+    still = summary([[compare(a, b) for a, b in zip(frozen, moves, strict=True)]])
+    return {
+        **summary(found_SE),
+        "frozen": {name: still[name]["mean"] for name in still},
+        "clips": len(numbers),
+        "protocol": {"seeds": SEEDS, "shorter_side_at_least": SMALLEST},
+    }
+
+
 def measure(
     generator: Generator | LatentGenerator,
     dataset: Clips,
@@ -215,7 +246,8 @@ def measure(
       generator: of the run.
       dataset: with the splits to measure on.
       trained: split that was trained on, which is left out.
-      names: of "velocity", "adherence" and "likeness". The first two need physics clips, and are left out without them.
+      names: of "velocity", "adherence", "likeness" and "motion_masks". The first two need physics clips, and are left
+        out without them.
       count: clips of each split, or half of a smaller one.
       compared: features to measure distances by, by what their result is to be called.
 
@@ -230,6 +262,8 @@ def measure(
     out: dict[str, Any] = {}
     if "velocity" in names and has_truth(dataset):
         out["physics_error"] = {split: physics_errors(generator, dataset, split, count) for split in held_out}
+    if "motion_masks" in names:
+        out["motion_masks"] = {split: motion_masks_of(generator, dataset, split, count) for split in held_out}
     split = held_out[0]
     numbers = list(range(min(count, dataset.size(split) // 2)))
     adheres = "adherence" in names and has_truth(dataset)

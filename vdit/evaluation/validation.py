@@ -105,9 +105,14 @@ def measured_modes(modes: Modes) -> tuple[str, ...]:
 
 
 def validate(
-    evaluate: Callable[..., Any], params: Any, batches: Iterable[PackedBatch], mesh: Any, modes: Sequence[str] = MODES
+    evaluate: Callable[..., Any],
+    params: Any,
+    batches: Iterable[PackedBatch],
+    mesh: Any,
+    modes: Sequence[str] = MODES,
+    progress: Callable[[int], None] = lambda examples: None,
 ) -> ExampleLosses:
-    """Runs a compiled `make_evaluate` over all batches, quantiles and modes."""
+    """Runs a compiled `make_evaluate` over all batches, quantiles and modes; calls `progress` with examples done."""
     numbers = [np.int32(conditioning.MODES.index(mode)) for mode in modes]
     errors, counts, grids = [], [], []
     for local in batches:
@@ -121,6 +126,7 @@ def validate(
         counts.append(counts_GBN[:, real_BN])
         grids.append(grid_BN3[real_BN])
         peers.alive()
+        progress(int(real_BN.sum()))
     return ExampleLosses(
         tuple(modes), np.concatenate(errors, -1).transpose(2, 0, 1), np.concatenate(counts, -1).T, np.concatenate(grids)
     )
@@ -130,8 +136,15 @@ Batches = Callable[[int, int], Iterable[PackedBatch]]
 """(part, parts) -> batches that hold every example of a split once, see `data.TrainingData.validation`."""
 
 
-def evaluate_run(run: Run, splits: Mapping[str, Batches]) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, splits: Mapping[str, Batches], progress: Callable[[int], None] = lambda examples: None
+) -> dict[str, Any]:
     """Validation loss of a run's averaged parameters on each held-out split; that of val, or the first, is the loss.
+
+    Args:
+      run: opened.
+      splits: batches by split.
+      progress: called with the number of examples that have just been done.
 
     Raises:
       UserError: if there is no split.
@@ -139,16 +152,16 @@ def evaluate_run(run: Run, splits: Mapping[str, Batches]) -> dict[str, Any]:
     if not splits:
         path, trained = run.config.data.path, run.config.data.split
         raise UserError(f"{path} has no split but {trained}; nothing to validate on")
-    out = {split: split_losses(run, batches).summary() for split, batches in splits.items()}
+    out = {split: split_losses(run, batches, progress).summary() for split, batches in splits.items()}
     first = out.get("val") or next(iter(out.values()))
     return {"loss": first["loss"], "loss_interval": first["loss_interval"], **out}
 
 
-def split_losses(run: Run, batches: Batches) -> ExampleLosses:
+def split_losses(run: Run, batches: Batches, progress: Callable[[int], None] = lambda examples: None) -> ExampleLosses:
     """Loss of every example of a split."""
     config = run.config
     key = config.model, config.diffusion, run.mesh, run.shape
     if key not in _compiled:  # shared by runs in one process that differ in data, length or schedule only
         _compiled[key] = make_evaluate(run.graph, config)
     rows = batches(*row_reader(run.mesh))
-    return validate(_compiled[key], run.state.ema, rows, run.mesh, measured_modes(config.diffusion.modes))
+    return validate(_compiled[key], run.state.ema, rows, run.mesh, measured_modes(config.diffusion.modes), progress)

@@ -32,6 +32,7 @@ class Generator:
       mesh: devices to run on.
       patch, channels: of the data the model was trained on.
       latents: whether that is latents: given ones and the results are float32 then (see `LatentGenerator`).
+      progress: called as that of `generate`, where a call has none of its own.
 
     Raises:
       UserError: if there are several processes: states of rows move between devices through one host.
@@ -49,6 +50,7 @@ class Generator:
         patch: Patch,
         channels: int,
         latents: bool = False,
+        progress: Progress | None = None,
     ):
         if jax.process_count() > 1:
             raise UserError(
@@ -56,6 +58,7 @@ class Generator:
             )
         self.patch, self.channels, self.config = patch, channels, config
         self._params, self._mesh, self._latents = params, mesh, latents
+        self._progress = progress
         self._start, self._advance = programs(graph, config)
 
     def generate(
@@ -78,7 +81,7 @@ class Generator:
         Raises:
           UserError: if a size is not one of the patch grid, a request is too large, or a setting is out of range.
         """
-        chosen = Settings(**settings)
+        chosen, progress = Settings(**settings), progress or self._progress
         guided = chosen.guidance != 1
         jobs = []
         for request in requests:

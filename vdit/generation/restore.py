@@ -11,6 +11,7 @@ from etils import epath
 
 from vdit.errors import UserError
 from vdit.generation import Generator, LatentGenerator
+from vdit.generation.generator import Progress
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.patches import Patch
 from vdit.training.export import open_weights
@@ -51,8 +52,12 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     return open_run(config, path, read_meta(path), step)
 
 
-def generator_of(run: Run) -> Generator | LatentGenerator:
+def generator_of(run: Run, progress: Progress | None = None) -> Generator | LatentGenerator:
     """A generator with the run's averaged parameters; of latents, with the autoencoder of its data.
+
+    Args:
+      run: opened.
+      progress: called with (evaluations done, evaluations in all) of every call that has no other.
 
     Raises:
       UserError: if parameters are not finite, the autoencoder cannot be had, or its weights are others than those that
@@ -61,7 +66,9 @@ def generator_of(run: Run) -> Generator | LatentGenerator:
     check_finite(run)
     patch, about = Patch(*run.meta["patch"]), run.meta["autoencoder"]
     latents = about["name"] != "pixels"
-    generator = Generator(run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents)
+    generator = Generator(
+        run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents, progress
+    )
     if not latents:
         return generator
     autoencoder = load_autoencoder(about["name"])

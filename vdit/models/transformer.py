@@ -98,6 +98,7 @@ class Block(nnx.Module):
         self.qk_gain = weight(rngs, (2, k), P(None, None), "vector", fill=1.0)
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
 
+    @jax.named_scope("block")
     def __call__(
         self, x_BLD: jax.Array, modulation: Sequence[jax.Array], rotary: Any, segments_BL: jax.Array
     ) -> jax.Array:
@@ -120,7 +121,8 @@ class Block(nnx.Module):
         x_BLD = gated(x_BLD, mixed_BLD, gate_a, own[2])
 
         h_BLD = optimization_barrier(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))
-        added_BLD = optimization_barrier(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
+        with jax.named_scope("feed_forward"):
+            added_BLD = optimization_barrier(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
         return gated(x_BLD, added_BLD, gate_f, own[5])
 
 

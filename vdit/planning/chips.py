@@ -13,6 +13,7 @@ import math
 import re
 
 from vdit.errors import UserError
+from vdit.parallel.peak import PUBLISHED
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 """Slices of versions whose torus has two axes."""
@@ -75,10 +76,10 @@ class Chip:
 
 
 CHIPS = {
-    "v5e": Chip(197e12, 131_072, 15.75, 819e9, 45e9, 2, 16, 3.125e9, 1.20, 256),
-    "v5p": Chip(459e12, 262_144, 95.73, 2765e9, 90e9, 3, 4, 6.25e9, 4.20, 6144),
-    "v6e": Chip(918e12, 524_288, 31.24, 1640e9, 90e9, 2, 16, 12.5e9, 2.70, 256),
-    "tpu7x": Chip(2307e12 / 2, 524_288, 94.75, 7380e9 / 2, 45e9, 3, 4, 6.25e9, None, 9216, devices=2),
+    "v5e": Chip(PUBLISHED["TPU v5e"], 131_072, 15.75, 819e9, 45e9, 2, 16, 3.125e9, 1.20, 256),
+    "v5p": Chip(PUBLISHED["TPU v5p"], 262_144, 95.73, 2765e9, 90e9, 3, 4, 6.25e9, 4.20, 6144),
+    "v6e": Chip(PUBLISHED["TPU v6e"], 524_288, 31.24, 1640e9, 90e9, 2, 16, 12.5e9, 2.70, 256),
+    "tpu7x": Chip(PUBLISHED["TPU7x"], 524_288, 94.75, 7380e9 / 2, 45e9, 3, 4, 6.25e9, None, 9216, devices=2),
 }
 
 

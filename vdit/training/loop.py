@@ -152,7 +152,8 @@ def train_loop(
             # bad a checkpoint waits, so that the newest kept are good ones.
             if must_save or (save_due and not run.position.spikes.strikes):
                 peers.doing("saving", done)
-                checkpoints.save(run.state, run.position, loss)
+                with report.outside_steps():
+                    checkpoints.save(run.state, run.position, loss)
                 save_due = False
             if done < steps and stop.reached(done):
                 report.settle()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
+from vdit.command.progress_bar import COMPILING, ProgressBar
+from vdit.io.formatting import count, duration
 from vdit.io.prefetch import Prefetcher
 from vdit.parallel import peers
 from vdit.training.record.heartbeat import Heartbeat
@@ -19,6 +19,7 @@ from vdit.training.record.metrics import MetricWriter
 from vdit.training.recovery.checkpoint import Position
 from vdit.training.recovery.rollback import Diverged, first_skipped_row
 from vdit.training.run import Trainable
+from vdit.training.timing import StepClock
 
 COUNTS = ("patches", "text", "examples")
 
@@ -46,19 +47,14 @@ class Progress(contextlib.ExitStack):
         self._in_flight: tuple[dict[str, jax.Array], float] | None = None
         self._writer = None
         if jax.process_index() == 0:
-            self._writer = self.enter_context(contextlib.closing(MetricWriter(run.workdir, start.step)))
-        self._clock = _Clock(batches)
-        self._speed = _Speed(run)
+            self._writer = self.enter_context(contextlib.closing(MetricWriter(run.workdir, start.step, run.config)))
+        self._clock = StepClock(run, batches, earlier=self._writer.last if self._writer else None)
         self._heart = Heartbeat(run.workdir, self._steps)
-        self._bar = self.enter_context(
-            tqdm(
-                total=self._steps,
-                initial=start.step,
-                unit="step",
-                disable=not sys.stderr.isatty(),
-                desc=run.workdir.name,
-            )
-        )
+        note = COMPILING if start.step < self._steps else ""
+        bar = ProgressBar(run.workdir.name, "step", self._steps, done=start.step, note=note, lines=False)
+        self._bar = self.enter_context(bar)
+        if note:
+            self._say(note)
         if self._stage_begins(first_skipped_row(start), start.next_row):
             run.position.spikes.reset()
 
@@ -81,7 +77,8 @@ class Progress(contextlib.ExitStack):
         row = self._move_on(values)
         loss, norm = values["loss"], values["grad_norm"]
         self._clock.step()
-        self._bar.update()
+        speed = self._clock.speed()
+        self._bar.advance(note=f"loss {loss:.4g}, {count(speed['tokens_per_second'])} tokens/s")
         self.heartbeat("training", loss, steps_per_second=1 / self._clock.seconds_per_step)
         bad = position.spikes.update(position.step, row, loss, norm, config.spike)
         if bad and self._writer:
@@ -89,9 +86,12 @@ class Progress(contextlib.ExitStack):
             self._bar.write(f"warning: {where}, has loss {loss:.4g} and gradient norm {norm:.4g}", file=sys.stderr)
         if self._stage_begins(row, position.next_row):
             position.spikes.reset()
-        if bad or position.step % config.log_every == 0 or position.step == self._steps:
+        logged = bad or position.step % config.log_every == 0 or position.step == self._steps
+        if logged:
             more = {"skipped_updates": position.spikes.skipped_updates, "rate": rate}
-            self._record({**values, **more, **self._speed.since_last()})
+            self._record({**values, **more, **speed})
+        if logged or position.step == self._start.step + 1:  # the first step waited for compilation
+            self._clock.lap()
         if position.spikes.out_of_patience or (position.step == self._steps and not math.isfinite(loss)):
             raise Diverged(position, self._start)
 
@@ -101,12 +101,21 @@ class Progress(contextlib.ExitStack):
         if record:
             self.heartbeat("evaluating")
             peers.doing("evaluating", step)
-        self._run.export()
-        found = evaluate(self._run)
-        self._speed.since_last()  # an evaluation is no part of the next steps
+        with self._clock.paused():
+            self._bar.show("evaluating")
+            self._run.export()
+            found = evaluate(self._run)
+        self._clock.lap()
+        images = found.pop("images", {})
         if record:
             self._record({"validation": found})
+            if self._writer:
+                self._writer.add_images(step, images)
         return found
+
+    def outside_steps(self) -> contextlib.AbstractContextManager[None]:
+        """What happens within, such as a save, is no part of a step."""
+        return self._clock.paused()
 
     def heartbeat(self, state: str, loss: float | None = None, **values: Any) -> None:
         """Says that the run is alive, see `Heartbeat.beat`."""
@@ -114,7 +123,7 @@ class Progress(contextlib.ExitStack):
 
     def clock(self) -> dict[str, float]:
         """Seconds spent in this attempt, and the share of them spent waiting for batches."""
-        return self._clock.report()
+        return {name: value for name, value in self._clock.report().items() if name in ("seconds", "data_wait")}
 
     def _move_on(self, values: dict[str, float]) -> int:
         """Moves the position past a step, by the counts among its metrics, which it takes out; its first row."""
@@ -135,53 +144,22 @@ class Progress(contextlib.ExitStack):
         run, position = self._run, self._run.position
         counts = {name: getattr(position, name) for name in COUNTS}
         values = {"step": position.step, **values, **counts, "flops": run.training_flops, **self._clock.report()}
-        values["started"] = self._clock.started
         if self._writer:
             self._writer.write(values)
         if self._progress:
             self._progress(values)
-        if self._bar.disable and self._writer:
+        kind, loss = "train", values.get("loss")
+        if "validation" in values:
+            kind, loss = "validation", values["validation"]["loss"]
+        said = [f"{kind} loss {loss:.4f}"]
+        if "tokens_per_second" in values:
+            said.append(f"{count(values['tokens_per_second'])} tokens/s")
+        if position.step < self._steps:
             left = (self._steps - position.step) * self._clock.seconds_per_step
-            kind, loss = ("train", values.get("loss"))
-            if "validation" in values:
-                kind, loss = "validation", values["validation"]["loss"]
-            print(
-                f"{run.workdir.name} step {position.step}/{self._steps} {kind} loss {loss:.4f}, {left:.0f} s left",
-                flush=True,
-            )
+            said.append(f"{duration(left)} left")
+        self._say(", ".join(said))
 
-
-class _Speed:
-    """Tokens and FLOPs a second between one row of metrics and the next; the first row's steps include compilation."""
-
-    def __init__(self, run: Trainable) -> None:
-        self._run, self._last = run, (0.0, 0, 0.0)
-        self.since_last()
-
-    def since_last(self) -> dict[str, float]:
-        """Speed since the last call: patches and caption tokens a second, and FLOPs a second in 10^12."""
-        position = self._run.position
-        now = time.perf_counter(), position.patches + position.text, self._run.training_flops
-        seconds, tokens, flops = (new - old for new, old in zip(now, self._last, strict=True))
-        self._last = now
-        return {"tokens_per_second": round(tokens / seconds, 1), "tflops": flops / seconds / 1e12}
-
-
-class _Clock:
-    """Seconds spent in training, and the share of them spent waiting for batches that were not there."""
-
-    def __init__(self, batches: Prefetcher[Any]) -> None:
-        self.started = round(time.time(), 3)
-        self._start, self._batches = time.perf_counter(), batches
-        self._steps = 0
-
-    def step(self) -> None:
-        self._steps += 1
-
-    @property
-    def seconds_per_step(self) -> float:
-        return (time.perf_counter() - self._start) / max(1, self._steps)
-
-    def report(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._start
-        return {"seconds": round(seconds, 3), "data_wait": round(self._batches.waited / seconds, 5)}
+    def _say(self, what: str) -> None:
+        """Prints a line about the run where there is no terminal for a bar."""
+        if self._bar.is_off and self._writer:
+            print(f"{self._run.workdir.name} step {self._run.position.step}/{self._steps} {what}", flush=True)

@@ -100,10 +100,11 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
     def step(state: TrainState, batch: PackedBatch, rate: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = loss_and_gradients(graph, state.params, batch, key, config)
-        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        scale = rate_multipliers(state.params, config.model, config.optimizer)
-        updates = jax.tree.map(lambda update, s: -rate * s * update, updates, scale)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+            scale = rate_multipliers(state.params, config.model, config.optimizer)
+            updates = jax.tree.map(lambda update, s: -rate * s * update, updates, scale)
+            params = optax.apply_updates(state.params, updates)
         # Early on the average would mostly remember the initial weights.
         decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)

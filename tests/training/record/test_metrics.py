@@ -1,13 +1,16 @@
 import json
 
 import pytest
+import tiny
 from tensorboardX.proto.event_pb2 import Event
 
 from vdit.training.record.metrics import MetricWriter, read_metrics
 
+CONFIG = tiny.tiny_config()
+
 
 def write(workdir, steps, resumed_at: int = 0) -> None:
-    writer = MetricWriter(workdir, resumed_at)
+    writer = MetricWriter(workdir, resumed_at, CONFIG)
     for step in steps:
         writer.write({"step": step, "loss": step / 8, "validation": {"val": {"loss": 0.5}, "interval": [0.1, 0.2]}})
     writer.close()
@@ -42,7 +45,7 @@ def test_a_row_that_was_cut_off_is_passed_over_and_dropped(tmp_path, cut):
 
 
 def test_a_row_is_on_disk_when_write_returns(tmp_path):
-    writer = MetricWriter(tmp_path, 0)
+    writer = MetricWriter(tmp_path, 0, CONFIG)
     for step in (1, 2):
         writer.write({"step": step})
         assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, step + 1))
@@ -58,5 +61,5 @@ def test_tensorboard_gets_every_number(tmp_path):
         event = Event.FromString(data[12 : 12 + size])
         scalars += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
         data = data[16 + size :]
-    assert ("loss", 2, 0.25) in scalars
+    assert ("train/loss", 2, 0.25) in scalars
     assert ("validation/val/loss", 1, 0.5) in scalars

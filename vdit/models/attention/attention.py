@@ -13,6 +13,7 @@ from vdit.models.attention.gpu import gpu_attention
 from vdit.models.attention.splash import splash
 
 
+@jax.named_scope("attention")
 def attention(
     q_BHLK: jax.Array,
     k_BHLK: jax.Array,

@@ -86,6 +86,7 @@ class Block(nnx.Module):
         self.down_bias = weight(rngs, (d,), P(None), "vector")
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
 
+    @jax.named_scope("block")
     def __call__(self, x_BLD: jax.Array, text: Any, modulation_BKD: jax.Array, layout: Any) -> jax.Array:
         text_BMD, padding_D = text
         config, dtype = self.config, x_BLD.dtype

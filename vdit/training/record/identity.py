@@ -26,6 +26,8 @@ NOT_IDENTITY = {
         "keep",
         "keep_steps",
         "profile",
+        "tracker",
+        "sample_clips",
         "spike",
         "accept_new_data",
     },

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -155,15 +157,33 @@ def read_config(workdir: epath.PathLike) -> Config:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and command of this process."""
+    """Versions, commit, devices and command of this process."""
     import jax  # here, as launchers read and write files of workdirs without it
 
+    from vdit.parallel.peak import peak_rate
+
+    peak, source = peak_rate()
     return {
         "command": sys.argv,
+        "git": commit(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "peak_tflops": round(peak / 1e12, 4),
+        "peak_source": source,
         "processes": jax.process_count(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def commit(folder: Path = Path(__file__).parent) -> dict[str, Any] | None:
+    """The commit of the source and whether files differ from it; None where it is no clone, or git is not there."""
+    try:
+        head, changed = (
+            subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": head, "changed": bool(changed)}
