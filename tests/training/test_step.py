@@ -185,3 +185,9 @@ def test_a_run_compiles_its_step_once(batch):
     for rate in (1e-2, 1e-3, 0.0):
         state, _ = step(state, batch, np.float32(rate))
     assert step._cache_size() == 1
+
+
+def test_the_parts_of_a_step_have_names_in_a_trace(step, batch):
+    text = step.lower(fresh_state(), batch, np.float32(0)).as_text(debug_info=True)
+    for name in ("corrupt", "block", "attention", "feed_forward", "optimizer"):
+        assert f"/{name}/" in text, name

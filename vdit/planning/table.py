@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdit.io.formatting import count, flop_count
+from vdit.io.formatting import count, duration, flop_count
 
 
 def table(values: dict[str, Any]) -> str:
@@ -28,7 +28,7 @@ def ranking(plans: list[dict[str, Any]]) -> str:
         if plan["fits"]:
             seconds = (plan[f"step_seconds{end}"] for end in ("", "_low", "_high"))
             line += "{:8.3g} {:7.3g} {:7.3g} ".format(*seconds)
-            cost = "unknown" if plan["cost"] is None else f"${plan['cost']:,.0f}"
+            cost = "unknown" if plan["cost"] is None else dollars(plan["cost"])
             line += f"{count(plan['tokens_per_second']):>9} {plan['mfu']:6.1%} {plan['hours']:9,.1f} {cost:>12}"
         else:
             line += f"does not fit in {plan['hbm_gib_limit']} GiB"
@@ -79,8 +79,8 @@ def _run(values: dict[str, Any]) -> list[str]:
         f"FLOPs of a step: model {flop_count(values['model_tflops_per_step'] * 1e12)}, compiled "
         f"{values['compiled_over_model_flops']:.3f} of it{apart}; executed attention blocks "
         f"{values['attention_overhead']:.3f} of the pairs that attend",
-        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {values['hours']:,.1f} hours"
-        + ("" if values["cost"] is None else f" and ${values['cost']:,.0f}"),
+        f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {time_taken(values['hours'])}"
+        + ("" if values["cost"] is None else f" and {dollars(values['cost'])}"),
     ]
     if values["open_loops"]:
         lines.append(f"{values['open_loops']} loops have a length that depends on data: counted for attention only")
@@ -97,3 +97,13 @@ def _assumptions(values: dict[str, Any]) -> list[str]:
         f"{a['dcn'] / 1e9:g} GB/s a device between slices; {price}. low: peak and HBM rates; the "
         "others: the compiler's cycles. Sources: docs/planner.md",
     ]
+
+
+def dollars(value: float) -> str:
+    """$1,234; below $10 two digits, so that a short run does not seem to be free."""
+    return f"${value:,.0f}" if value >= 10 or not value else f"${value:.2g}"
+
+
+def time_taken(hours: float) -> str:
+    """1,234.5 hours; a short run in minutes or seconds."""
+    return f"{hours:,.1f} hours" if hours >= 1 else duration(3600 * hours)
