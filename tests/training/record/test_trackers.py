@@ -104,7 +104,7 @@ def test_an_unknown_tracker_is_refused():
 
 def test_a_tracker_that_is_not_installed_says_how(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match=r"--tracker=trackio needs a package .*: pip install 'vdit\[trackio\]'"):
+    with pytest.raises(UserError, match=r"--tracker=trackio needs a package .*: pip install trackio"):
         MetricWriter(tmp_path, 0, tiny.change(CONFIG, train={"tracker": "trackio"}))
 
 

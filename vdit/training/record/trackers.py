@@ -23,6 +23,9 @@ PROJECT = "vdit"
 """Of Weights & Biases and Trackio, unless WANDB_PROJECT or TRACKIO_PROJECT names another."""
 
 
+INSTALL = {"wandb": "'vdit[wandb]'", "trackio": "trackio"}
+
+
 class Tracker(Protocol):
     """What a run tells of itself while it trains, for looking; its record is metrics.jsonl."""
 
@@ -114,7 +117,7 @@ class Hosted:
         try:
             self._api = importlib.import_module(package)
         except ImportError as error:
-            raise UserError(f"--tracker={package} needs a package ({error}): pip install 'vdit[{package}]'") from error
+            raise UserError(f"--tracker={package} needs a package ({error}): pip install {INSTALL[package]}") from error
         name = re.sub(r"[^\w.-]", "_", workdir.name)
         values: dict[str, Any] = {
             "project": os.environ.get(f"{package.upper()}_PROJECT") or PROJECT,
