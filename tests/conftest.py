@@ -42,7 +42,7 @@ launch/targets/test_queued_resources scaling/test_fit data_pipelines/test_resume
 scaling/test_notebook data_pipelines/test_notebook evaluation/test_validation evaluation/test_features
 evaluation/test_permanence evaluation/test_physics data_pipelines/test_inspect scaling/test_laws
 data_pipelines/test_engine test_packages test_evaluate_cli test_export_cli launch/experiments/test_runner
-launch/targets/test_flags test_train_cli
+launch/targets/test_flags test_train_cli training/record/test_trackers
 """.split()
 """Files that take long or wait for processes, roughly the longest first; `pytest --durations=0` tells."""
 

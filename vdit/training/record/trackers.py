@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -61,7 +62,8 @@ class TensorBoard:
         folder = workdir / "tensorboard"
         self._newest, self._tags = newest_point(folder, step)
         # Points of later steps, of an attempt that was stopped, are no longer shown.
-        self._writer = SummaryWriter(os.fspath(folder), purge_step=step + 1, flush_secs=30)
+        name = f".{time.time_ns()}"  # the name's own seconds are the same for attempts that follow one another at once
+        self._writer = SummaryWriter(os.fspath(folder), purge_step=step + 1, flush_secs=30, filename_suffix=name)
 
     def missing(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         return {
