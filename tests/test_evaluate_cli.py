@@ -20,6 +20,7 @@ def test_json(run):
     done = run("vdit.evaluate", f"--workdir={workdir}", "--json")
     assert done.status == 0, done.err
     values = json.loads(done.out)
+    assert done.err.startswith("validation loss: 0/") and "examples, compiling (usually a minute)" in done.err
     assert values["step"] == 60
     assert {"step": 60, **read_metrics(workdir)[-1]["validation"]} == values  # the run's own last evaluation
 

@@ -1,4 +1,6 @@
 import json
+import re
+import subprocess
 
 import pytest
 import tiny
@@ -39,6 +41,7 @@ def test_a_run_describes_itself(claimed):
     environment = read_json(claimed / "environment.json")
     assert set(workdirs.PACKAGES) <= environment["packages"].keys()
     assert environment["devices"] == ["cpu:cpu"] * 8 and environment["processes"] == 1
+    assert environment["peak_source"] == "measured" and environment["peak_tflops"] > 0 and "git" in environment
     assert sorted(path.name for path in claimed.iterdir()) == ["config.json", "dataset.json", "environment.json"]
 
 
@@ -59,6 +62,27 @@ def test_another_run_is_refused(trained, changes, message):
     with pytest.raises(UserError, match=f"{trained} holds a run with {message}.* take another --workdir"):
         workdirs.check(trained, tiny.change(CONFIG, **changes), meta())
     assert contents(trained) == before
+
+
+def test_who_wants_another_rate_is_told_how_to_go_on_from_here(trained):
+    faster = tiny.change(CONFIG, optimizer={"learning_rate": 0.1})
+    with pytest.raises(UserError, match=f"--config.init_from={trained} starts .*--config.train.branch_from={trained}"):
+        workdirs.check(trained, faster, meta())
+
+
+def test_the_commit_of_the_code_is_written_down(tmp_path):
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *words], check=True, capture_output=True
+    )
+    assert workdirs.commit(tmp_path) is None, "no clone"
+    git("init")
+    (tmp_path / "code.py").write_text("one")
+    git("add", ".")
+    git("commit", "--message=first")
+    found = workdirs.commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", found["commit"]) and not found["changed"]
+    (tmp_path / "code.py").write_text("two")
+    assert workdirs.commit(tmp_path) == {**found, "changed": True}
 
 
 def test_the_length_of_a_cool_down_run_is_fixed(tmp_path):
