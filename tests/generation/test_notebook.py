@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "sample.ipynb"
 SMALL = {
     'PROMPT = "A large red ball glides right."': 'PROMPT = ""',  # captions need weights that come over the network
-    'SECOND = "A small blue ball moving up and left bounces inside four walls."': 'SECOND = ""',
+    'SECOND = "A small blue ball glides left."': 'SECOND = ""',
     "TRAIN = False": "TRAIN = True",
     "STEPS = 1200": "STEPS = 5",
     "CLIPS = 3000": "CLIPS = 40",
