@@ -1,6 +1,6 @@
 """The shape index of a data set: all that packing needs to know of its examples, without reading a pixel.
 
-A data set directory holds, beside its TFDS shards, `vdit.json` (what it is) and `index-{split}.npz` (one entry per
+A data set directory holds, beside its TFDS shards, `vdit.json` (its description) and `index-{split}.npz` (one entry per
 example, in record order).
 """
 

@@ -24,7 +24,7 @@ _NAMES = tuple(field.name for field in dataclasses.fields(EpochPlan))
 class PlanFiles:
     """Epochs of one stage, a folder each; those before the one that is written last but one are removed.
 
-    Only row counts are kept for ever: with them a run finds its place without planning what it has read.
+    Only row counts are kept for ever: with them a resumed run finds its place without planning past epochs.
 
     Args:
       folder: where; made when the first epoch is saved.

@@ -28,7 +28,7 @@ class Run:
       id: names it wherever it is; see `vdit.training.record.identity.run_id`.
       overrides: fields in which it differs from the experiment, as flags of `vdit.train` take them.
       config: all of it.
-      title: what it is, for people; empty = what it varies.
+      title: for people; empty = the fields it varies.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""run.json: what a machine is to run. `launch.remote` reads it there, so no shell ever reads what it holds."""
+"""run.json: the command of a machine. `launch.remote` reads it there, so that no shell parses its content."""
 
 from __future__ import annotations
 

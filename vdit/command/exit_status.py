@@ -10,11 +10,11 @@ USER_ERROR = 2
 """A mistake of the user, told in one line: starting the same command again changes nothing."""
 
 LOST_PEER = 69
-"""Another process of the run is gone, hangs or has failed (EX_UNAVAILABLE): a restart of all goes on."""
+"""Another process of the run is gone, hangs or has failed (EX_UNAVAILABLE): restarting all of them resumes it."""
 
 STORAGE = 74
-"""Storage fails for a reason that may pass (EX_IOERR): a restart goes on."""
+"""Storage fails for a reason that may pass (EX_IOERR): a restart resumes."""
 
 PREEMPTED = 75
-"""Asked to stop, by a signal or as nobody reads what it prints; what there is is saved (EX_TEMPFAIL): started again,
+"""Stopped by a signal or a closed output pipe; finished work is saved (EX_TEMPFAIL): started again,
 the same command resumes from there."""

@@ -25,7 +25,7 @@ are numbers that no token has (GIVEN - i for the i-th draw of what is given)."""
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DenoisingInputs:
-    """What the network gets of one batch, and what it is to predict.
+    """Inputs of the network for one batch, and the target.
 
     Attributes:
       noised_BLP: x_t of every slot.

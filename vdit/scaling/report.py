@@ -1,7 +1,7 @@
 """Writes a study's report: `python -m vdit.scaling.report RUNS_DIR|RUNS.csv --out=report.html [--figures=DIR]`.
 
 Works at any stage of a study; what has not been run says so. Also writes RUNS_DIR/runs.csv, the table behind the page.
-A csv of anybody's runs gets a page of what it holds.
+Any csv of finished runs gets a page.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ _listeners: list[Callable[[], None]] = []
 
 
 def beat() -> None:
-    """Says that work goes on."""
+    """Reports that work makes progress."""
     for listener in _listeners:
         listener()
 

@@ -18,7 +18,7 @@ MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 """Names that a source folder's videos and pictures have; what a file really is is decided by its content."""
 
 HEAD_BYTES = 64
-"""So much of a file says what it is."""
+"""Bytes at the start of a file from which its type is detected."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", ("JPEG", "MPO")),

@@ -56,7 +56,7 @@ def check(workdir: epath.Path, config: Config, meta: Mapping[str, Any]) -> None:
 
 
 def _instead(workdir: epath.Path, key: str) -> str:
-    """How a run goes on in another workdir with another value of a field."""
+    """How to continue a run in another workdir with another value of a field."""
     if key.startswith(("optimizer.", "train.")):
         return (
             f"; --config.init_from={workdir} starts it from these weights with a fresh optimiser, "

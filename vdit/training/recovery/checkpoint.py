@@ -42,7 +42,7 @@ _RENAMED = {"watch": "spikes", "squares": "attention_pairs"}
 
 @dataclasses.dataclass
 class Position:
-    """Where a run stands in its data, and what it has consumed; a few integers.
+    """Position of a run in its data and totals consumed; a few integers.
 
     Attributes:
       step: steps taken.
