@@ -12,7 +12,7 @@ from vdit.training.run import Trainable
 
 @contextlib.contextmanager
 def profiled(run: Trainable) -> Iterator[Callable[[int], None]]:
-    """A function to call before each step; a run that starts or ends within the steps to trace records those that it takes."""
+    """A function to call before each step; of the steps to trace those that are taken are recorded."""
     first, window = run.position.step, run.config.train.profile
     tracing = False
 
