@@ -77,7 +77,7 @@ def compare(made: Motion, true: Motion) -> dict[str, float]:
     share_a_YX, share_b_YX = a_TYX.mean(0), b_TYX.mean(0)
     union = np.maximum(share_a_YX, share_b_YX).sum()
     return {
-        "spatial": _iou(a_TYX.any(0), b_TYX.any(0)),
+        "spatial": _iou(a_TYX.max(0), b_TYX.max(0)),
         "spatiotemporal": float(np.mean([_iou(a_YX, b_YX) for a_YX, b_YX in zip(a_TYX, b_TYX, strict=True)])),
         "weighted_spatial": float(np.minimum(share_a_YX, share_b_YX).sum() / union) if union else 1.0,
         "mse": float(np.mean((made.frames_TYXC - true.frames_TYXC) ** 2)),
