@@ -99,3 +99,17 @@ def test_a_law_without_an_optimum_predicts_nothing_and_says_so(tmp_path):
     assert "the fitted law has no best size at C = 1e+22: nothing is predicted there" in found["warnings"]
     json.dumps(found, allow_nan=False)
     assert "warning: the fitted law has no best size" in fit_words.describe(found)
+
+
+@pytest.mark.parametrize(("command", "arguments", "said"), [
+    ("fit", ["none.csv"], "none.csv cannot be read"), ("report", ["none.csv"], "none.csv is not a directory"),
+    ("fit", [str(CHINCHILLA), "--arms=optimizer"], "--arms=optimizer: there is no column optimizer; there are params"),
+    ("fit", [str(CHINCHILLA), "--metrics=fid"], "--metrics=fid: there is no column fid; there are params"),
+    ("fit", [str(CHINCHILLA), "--where=size > 1"], "no run has size"),
+])  # fmt: skip
+def test_refusals_come_before_what_takes_seconds(command, arguments, said):
+    """Under a second of processor time: neither the fits, nor the slow parts of scipy, nor the charts are needed."""
+    run = [sys.executable, "-X", "importtime", "-m", f"vdit.scaling.{command}", *arguments]
+    failed = subprocess.run(run, capture_output=True, text=True)
+    assert failed.returncode == 2 and said in failed.stderr
+    assert not any(name in failed.stderr for name in ("scipy.stats", "scipy.interpolate", "altair"))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from vdit.errors import UserError
 from vdit.scaling.laws.laws import Form, fit_law
@@ -68,6 +67,8 @@ def _diverged(runs: Sequence[Run]) -> np.ndarray:
     sizes = [(run.get("params"), run.get("tokens") or _derived(run), run["loss"]) for run in runs]
     if len(runs) < 2 * _NEIGHBOURS or not all(_finite(v) and v > 0 for size in sizes for v in size):  # type: ignore[operator]
         return nothing
+    from scipy.spatial import cKDTree  # a third of a second, which a refusal need not take
+
     params, tokens, loss = np.array(sizes, np.float64).T
     x_R, y_R, z_R = np.log(params), np.log(tokens), np.log(loss)
     places = np.stack([x_R, y_R], 1)

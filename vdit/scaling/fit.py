@@ -74,6 +74,10 @@ def main(argv: list[str]) -> None:
     law = Law(*positive("base_law", [base[name] for name in NAMES])) if base else None
     form = Form(values.estimator, values.delta, values.tied, irreducible[0] if irreducible else None)
     loaded = load(argv[1], values.drop_highest, values.flops, columns=columns, where=values.where)
+    there = dict.fromkeys(name for run in loaded.runs for name in run)
+    for flag, names in (("arms", [values.arms] if values.arms else []), ("metrics", values.metrics)):
+        if missing := [name for name in names if name not in there]:
+            raise UserError(f"--{flag}={missing[0]}: there is no column {missing[0]}; there are {', '.join(there)}")
     asked = Asked(
         form, values.metrics, floor, budgets, served[0] if served else 0.0, values.arms, values.reference,
         values.shared, law,

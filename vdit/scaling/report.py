@@ -29,13 +29,15 @@ def write_report(runs_dir: str | Path, out: str | Path, bootstraps: int = 1000) 
     Raises:
       UserError: if `runs_dir` cannot be read or `out` cannot be written.
     """
-    from vdit.render import pages
-    from vdit.scaling.reporting import sections
     from vdit.scaling.reporting.analysis import analyse, of_csv
     from vdit.scaling.runs import gather, write_csv
 
     out, is_table = Path(out), Path(runs_dir).is_file()
     found = of_csv(runs_dir, bootstraps) if is_table else analyse(gather(runs_dir), bootstraps)
+
+    from vdit.render import pages
+    from vdit.scaling.reporting import sections
+
     study = found.study
     command = f"python -m vdit.scaling.report {shlex.quote(str(runs_dir))} --out={shlex.quote(str(out))}"
     page = pages.html(sections.page(found, command))

@@ -60,15 +60,15 @@ def report(loaded: Loaded, bootstraps: int, seed: int = 0, asked: Asked = Asked(
     started = time.monotonic()
     fitted = loaded.fitted
     columns = fitted.flops, fitted.params, fitted.tokens, fitted.loss
+    arms = _arms(loaded, asked, bootstraps, seed) if asked.arms else None
+    qualities = [
+        fit_quality(loaded.runs, name, floor=asked.floor, bootstraps=bootstraps, seed=seed) for name in asked.metrics
+    ]
     fit = fit_law(*columns[1:], flops=fitted.flops, bootstraps=bootstraps, seed=seed, form=asked.form)
     few = min(bootstraps, _DRAWS)
     isoflop = fit_isoflop(*columns, budgets=fitted.budgets, bootstraps=few, seed=seed, fit=fit)
     envelope = fit_envelope(*columns, bootstraps=few, seed=seed, fit=fit)
     strongest = influence(fitted, fit)
-    floor = asked.floor
-    qualities = [
-        fit_quality(loaded.runs, name, floor=floor, bootstraps=bootstraps, seed=seed) for name in asked.metrics
-    ]
     largest = float(fitted.flops.max())
     served = (asked.budgets or (largest,)) if asked.served else ()
     without = sorted({c for c in (*asked.budgets, *served) if not has_optimum(fit, c)})
@@ -98,7 +98,7 @@ def report(loaded: Loaded, bootstraps: int, seed: int = 0, asked: Asked = Asked(
         "forms": forms.compare(fitted),
         "predictions": predictions,
         "serving": [with_inference(fit, c, asked.served) for c in served if c not in without],
-        "arms": _arms(loaded, asked, bootstraps, seed) if asked.arms else None,
+        "arms": arms,
         "repetition": _repetition(loaded, asked.base, bootstraps),
         "quality": [quality.describe() for quality in qualities],
         "extrapolation": extrapolation(fitted),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from vdit.errors import UserError
 from vdit.scaling.laws import robust
@@ -243,7 +243,7 @@ def _warnings(names: Sequence[str], fits: Sequence[Fit], alone: Sequence[Fit]) -
     extra, freedom = 3 * (len(names) - 1), sum(fit.rows for fit in alone) - 5 * len(names)
     if freedom < 1 or own <= 0:
         return ()
-    chance = float(stats.f.sf(max(shared - own, 0) / extra / (own / freedom), extra, freedom))
+    chance = float(special.fdtrc(extra, freedom, max(shared - own, 0) / extra / (own / freedom)))
     if chance >= _UNLIKE:
         return ()
     return (f"the arms' E, alpha and beta differ (chance {chance:.1g} if they were shared): --shared=false fits each",)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.robust import Model
@@ -86,6 +86,6 @@ def _stretch(below_WF: np.ndarray) -> np.ndarray:
     Ranks as normal scores; of a truth that always lies in the middle the scores still spread by the error of a median
     of so few draws.
     """
-    scores = stats.norm.ppf((np.arange(_DRAWS + 1) + 0.5) / (_DRAWS + 1))
+    scores = special.ndtri((np.arange(_DRAWS + 1) + 0.5) / (_DRAWS + 1))
     least, usual = np.pi / (2 * _DRAWS), float((scores**2).mean())
     return np.sqrt(np.maximum((scores[below_WF] ** 2).mean(0) - least, 0.05) / (usual - least))

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.interpolate import Akima1DInterpolator
 
 from vdit.errors import UserError
 from vdit.scaling.laws.law import Interval, central
@@ -231,6 +230,8 @@ def _draws(
 
 def _akima(x_R: np.ndarray, loss_KR: np.ndarray) -> np.ndarray:
     """Log N of the lowest point of an Akima interpolation through the sizes, (K,); nan at an edge."""
+    from scipy.interpolate import Akima1DInterpolator  # half a second, which a refusal need not take
+
     sizes, place = np.unique(x_R, return_inverse=True)
     means_SK = ((np.log(loss_KR) @ np.eye(len(sizes))[place]) / np.bincount(place)).T
     fine = np.linspace(sizes[0], sizes[-1], _DENSITY * (len(sizes) - 1))

@@ -8,7 +8,7 @@ resampled: it is known but for its scale, which residuals show with R - p degree
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.robust import Model
@@ -80,6 +80,6 @@ def _in_common(residual_CA: np.ndarray) -> float:
     between = arms * float(mean_C1.var(ddof=1))
     within = float(((residual_CA - mean_C1) ** 2).sum()) / (cells * (arms - 1))
     ratio = between / max(within, 1e-300)
-    if stats.f.sf(ratio, cells - 1, cells * (arms - 1)) > _BY_CHANCE:
+    if special.fdtrc(cells - 1, cells * (arms - 1), ratio) > _BY_CHANCE:
         return 0.0
     return float((between - within) / (between + (arms - 1) * within))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student
+from scipy import special
 
 LEVEL = 0.95
 
@@ -28,5 +28,5 @@ def mean(values: Sequence[float]) -> Mean:
     centre = float(x.mean())
     if len(x) < 2:
         return Mean(centre, -math.inf, math.inf, len(x))
-    reach = float(student.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    reach = float(special.stdtrit(len(x) - 1, (1 + LEVEL) / 2) * x.std(ddof=1) / np.sqrt(len(x)))
     return Mean(centre, centre - reach, centre + reach, len(x))
