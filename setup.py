@@ -9,6 +9,7 @@ SHOTS = "scenedetect-headless>=0.7"
 CLOUD = "gcsfs>=2026.1"
 WANDB = "wandb>=0.31"
 RAY = "ray>=2.60"
+CAPTIONER = ["torch>=2.9", "transformers>=4.56"]
 TEST = [
     CLOUD,
     TOKAMAX,
@@ -81,14 +82,14 @@ setup(
         "shots": [SHOTS],
         "s3": ["s3fs>=2024.6"],
         "ray": [RAY],
+        "captioner": CAPTIONER,
         "test": TEST,
         "parity": [
             "pytest>=8.3",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
-            "torch>=2.9",
+            *CAPTIONER,
             "diffusers>=0.35",
-            "transformers>=4.56",
             "efficientnet-lite-pytorch==0.1.0",
         ],
         "notebooks": ["jupyterlab>=4", "matplotlib>=3.9", "mediapy>=1.2", "nbclient>=0.10"],

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from data_pipelines.building.build_flags import TIME_LIMIT
-from data_pipelines.building.curation.captioner import check_captioner
+from data_pipelines.building.curation.captioner import captioner_identity, check_captioner
+from data_pipelines.building.curation.detector import check_detector
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import parse_filters
@@ -34,9 +35,11 @@ class BuildArgs:
         them.
       strides: pixels of one stored element; options.patch is a multiple of them.
       text_encoder: name in `text_encoders.TEXT_ENCODERS`.
+      captioner: what captions the clips, see `captioner.Captioner`; empty = their source.
+      detector: what finds their subjects, see `detector.Detector`; empty = nothing, or their source.
+      embed: whether clips are embedded, see `curation.embedding`.
       workers: processes of the local engine; the result depends on nothing from here on.
       time_limit: seconds an input may go without giving a frame.
-      captioner: what captions the clips, see `captioner.Captioner`; empty = their source.
       reject_timeouts: whether inputs that exceed it every time are rejected rather than tried again the next time.
       engine: what runs the build, of `build_flags.ENGINES`.
       ray_address: of a Ray cluster; empty = as `ray_engine.RayEngine` has it.
@@ -48,10 +51,12 @@ class BuildArgs:
     autoencoder: str = PIXELS
     strides: tuple[int, int, int] = (1, 1, 1)
     text_encoder: str = "minilm"
+    captioner: str = ""
+    detector: str = ""
+    embed: bool = False
     workers: int = 1
     time_limit: float = TIME_LIMIT
     reject_timeouts: bool = False
-    captioner: str = ""
     engine: str = "local"
     ray_address: str = ""
 
@@ -80,7 +85,9 @@ class BuildArgs:
             "seed": options.seed,
             "autoencoder": self.autoencoder,
             "text_encoder": self.text_encoder,
-            **({"captioner": self.captioner} if self.captioner else {}),
+            **captioner_identity(self.captioner),
+            **({"detector": self.detector} if self.detector else {}),
+            **({"embed": True} if self.embed else {}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()},
         }
 
@@ -106,6 +113,7 @@ class BuildArgs:
             raise UserError(f"--max_frames={options.max_frames} is less than --min_frames={options.min_frames}")
         parse_filters(options.reject)
         check_captioner(self.captioner)
+        check_detector(self.detector)
         if options.shots:
             require_detector()
 
@@ -162,6 +170,8 @@ def make_args(values: Callable[[str], Any]) -> BuildArgs:
         time_limit=values("time_limit"),
         reject_timeouts=values("reject_timeouts"),
         captioner=values("captioner"),
+        detector=values("detector"),
+        embed=values("embed"),
         engine=values("engine"),
         ray_address=values("ray_address"),
     )

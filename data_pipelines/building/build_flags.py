@@ -38,6 +38,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_side", 0, "reject inputs whose shorter side has fewer pixels")
     flags.DEFINE_integer("min_frames", 1, "reject clips of fewer kept frames")
     flags.DEFINE_integer("max_frames", 0, "split clips of more kept frames; 0 = those of more than 256 MiB of pixels")
+    flags.DEFINE_bool("trim_bars", False, "cut letterbox and pillarbox bars off")
     about = f"clips to leave out: {', '.join(FILTERS)}, or conditions such as motion<0.02 on {', '.join(MEASURES)}"
     flags.DEFINE_list("reject", [], about)
     about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"
@@ -61,9 +62,13 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("reject_timeouts", False, about)
     about = (
-        "program that captions clips, as command:'python caption.py' (docs/curation.md); empty = the source's captions"
+        "what captions clips: a program, as command:'python caption.py', or hf:FOLDER, a vision-language model of "
+        "transformers (docs/curation.md); empty = the source's captions"
     )
     flags.DEFINE_string("captioner", "", about)
+    about = "program that finds the subjects of clips, as command:'python detect.py' (docs/curation.md)"
+    flags.DEFINE_string("detector", "", about)
+    flags.DEFINE_bool("embed", False, "embed clips with EfficientNet-Lite0, and find near duplicates by that, too")
     about = "what runs the build: local (processes of this machine) or ray (a cluster); the result is the same"
     flags.DEFINE_enum("engine", "local", ENGINES, about)
     about = "with --engine=ray: the cluster, as HOST:PORT or auto; if left out $RAY_ADDRESS, else a Ray is started here"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import sqlite3
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.do_job import whole_target
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.building.engines.registry import Engine, make_engine
 from data_pipelines.building.jobs import Recipe, plan_jobs
 from data_pipelines.building.ledger import Ledger
+from data_pipelines.building.listing import Listing
 from data_pipelines.building.publish import publish
 from data_pipelines.building.result import finished_jobs, load_result, write_ledger
 from data_pipelines.building.workspace import Workspace, differences, read_identity
-from data_pipelines.media.clip import Input, digest
+from data_pipelines.media.clip import digest
 from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
@@ -52,9 +53,9 @@ def build(args: BuildArgs, encoder: TextEncoder | None = None) -> Ledger | None:
         space = Workspace(args.out)
         if not source.listed and _is_built(args.out, space, identity):
             return None
-        inputs = source.inputs(args.options)
+        inputs = _listing(args, source)
         if source.listed:
-            identity["inputs"] = digest(sign(inputs))
+            identity["inputs"] = digest(inputs)
             if _is_built(args.out, space, identity):
                 return None
         with space.locked():
@@ -85,8 +86,20 @@ def _is_built(out: str, space: Workspace, identity: dict[str, Any]) -> bool:
     return True
 
 
+def _listing(args: BuildArgs, source: Source) -> Listing:
+    """All inputs; those that may be others the next time are signed."""
+    inputs = source.inputs(args.options)
+    try:
+        return Listing(sign(inputs) if source.listed else inputs)
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"the list of inputs cannot be written to the folder of temporary files ({error}); make room there, or set "
+            "SQLITE_TMPDIR to another folder"
+        ) from error
+
+
 def _build(
-    args: BuildArgs, source: Source, inputs: Sequence[Input], space: Workspace, engine: Engine, identity: dict[str, Any]
+    args: BuildArgs, source: Source, inputs: Listing, space: Workspace, engine: Engine, identity: dict[str, Any]
 ) -> Ledger:
     """Does the jobs that are not done, and completes the data set."""
     space.check_plan(identity)
@@ -100,6 +113,8 @@ def _build(
         shards=space.target,
         results=space.results,
         captioner=args.captioner,
+        detector=args.detector,
+        embed=args.embed,
     )
     meta = {
         "source": source.name,
@@ -108,22 +123,25 @@ def _build(
         "text_encoder": engine.encoders.text_identity(),
         "build": identity,
     }
-    finished = finished_jobs(recipe, jobs)
-    before = sum(len(job.inputs) for job in jobs if job.number in finished)
+    finished = finished_jobs(recipe, jobs.names)
+    waiting = (jobs.read(name) for name in jobs.names if name.number not in finished)
+    before = sum(jobs.counts[number] for number in finished)
     with ProgressBar(source.name, "input", len(inputs), done=before) as bar:
-        for job in engine.run(recipe, [job for job in jobs if job.number not in finished]):
+        for job in engine.run(recipe, waiting):
             bar.advance(len(job.inputs))
     if usage := engine.encoders.usage():
         print(usage)
-    text = io.StringIO()
-    ledger = write_ledger(text, recipe, jobs)
+    with (
+        whole_target(space.target, LEDGER_FILE) as path,
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text,
+    ):
+        ledger = write_ledger(text, recipe, jobs.names)
     if not ledger.accepted:
         print(ledger.table())
         reasons = "; ".join(reason for reason, _ in ledger.reasons.most_common(3)) or "no inputs"
-        space.abandon(job.file for job in jobs)
+        space.abandon([*(job.file for job in jobs.names), LEDGER_FILE])
         raise UserError(f"--source={args.source}: no clip was accepted ({reasons})")
-    remote.write_bytes(f"{space.target}/{LEDGER_FILE}", text.getvalue().encode("utf-8", "backslashreplace"))
-    shards = ((job.split, load_result(f"{recipe.results}/{job.result}").shard) for job in jobs)
+    shards = ((job.split, load_result(f"{recipe.results}/{job.result}").shard) for job in jobs.names)
     if said := publish(shards, space.target, source.name, args.stored_patch, meta):
         print(said)
     return ledger

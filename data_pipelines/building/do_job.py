@@ -15,13 +15,15 @@ from typing import Protocol
 
 import numpy as np
 
-from data_pipelines.building.curation.captioner import FRAMES, CaptionRequest
+from data_pipelines.building.curation.embedding import embedded_frames
+from data_pipelines.building.curation.program import FRAMES, ClipRequest
 from data_pipelines.building.jobs import Job, Recipe
 from data_pipelines.building.ledger import Entry
 from data_pipelines.building.result import Result
 from data_pipelines.building.shard import NONE, Shard, ShardWriter
 from data_pipelines.media.clip import Clip, Cut, Outcome, Rejection
-from data_pipelines.media.filters import reject_conditions
+from data_pipelines.media.filters import SUBJECT_MEASURES, reject_conditions
+from data_pipelines.media.measures import rounded
 from data_pipelines.media.traits import Traits, traits_of
 from data_pipelines.reading.records import Record
 from vdit.errors import UserError
@@ -40,9 +42,18 @@ class Services(Protocol):
         """Features of captions and latents of videos; each depends on nothing else that is encoded with it."""
         ...
 
+    def embed(self, clips: list[np.ndarray]) -> np.ndarray:
+        """embedding_NE of clips, see `curation.embedding`."""
+        ...
+
     @property
-    def caption(self) -> Callable[[CaptionRequest], dict[str, str]]:
+    def caption(self) -> Callable[[ClipRequest], dict[str, str]]:
         """Captions of a clip by kind."""
+        ...
+
+    @property
+    def detect(self) -> Callable[[ClipRequest], dict[str, float]]:
+        """Box of a clip's subject by the names of its sides."""
         ...
 
 
@@ -63,7 +74,7 @@ def do_job(recipe: Recipe, job: Job, services: Services, report: Callable[[int],
     """
     places: list[int] = []
     entries: list[Entry] = []
-    with _shard_file(recipe.shards, job.file) as path:
+    with whole_target(recipe.shards, job.file) as path:
         writer = ShardWriter(path, recipe.patch)
         for batch in _batches(_outcomes(recipe, job, services, report)):
             for record, traits in _records(recipe, job, batch, services):
@@ -81,7 +92,7 @@ def scratch_folder(out: str) -> Path:
 
 
 @contextlib.contextmanager
-def _shard_file(folder: str, name: str) -> Iterator[Path]:
+def whole_target(folder: str, name: str) -> Iterator[Path]:
     """A file to write to, which is at its place at the end, whole or not at all."""
     if not is_remote(folder):
         with whole_file(Path(folder) / name) as path:
@@ -104,8 +115,8 @@ def _outcomes(recipe: Recipe, job: Job, services: Services, report: Callable[[in
         report(position)
         try:
             for outcome in recipe.clips(recipe.options, source):
-                outcome, traits = _judged(outcome, conditions, generated=not (source.path or source.signature))
-                yield position, _captioned(outcome, recipe, services), traits
+                generated = not (source.path or source.signature)
+                yield position, *_judged(outcome, recipe, conditions, services, generated)
                 report(position)
         except (UserError, MemoryError):
             raise
@@ -116,28 +127,43 @@ def _outcomes(recipe: Recipe, job: Job, services: Services, report: Callable[[in
             yield position, Rejection(source.item, source.split, reason), NONE
 
 
-def _judged(outcome: Outcome, conditions: Sequence[Condition], generated: bool) -> tuple[Outcome, Traits]:
-    """The outcome and what it is like; a rejection if its captions cannot be stored, or the user does not want it."""
+def _judged(
+    outcome: Outcome, recipe: Recipe, conditions: Sequence[Condition], services: Services, generated: bool
+) -> tuple[Outcome, Traits]:
+    """The outcome, captioned, and what it is like; a rejection if its captions cannot be stored, or it is not wanted.
+
+    Programs are asked only about clips that are wanted by all else.
+    """
     if not isinstance(outcome, Clip):
         return outcome, NONE
-    reason, traits = _caption_problem(outcome), traits_of(outcome.video_TYXC, outcome.fps, generated)
-    for condition in conditions:
-        if not reason and condition(traits.measures):
-            reason = f"not wanted: {condition.text}"
-    if reason:
+    subject = [condition for condition in conditions if set(condition.names) & set(SUBJECT_MEASURES)]
+    reason, traits = _caption_problem(outcome), traits_of(outcome, generated)
+    reason = reason or _unwanted(traits, [condition for condition in conditions if condition not in subject])
+    if not reason and (recipe.captioner or recipe.detector):
+        outcome, traits = _asked(outcome, traits, recipe, services)
+    if reason := reason or _unwanted(traits, subject):
         return Rejection(outcome.item, outcome.split, reason, outcome.shape_before, outcome.fps_before), NONE
     return outcome, traits
 
 
-def _captioned(outcome: Outcome, recipe: Recipe, services: Services) -> Outcome:
-    """The outcome with captions of the user's program, if there is one, which the ledger notes."""
-    if not recipe.captioner or not isinstance(outcome, Clip):
-        return outcome
-    count = len(outcome.video_TYXC)
-    frames = outcome.video_TYXC[np.unique(np.linspace(0, count - 1, min(count, FRAMES)).astype(int))]
-    request = CaptionRequest(outcome.id, outcome.item, float(outcome.fps), frames, dict(outcome.captions))
-    notes = (*(note for note in outcome.notes if note != "no caption"), f"captions by {recipe.captioner}")
-    return dataclasses.replace(outcome, captions=services.caption(request), notes=notes)
+def _unwanted(traits: Traits, conditions: Sequence[Condition]) -> str:
+    """The first condition that a clip meets, as a reason; empty if it meets none."""
+    return next((f"not wanted: {each.text}" for each in conditions if each(traits.measures)), "")
+
+
+def _asked(clip: Clip, traits: Traits, recipe: Recipe, services: Services) -> tuple[Clip, Traits]:
+    """The clip with what the user's programs say of it, which the ledger notes."""
+    count, notes = len(clip.video_TYXC), clip.notes
+    frames = clip.video_TYXC[np.unique(np.linspace(0, count - 1, min(count, FRAMES)).astype(int))]
+    request = ClipRequest(clip.id, clip.item, float(clip.fps), frames, dict(clip.captions))
+    if recipe.detector:
+        box = {name: rounded(value) for name, value in services.detect(request).items()}
+        traits = dataclasses.replace(traits, measures={**traits.measures, **box})
+        notes = (*notes, f"subject by {recipe.detector}")
+    if recipe.captioner:
+        clip = dataclasses.replace(clip, captions=services.caption(request))
+        notes = (*(note for note in notes if note != "no caption"), f"captions by {recipe.captioner}")
+    return dataclasses.replace(clip, notes=notes), traits
 
 
 def _caption_problem(outcome: Clip) -> str:
@@ -174,6 +200,10 @@ def _records(recipe: Recipe, job: Job, batch: list[_Found], services: Services) 
     text = dict(zip(captions, features, strict=True))
     stored = latents if recipe.latents else [clip.video_TYXC for clip in clips]
     noted = [traits for _, outcome, traits in batch if isinstance(outcome, Clip)]
+    if recipe.embed:
+        embedding_NE = services.embed([embedded_frames(clip.video_TYXC) for clip in clips])
+        pairs = zip(noted, embedding_NE, strict=True)
+        noted = [dataclasses.replace(traits, embedding_E=embedding_E) for traits, embedding_E in pairs]
     for clip, video_TYXC, traits in zip(clips, stored, noted, strict=True):
         texts = {kind: text[caption] for kind, caption in clip.captions.items()}
         fps = clip.fps / recipe.time_stride

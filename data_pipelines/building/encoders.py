@@ -1,4 +1,4 @@
-"""What makes captions, turns them into features, and pixels into latents, for all jobs of a process or a machine."""
+"""What finds captions, subjects, features, latents and embeddings, for all jobs of a process or a machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 
 from data_pipelines.building.curation.captioner import Captioner
+from data_pipelines.building.curation.detector import Detector
+from data_pipelines.building.curation.embedding import Embedder
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.models.text.token_encoder import TextEncoder
 
@@ -35,15 +37,18 @@ class Encoders:
       text_encoder: of captions, or its name; it is loaded when it is first needed.
       autoencoder: name of what turns pixels into the latents that are stored, as `load_autoencoder` knows it; `PIXELS`
         keeps them.
-      captioner: see `captioner.Captioner`.
+      captioner, detector: see `captioner.Captioner` and `detector.Detector`.
 
     Attributes:
-      caption: captions of a clip.
+      caption, detect: captions of a clip, and the box of its subject.
     """
 
-    def __init__(self, text_encoder: str | TextEncoder, autoencoder: str = PIXELS, captioner: str = "") -> None:
+    def __init__(
+        self, text_encoder: str | TextEncoder, autoencoder: str = PIXELS, captioner: str = "", detector: str = ""
+    ) -> None:
         self._name, self._autoencoder = text_encoder, autoencoder
-        self.caption = Captioner(captioner)
+        self.caption, self.detect = Captioner(captioner), Detector(detector)
+        self._embedder = Embedder()
         self._features: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -85,6 +90,11 @@ class Encoders:
             latents = self._clips(videos) if self._clips and videos else []
             return features, [latents_TYXC.astype(LATENTS) for latents_TYXC in latents]
 
+    def embed(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """embedding_NE of clips, see `embedding.Embedder`."""
+        with self._lock:
+            return self._embedder(clips)
+
     def text_identity(self) -> dict[str, Any]:
         """The text encoder, as `vdit.json` names it."""
         with self._lock:
@@ -96,8 +106,9 @@ class Encoders:
             return self._pixels.identity if self._pixels else {"name": PIXELS}
 
     def close(self) -> None:
-        """Ends the captioner."""
+        """Ends the programs."""
         self.caption.close()
+        self.detect.close()
 
     def usage(self) -> str:
         """What encoding pixels took, in words; empty if they are kept."""

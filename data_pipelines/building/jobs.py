@@ -1,15 +1,16 @@
 """Cutting a source's inputs into jobs: one job makes one shard, whose name is known before any is done.
 
 Which inputs a job has follows from the listing alone, so the data set is the same whatever does the jobs, and in
-whatever order.
+whatever order. Of jobs only names are held in memory; their inputs are read when they are done.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
+from data_pipelines.building.listing import Listing
 from data_pipelines.media.clip import Input, Options, Outcome
 from vdit.patches import Patch
 
@@ -35,6 +36,8 @@ class Recipe:
       shards: folder or URL of the shards.
       results: folder or URL of the jobs' results.
       captioner: what captions the clips; empty = their source does.
+      detector: what finds their subjects; empty = nothing, or their source.
+      embed: whether clips are embedded.
     """
 
     clips: Clips
@@ -45,27 +48,23 @@ class Recipe:
     shards: str
     results: str
     captioner: str = ""
+    detector: str = ""
+    embed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """Inputs of one split whose clips make one shard.
+class JobName:
+    """What is known of a job without its inputs.
 
     Attributes:
       number: of the job.
       split: of its inputs and their clips.
       file: name of the shard.
-      inputs: what is read.
-      places: place of each input in the listing.
-      verdicts: by position in `inputs`, why an input is not tried any more.
     """
 
     number: int
     split: str
     file: str
-    inputs: tuple[Input, ...]
-    places: tuple[int, ...]
-    verdicts: dict[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def result(self) -> str:
@@ -73,22 +72,61 @@ class Job:
         return f"{self.number:06d}.npz"
 
 
-def plan_jobs(inputs: Sequence[Input], name: str) -> list[Job]:
+@dataclasses.dataclass(frozen=True)
+class Job(JobName):
+    """Inputs of one split whose clips make one shard.
+
+    Attributes:
+      inputs: what is read.
+      places: place of each input in the listing.
+      verdicts: by position in `inputs`, why an input is not tried any more.
+    """
+
+    inputs: tuple[Input, ...]
+    places: tuple[int, ...]
+    verdicts: dict[int, str] = dataclasses.field(default_factory=dict)
+
+
+class Jobs:
+    """The jobs of a listing, which are read one by one.
+
+    Attributes:
+      names: of all of them, in order.
+      counts: inputs of each.
+    """
+
+    def __init__(self, listing: Listing, names: list[JobName], counts: list[int]) -> None:
+        self._listing, self.names, self.counts = listing, names, counts
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Job]:
+        return map(self.read, self.names)
+
+    def read(self, name: JobName) -> Job:
+        """A job with its inputs."""
+        places, inputs = self._listing.of_job(name.number)
+        return Job(name.number, name.split, name.file, inputs, places)
+
+
+def plan_jobs(inputs: Iterable[Input], name: str) -> Jobs:
     """Puts inputs together, in order, those of one split in one job.
 
     Args:
-      inputs: all that is to be read.
+      inputs: all that is to be read; a `Listing` is taken as it is.
       name: TFDS name of the data set.
     """
-    groups = _group(inputs)
-    splits = [inputs[places[0]].split for places in groups]
+    listing = inputs if isinstance(inputs, Listing) else Listing(inputs)
+    splits: list[str] = []
+    counts: list[int] = []
+    listing.assign(_job_numbers(listing, splits, counts))
     totals, seen = Counter(splits), Counter[str]()
-    jobs = []
-    for number, (split, places) in enumerate(zip(splits, groups, strict=True)):
-        file = shard_name(name, split, seen[split], totals[split])
+    names = []
+    for number, split in enumerate(splits):
+        names.append(JobName(number, split, shard_name(name, split, seen[split], totals[split])))
         seen[split] += 1
-        jobs.append(Job(number, split, file, tuple(inputs[place] for place in places), places))
-    return jobs
+    return Jobs(listing, names, counts)
 
 
 def shard_name(name: str, split: str, shard: int, shards: int) -> str:
@@ -96,17 +134,17 @@ def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     return f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}"
 
 
-def _group(inputs: Sequence[Input]) -> list[tuple[int, ...]]:
-    """Places of the inputs of each job, the jobs in the order of their first inputs."""
-    most_inputs = max(JOB_INPUTS, len(inputs) // MAX_JOBS)
-    most_bytes = max(JOB_BYTES, sum(each.weight for each in inputs) // MAX_JOBS)
-    groups: list[list[int]] = []
-    current: dict[str, tuple[list[int], int]] = {}  # by split: the group that is being filled, and its bytes
-    for place, each in enumerate(inputs):
-        members, weight = current.get(each.split, ([], 0))
-        if not members or len(members) == most_inputs or weight + each.weight > most_bytes:
-            members, weight = [], 0
-            groups.append(members)
-        members.append(place)
-        current[each.split] = members, weight + each.weight
-    return [tuple(members) for members in groups]
+def _job_numbers(listing: Listing, splits: list[str], counts: list[int]) -> Iterator[int]:
+    """The job of each input; jobs are numbered by their first inputs, and their splits and sizes put into the lists."""
+    most_inputs = max(JOB_INPUTS, len(listing) // MAX_JOBS)
+    most_bytes = max(JOB_BYTES, int(listing.weight) // MAX_JOBS)
+    current: dict[str, tuple[int, int]] = {}  # by split: the job that is being filled, and its bytes
+    for split, weight in listing.splits_and_weights():
+        job, filled = current.get(split, (-1, 0))
+        if job < 0 or counts[job] == most_inputs or filled + weight > most_bytes:
+            job, filled = len(splits), 0
+            splits.append(split)
+            counts.append(0)
+        counts[job] += 1
+        current[split] = job, filled + weight
+        yield job

@@ -20,7 +20,7 @@ from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits
 
 from data_pipelines.building.curation.duplicates import describe_duplicates, mark_duplicates
 from data_pipelines.building.shard import RecordKind, Shard, features_of
-from data_pipelines.packing.index import DUPLICATES_FILE, FORMAT, META_FILE, Index, join_indexes
+from data_pipelines.packing.index import DUPLICATES_FILE, FORMAT, META_FILE, Index, embedding_file, join_indexes
 from vdit.errors import UserError
 from vdit.io import remote
 from vdit.patches import Patch
@@ -47,6 +47,7 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
     described: dict[str, list[dict[str, Any]]] = {}
     indexes: dict[str, list[Index]] = {}
     hashes: dict[str, list[np.ndarray]] = {}
+    embeddings: dict[str, list[np.ndarray]] = {}
     for split, shard in shards:
         kind = kind or shard.kind
         if shard.kind not in (None, kind):
@@ -55,6 +56,7 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
         described.setdefault(split, []).append(about)
         indexes.setdefault(split, []).extend([shard.index] if shard.index else [])
         hashes.setdefault(split, []).extend([] if shard.hash_NB is None else [shard.hash_NB])
+        embeddings.setdefault(split, []).extend([] if shard.embedding_NE is None else [shard.embedding_NE])
     if kind is None:
         raise ValueError("no examples were added")
     for split in [split for split, parts in indexes.items() if not parts]:
@@ -65,9 +67,13 @@ def publish(shards: Iterable[tuple[str, Shard]], out: Any, name: str, patch: Pat
         if len(np.unique(index.id)) != len(index):
             raise ValueError(f"ids of split {split} are not distinct")
     with _upload(out) as folder:
+        embedded = {split: np.concatenate(embeddings[split]) for split in joined if embeddings[split]}
         if all(hashes[split] for split in joined):
-            table, joined = mark_duplicates(joined, {split: np.concatenate(hashes[split]) for split in joined})
+            hashed = {split: np.concatenate(hashes[split]) for split in joined}
+            table, joined = mark_duplicates(joined, hashed, embedded)
             (folder / DUPLICATES_FILE).write_text(table, encoding="utf-8")
+        for split, embedding_NE in embedded.items():
+            np.save(folder / embedding_file(split), embedding_NE)
         for split, index in joined.items():
             index.save(folder / f"index-{split}.npz")
     _write_tfds_metadata(described, kind, out, name, meta)

@@ -6,11 +6,11 @@ import dataclasses
 import heapq
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs import JobName, Recipe
 from data_pipelines.building.ledger import Entry, Ledger, make_entry
 from data_pipelines.building.shard import RecordKind, Shard, pack, unpack
 from data_pipelines.packing.index import index_of
@@ -21,7 +21,8 @@ READERS = 16
 """Threads that read results, as these may lie in a bucket."""
 
 
-_HASHES = "hashes"
+_TRAITS = {"hashes": "hash_NB", "embeddings": "embedding_NE"}
+"""Arrays of a shard by the names that they are stored under."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Result:
             "entries": [dataclasses.astuple(entry) for entry in self.entries],
         }
         arrays = index.arrays() if index else {}
-        if self.shard.hash_NB is not None:
-            arrays[_HASHES] = self.shard.hash_NB
+        arrays |= {name: array for name, field in _TRAITS.items() if (array := getattr(self.shard, field)) is not None}
         remote.write_bytes(path, pack(values, arrays))
 
 
@@ -64,9 +64,9 @@ def load_result(path: str) -> Result:
     try:
         values, arrays = unpack(remote.read_bytes(path))
         kind = values["kind"] and RecordKind(**{**values["kind"], "captions": tuple(values["kind"]["captions"])})
-        hash_NB = arrays.pop(_HASHES, None)
+        traits = {field: arrays.pop(name, None) for name, field in _TRAITS.items()}
         index = index_of(arrays) if arrays else None
-        shard = Shard(values["file"], int(values["bytes"]), values["signature"], kind, index, hash_NB)
+        shard = Shard(values["file"], int(values["bytes"]), values["signature"], kind, index, **traits)
         return Result(shard, tuple(values["places"]), tuple(map(make_entry, values["entries"])))
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -75,13 +75,13 @@ def load_result(path: str) -> Result:
         ) from error
 
 
-def finished_jobs(recipe: Recipe, jobs: Sequence[Job]) -> set[int]:
+def finished_jobs(recipe: Recipe, jobs: Iterable[JobName]) -> set[int]:
     """Numbers of the jobs that are done and whose shards lie there whole."""
     sizes = dict(remote.walk(recipe.shards))
     names = set(remote.list_names(recipe.results))
     candidates = [job for job in jobs if job.result in names and job.file in sizes]
 
-    def is_whole(job: Job) -> bool:
+    def is_whole(job: JobName) -> bool:
         try:
             return load_result(f"{recipe.results}/{job.result}").shard.bytes == sizes[job.file]
         except UserError:  # cut short, as by a power cut
@@ -91,7 +91,7 @@ def finished_jobs(recipe: Recipe, jobs: Sequence[Job]) -> set[int]:
         return {job.number for job, whole in zip(candidates, threads.map(is_whole, candidates), strict=True) if whole}
 
 
-def write_ledger(file: IO[str], recipe: Recipe, jobs: Sequence[Job]) -> Ledger:
+def write_ledger(file: IO[str], recipe: Recipe, jobs: Sequence[JobName]) -> Ledger:
     """Writes what the results say of all inputs, in the order of the listing."""
 
     def entries(split: str) -> Iterator[tuple[int, Entry]]:

@@ -57,7 +57,7 @@ class Shard:
       signature: of its content, see `vdit.io.signature`.
       kind: of its records; None if there are none.
       index: one row for each record, in order; None if there are none.
-      hash_NB: hashes of the clips; None if they have none.
+      hash_NB, embedding_NE: hashes and embeddings of the clips; None if they have none.
     """
 
     file: str
@@ -66,6 +66,7 @@ class Shard:
     kind: RecordKind | None
     index: Index | None
     hash_NB: np.ndarray | None = None
+    embedding_NE: np.ndarray | None = None
 
     @property
     def examples(self) -> int:
@@ -133,9 +134,17 @@ class ShardWriter:
             )
         reader.close()
         index = make_index(self._rows, [each.measures for each in self._traits]) if self._rows else None
-        hashes = [each.hash_B for each in self._traits if each.hash_B is not None]
+        hash_NB, embedding_NE = (
+            _stacked([getattr(each, n) for each in self._traits]) for n in ("hash_B", "embedding_E")
+        )
         size, signature = os.path.getsize(self._path), file_signature(self._path)
-        return Shard(name, size, signature, self._kind, index, np.stack(hashes) if hashes else None)
+        return Shard(name, size, signature, self._kind, index, hash_NB, embedding_NE)
+
+
+def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One array of all rows; None if there are none."""
+    known = [row for row in rows if row is not None]
+    return np.stack(known) if known else None
 
 
 @contextlib.contextmanager

@@ -96,10 +96,10 @@ class Workspace:
         with contextlib.suppress(OSError):  # it is gone, or holds something else
             os.rmdir(self._partial)
 
-    def abandon(self, shards: Iterable[str]) -> None:
-        """Removes all of an unfinished build whose shards are these."""
-        for shard in shards:
-            remote.remove(f"{self.target}/{shard}")
+    def abandon(self, files: Iterable[str]) -> None:
+        """Removes all of an unfinished build that has written these files."""
+        for name in files:
+            remote.remove(f"{self.target}/{name}")
         if not self._remote:
             remote.remove(self.target)
         self.tidy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ class Options:
       min_frames: shorter clips are rejected, counted after thinning to `fps`.
       max_frames: longer clips are split; 0 = at `CLIP_BYTES` of pixels.
       reject: kinds of clip to leave out, of `filters.FILTERS`, and conditions on measures.
+      trim_bars: cut letterbox and pillarbox bars off.
       film: the film's file, where the user has it; empty = fetch it.
       stamps: folder of the stamps, where the user has it; empty = fetch them.
       data_dir: where prepared TFDS data sets are; empty = TFDS's own default.
@@ -51,6 +52,7 @@ class Options:
     min_frames: int = 1
     max_frames: int = 0
     reject: tuple[str, ...] = ()
+    trim_bars: bool = False
     film: str = ""
     stamps: str = ""
     data_dir: str = ""
@@ -98,6 +100,7 @@ class Clip:
       shape_before: (frames, height, width) in the source, if video_TYXC is not as it was there.
       fps_before: frames per second in the source; 0 = as `fps`.
       notes: what was changed, for the ledger.
+      known: measures that its pixels do not tell, of `filters.FILE_MEASURES` and `filters.SUBJECT_MEASURES`.
     """
 
     item: str
@@ -110,6 +113,7 @@ class Clip:
     shape_before: tuple[int, int, int] | None = None
     fps_before: float = 0.0
     notes: tuple[str, ...] = ()
+    known: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,20 +157,27 @@ _Item = TypeVar("_Item", bound=_HasSplit)
 
 def limited(items: Sequence[_Item], limit: int) -> list[_Item]:
     """The first `limit` training items, and as large a share of each other split, at least one; 0 = all."""
-    totals = collections.Counter(item.split for item in items)
-    train = totals["train"]
+    return list(first_of(items, quotas(collections.Counter(item.split for item in items), limit)))
+
+
+def quotas(totals: Mapping[str, int], limit: int) -> dict[str, int]:
+    """How many items of each split `limited` keeps, of the numbers that there are."""
+    train = totals.get("train", 0)
     if not limit or limit >= train:
-        return list(items)
-    left = {split: max(1, round(limit / train * total)) for split, total in totals.items()} | {"train": limit}
-    kept = []
+        return dict(totals)
+    return {split: max(1, round(limit / train * total)) for split, total in totals.items()} | {"train": limit}
+
+
+def first_of(items: Iterable[_Item], counts: Mapping[str, int]) -> Iterator[_Item]:
+    """The first items of each split, so many of each."""
+    left = dict(counts)
     for item in items:
         if left[item.split] > 0:
             left[item.split] -= 1
-            kept.append(item)
-    return kept
+            yield item
 
 
-def digest(inputs: Sequence[Input]) -> str:
+def digest(inputs: Iterable[Input]) -> str:
     """Fingerprint of a listing: names, sizes, signatures, splits and captions."""
     sha = hashlib.sha256()
     for each in inputs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data_pipelines.media.bars import without_bars
 from data_pipelines.media.clip import CLIP_BYTES, Clip, Cut, Input, Options, Outcome, Rejection, stable_id
 from data_pipelines.media.filters import reject_reason
 from data_pipelines.media.shots import ShotDetector
@@ -44,7 +45,8 @@ def media_clips(namespace: str, source: Input, media: Media, options: Options) -
     """Everything that becomes of opened media; see `file_clips`."""
     before = (len(media.times), media.height, media.width)
     try:
-        if min(before[1:]) < options.min_side:
+        media = without_bars(media) if options.trim_bars else media
+        if min(media.height, media.width) < options.min_side:
             raise Unreadable(f"{media.width}x{media.height} is smaller than --min_side={options.min_side}")
         height, width = fit_size(media.height, media.width, options.patch, options.max_tokens)
         timing = plan_timing(media, options.fps)
@@ -52,7 +54,7 @@ def media_clips(namespace: str, source: Input, media: Media, options: Options) -
     except (Unreadable, ValueError) as error:
         yield Rejection(source.item, source.split, str(error), before)
         return
-    yield from _Cutter(namespace, source, media, timing, options, (height, width), most).run()
+    yield from _Cutter(namespace, source, media, before[1:], timing, options, (height, width), most).run()
 
 
 def _longest(height: int, width: int, options: Options) -> int:
@@ -69,6 +71,7 @@ class _Cutter:
     namespace: str
     source: Input
     media: Media
+    size_before: tuple[int, int]
     timing: Timing
     options: Options
     size: tuple[int, int]
@@ -97,7 +100,7 @@ class _Cutter:
 
     @property
     def _before(self) -> tuple[int, int, int]:
-        return len(self.timing.times), self.media.height, self.media.width
+        return len(self.timing.times), *self.size_before
 
     def _pieces(self, capacity: int) -> Iterator[_Piece]:
         """Cuts where a shot begins and where a clip is long enough. Cuts are looked for in frames left out, too."""
@@ -151,7 +154,7 @@ class _Cutter:
         if ranged and piece.held:  # the piece before may have the same range
             item += f" from {piece.place / timing.fps:.6g} s"
         frames = options.patch.floor_frames(piece.length)
-        before = (piece.end - piece.first, self.media.height, self.media.width) if ranged else self._before
+        before = (piece.end - piece.first, *self.size_before) if ranged else self._before
         video = piece.video_TYXC[:frames]
         reason = "; ".join(piece.problems[:_PROBLEMS])
         if not reason and piece.length < options.min_frames:
@@ -168,6 +171,7 @@ class _Cutter:
             captions=source.captions,
             shape_before=before,
             fps_before=timing.fps_before,
+            known={"bits_per_pixel": self.media.bits_per_pixel},
             notes=(*self.media.notes, *timing.notes, *piece.notes, *self._changes(piece.length - frames)),
         )
 

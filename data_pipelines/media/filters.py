@@ -12,6 +12,12 @@ FILTERS = ("black", "frozen")
 MEASURES = ("motion", "sharpness", "brightness", "contrast", "bars", "still", "cuts")
 """What `measures.measure` gives."""
 
+FILE_MEASURES = ("bits_per_pixel",)
+"""What is known of a clip's file; NaN of one that was no file."""
+
+SUBJECT_MEASURES = ("subject_x0", "subject_y0", "subject_x1", "subject_y1")
+"""Box of the main subject in the frame in the middle of a clip, in 0..1 from the top left; NaN if there is none."""
+
 BLACK_LEVEL, BLACK_SHARE = 26, 0.98
 """A frame is black if so large a share of its values lies below a tenth of white (as FFmpeg's blackdetect has it)."""
 
@@ -31,7 +37,7 @@ def parse_filters(wanted: tuple[str, ...] | list[str]) -> tuple[str, ...]:
                 f"--reject={condition.text!r}: duplicates are known only when all clips are built; leave them out in "
                 "training, with data.filter='duplicate == 0'"
             )
-        condition(dict.fromkeys(MEASURES, 0.0))
+        condition(dict.fromkeys((*MEASURES, *FILE_MEASURES, *SUBJECT_MEASURES), 0.0))
     return tuple(sorted({each.strip() for each in wanted}))
 
 
@@ -48,7 +54,7 @@ def reject_conditions(wanted: tuple[str, ...]) -> list[Condition]:
         if text.strip().isidentifier() and text.strip() not in FILTERS:
             raise UserError(
                 f"--reject={text.strip()!r} is unknown; choose from {', '.join(FILTERS)}, or compare a measure, as in "
-                f"'motion<0.02': {', '.join(MEASURES)}"
+                f"'motion<0.02': {', '.join((*MEASURES, *FILE_MEASURES))}"
             )
         if text.strip() not in FILTERS:
             conditions.append(parse_condition(text, "--reject"))

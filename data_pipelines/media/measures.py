@@ -40,7 +40,7 @@ def measure(video_TYXC: np.ndarray, fps: float) -> dict[str, np.float32]:
       still: share of frames that repeat the one before, as `filters` has it.
       cuts: cuts inside the clip.
     """
-    grey_TYX = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video_TYXC])
+    grey_TYX = np.stack([luma(frame) for frame in video_TYXC])
     cuts = _cuts(video_TYXC)
     levels_T = grey_TYX.reshape(len(grey_TYX), -1)
     found = {
@@ -52,7 +52,17 @@ def measure(video_TYXC: np.ndarray, fps: float) -> dict[str, np.float32]:
         "still": _still(video_TYXC),
         "cuts": float(cuts.sum()),
     }
-    return {name: np.float32(f"{found[name]:.{DIGITS}g}") for name in MEASURES}
+    return {name: rounded(found[name]) for name in MEASURES}
+
+
+def rounded(value: float) -> np.float32:
+    """A value to `DIGITS` digits."""
+    return np.float32(f"{value:.{DIGITS}g}")
+
+
+def luma(rgb_YXC: np.ndarray) -> np.ndarray:
+    """Luma of a picture (ITU-R BT.601), uint8."""
+    return cv2.cvtColor(rgb_YXC, cv2.COLOR_RGB2GRAY)
 
 
 def _motion(grey_TYX: np.ndarray, cuts: np.ndarray) -> float:

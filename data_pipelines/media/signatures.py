@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from data_pipelines.media.clip import Input
@@ -16,15 +17,16 @@ THREADS, BATCH = 32, 1024
 """Files that are read at once, as most of the time is spent waiting, and that wait to be."""
 
 
-def sign(inputs: Sequence[Input]) -> list[Input]:
+def sign(inputs: Iterable[Input]) -> Iterator[Input]:
     """The inputs with signatures of their files, which change when a file is replaced by one of equal size."""
-    paths = list(dict.fromkeys(each.path for each in inputs if each.path and not each.signature))
-    signatures: dict[str, str] = {}
+    source = iter(inputs)
     with ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(paths), BATCH):
-            batch = paths[start : start + BATCH]
-            signatures.update(zip(batch, threads.map(_signature, batch), strict=True))
-    return [dataclasses.replace(each, signature=each.signature or signatures.get(each.path, "")) for each in inputs]
+        while batch := list(itertools.islice(source, BATCH)):
+            paths = list(dict.fromkeys(each.path for each in batch if each.path and not each.signature))
+            signatures = dict(zip(paths, threads.map(_signature, paths), strict=True))
+            for each in batch:
+                known = each.signature or signatures.get(each.path, "")
+                yield dataclasses.replace(each, signature=known)
 
 
 def joint_signature(paths: Iterable[str]) -> str:

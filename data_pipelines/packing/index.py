@@ -28,6 +28,12 @@ META_FILE = "vdit.json"
 DUPLICATES_FILE = "duplicates.csv"
 """In a data set whose clips were compared: the pairs that look alike."""
 
+
+def embedding_file(split: str) -> str:
+    """In a data set whose clips were embedded: one row for each, in record order, float16 of length 1."""
+    return f"embedding-{split}.npy"
+
+
 _DTYPES = {
     "id": "uint64",
     "frames": "int32",

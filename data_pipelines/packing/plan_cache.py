@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,12 @@ class PlanFiles:
 
     Args:
       folder: where; made when the first epoch is saved.
-      key: arrays and values that determine the rows.
+      key: arrays and values that determine the rows; dicts, tuples and lists may hold them.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *key: Any) -> None:
         digest = hashlib.blake2b(str(FORMAT).encode(), digest_size=16)
-        for part in key:
-            digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
+        _hash(digest, key)
         self.folder = Path(folder) / digest.hexdigest()
 
     def rows(self, epoch: int) -> int | None:
@@ -76,3 +76,18 @@ class PlanFiles:
             shutil.rmtree(self.folder / f"epoch-{before}", ignore_errors=True)
         loaded = self.load(epoch)
         return plan if loaded is None else loaded
+
+
+def _hash(digest: Any, part: Any) -> None:
+    """Adds all of a part of a key to a digest: of arrays their bytes, as their repr leaves values out."""
+    if isinstance(part, np.ndarray):
+        digest.update(f"{part.dtype}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).data)
+    elif isinstance(part, Mapping):
+        _hash(digest, [each for item in part.items() for each in item])
+    elif isinstance(part, list | tuple):
+        digest.update(f"{len(part)}:".encode())
+        for each in part:
+            _hash(digest, each)
+    else:
+        digest.update(f"{part!r};".encode())

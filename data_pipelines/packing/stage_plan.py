@@ -88,9 +88,8 @@ class StagePlan:
         self._lock = threading.RLock()
         self._files: PlanFiles | None = None
         if sum(w * len(part) for w, part in zip(self.weights, self.members, strict=True)) >= LARGE:
-            arrays = [part for name, array in index.arrays().items() for part in (name, array)]
             settings = dataclasses.replace(config, path="", split="", stages=())
-            key = (*arrays, source.parts, source.captions, patch, source.latents, settings, stage, number, seed)
+            key = (index.arrays(), source.parts, source.captions, patch, source.latents, settings, stage, number, seed)
             self._files = PlanFiles(cache_dir() / "plans", *key)
 
     @property

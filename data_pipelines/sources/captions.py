@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vdit.errors import UserError
+from vdit.io.disk_dict import DiskDict
 from vdit.io.names import printable
 
 TABLES = ("captions.csv", "metadata.csv")
@@ -50,11 +51,28 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """What all tables of a tree say, by the name of the file: captions by kind, splits, and notes for the ledger."""
+    """What all tables of a tree say, by the name of the file, on the disk.
 
-    captions: dict[str, dict[str, str]]
-    splits: dict[str, str]
-    notes: dict[str, tuple[str, ...]]
+    Attributes:
+      captions: by kind.
+      splits: that the tables name.
+      notes: for the ledger.
+      kinds: of any caption.
+    """
+
+    captions: DiskDict[dict[str, str]] = dataclasses.field(default_factory=DiskDict)
+    splits: DiskDict[str] = dataclasses.field(default_factory=DiskDict)
+    notes: DiskDict[list[str]] = dataclasses.field(default_factory=DiskDict)
+    kinds: set[str] = dataclasses.field(default_factory=set)
+
+    def add(self, name: str, captions: Mapping[str, str]) -> None:
+        """Takes down more captions of a file."""
+        self.captions[name] = {**self.captions.get(name, {}), **captions}
+        self.kinds.update(captions)
+
+    def note(self, name: str, *notes: str) -> None:
+        """Takes down what is wrong with the captions of a file."""
+        self.notes[name] = [*self.notes.get(name, []), *notes]
 
 
 def is_table(name: str) -> bool:
@@ -74,16 +92,16 @@ def join_rows(rows: Iterable[tuple[str, Row]]) -> Tables:
     Raises:
       UserError: if two rows say different things of one file.
     """
-    tables = Tables({}, {}, {})
+    tables = Tables()
     for name, row in rows:
-        found = tables.captions.setdefault(name, {})
+        found = tables.captions.get(name, {})
         if any(found.get(kind, text) != text for kind, text in row.captions.items()):
             raise UserError(f"{row.table} row {row.line} says something else of {name} than an earlier row")
-        found.update(row.captions)
+        tables.add(name, row.captions)
         if row.split:
             tables.splits[name] = row.split
         if row.notes:
-            tables.notes[name] = (*tables.notes.get(name, ()), *row.notes)
+            tables.note(name, *row.notes)
     return tables
 
 

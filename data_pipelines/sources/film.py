@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_pipelines.media.clip import Clip, Input, Options, Rejection, limited, stable_id
+from data_pipelines.media.filters import SUBJECT_MEASURES
 from data_pipelines.media.ranges import VideoInfo, decode_ranges, probe
 from data_pipelines.media.sizes import aspect_change, fit_size
 from vdit.errors import UserError
@@ -199,6 +200,7 @@ def _clip(
         shape_before=before,
         fps_before=native,
         notes=(*notes, *([f"last {trimmed} kept frames trimmed"] if trimmed else [])),
+        known=dict(zip(SUBJECT_MEASURES, shot.subject_box, strict=True)),
     )
 
 

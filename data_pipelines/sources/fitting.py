@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from data_pipelines.sources.captions import Row, relative_to_table
+from vdit.io.disk_dict import DiskDict
 
 
 class Fitter:
@@ -24,12 +25,12 @@ class Fitter:
     """
 
     def __init__(self, names: Iterable[str], root: str) -> None:
-        self._names = set(names)
+        self._names, self._alike = DiskDict[bool](), DiskDict[list[str]]()
         self._root = normal_name(root)
-        self._alike: dict[str, list[str]] = collections.defaultdict(list)
-        for name in self._names:
-            self._alike[normal_name(name)].append(name)
-            self._alike[normal_name(posixpath.splitext(name)[0])].append(name)
+        for name in names:
+            self._names[name] = True
+            for alike in {normal_name(name), normal_name(posixpath.splitext(name)[0])}:
+                self._alike[alike] = [*self._alike.get(alike, []), name]
 
     def fit(self, rows: Sequence[Row]) -> list[str]:
         """The file of each row of one table; empty where none, or none alone, fits."""

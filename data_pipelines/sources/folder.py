@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import heapq
 import posixpath
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from data_pipelines.media.clip import Input, Options, Outcome, Rejection, hashed_split, limited
+from data_pipelines.media.clip import Input, Options, Outcome, Rejection, first_of, hashed_split, quotas
 from data_pipelines.media.cutting import file_clips
 from data_pipelines.sources.captions import (
     KIND,
@@ -25,13 +26,14 @@ from data_pipelines.sources.captions import (
 from data_pipelines.sources.fitting import Fitter, normal_name
 from data_pipelines.sources.tree import Tree, list_tree
 from vdit.errors import UserError
+from vdit.io.disk_dict import DiskDict
 from vdit.io.media.kinds import MEDIA_SUFFIXES
 
 NAMESPACE = "folder"
 MISSING = "a caption table names it, but it is not there"
 
 
-def inputs(root: str, options: Options) -> list[Input]:
+def inputs(root: str, options: Options) -> Iterator[Input]:
     """Lists the files of a tree by name, with their captions.
 
     Files that a table names and the tree lacks are inputs too, and so are folders that cannot be read and kinds of file
@@ -42,28 +44,51 @@ def inputs(root: str, options: Options) -> list[Input]:
         table names no file of the tree.
     """
     tree = list_tree(root)
-    media = {name for name in tree.sizes if name.lower().endswith(MEDIA_SUFFIXES)}
-    if not media:
+    if next(_media(tree), None) is None:
         hint = "it holds no video or picture" if tree.sizes else "it is empty or does not exist"
         raise UserError(f"--source={tree.root} gives nothing to read: {hint}{_reasons(tree)}")
-    tables = _read_tables(tree, media)
-    texts = _find_texts(tree, media)
+    tables = _read_tables(tree)
+    texts, used = _find_texts(tree), DiskDict[bool]()
     for name, text in texts.items():
+        used[text] = True
         if KIND not in tables.captions.get(name, {}):
             _read_text(tree, text, name, tables)
-    kinds = sorted({kind for found in tables.captions.values() for kind in found}) or [KIND]
-    listed = []
-    for name in sorted(media | set(tables.captions)):
-        captions = complete(tables.captions.get(name, {}), kinds)
-        split = tables.splits.get(name) or hashed_split(name, options.val)
-        path, why = (tree.path(name), "") if name in media else ("", MISSING)
-        notes = tables.notes.get(name, ())
-        listed.append(Input(name, split, path, tree.sizes.get(name, 0), captions, why, notes))
-    used = media | set(texts.values()) | set(filter(is_table, tree.sizes))
-    unread = tree.unread | _count_unread([name for name in tree.sizes if name not in used])
-    return limited(listed, options.limit) + [
-        Input(name, "train", data=why) for name, why in sorted(unread.items()) if name not in tables.captions
-    ]
+    unread = tree.unread | _count_unread(
+        name for name in tree.sizes if not (is_media(name) or is_table(name) or name in used)
+    )
+    return _inputs(tree, tables, options, unread)
+
+
+def _inputs(tree: Tree, tables: Tables, options: Options, unread: dict[str, str]) -> Iterator[Input]:
+    kinds = sorted(tables.kinds) or [KIND]
+
+    def split_of(name: str) -> str:
+        return tables.splits.get(name) or hashed_split(name, options.val)
+
+    def listed() -> Iterator[Input]:
+        there = ((name, size, "") for name, size in tree.sizes.entries() if is_media(name))
+        strangers = (name for name in tables.captions if not (is_media(name) and name in tree.sizes))
+        for name, size, why in heapq.merge(there, ((name, tree.sizes.get(name, 0), MISSING) for name in strangers)):
+            captions, path = complete(tables.captions.get(name, {}), kinds), "" if why else tree.path(name)
+            yield Input(name, split_of(name), path, size, captions, why, tuple(tables.notes.get(name, ())))
+
+    if options.limit:
+        counts = quotas(collections.Counter(each.split for each in listed()), options.limit)
+        yield from first_of(listed(), counts)
+    else:
+        yield from listed()
+    for name, why in sorted(unread.items()):
+        if name not in tables.captions:
+            yield Input(name, "train", data=why)
+
+
+def is_media(name: str) -> bool:
+    """Whether a file is a video or a picture by its name."""
+    return name.lower().endswith(MEDIA_SUFFIXES)
+
+
+def _media(tree: Tree) -> Iterator[str]:
+    return filter(is_media, tree.sizes)
 
 
 def clips(options: Options, source: Input) -> Iterator[Outcome]:
@@ -74,11 +99,16 @@ def clips(options: Options, source: Input) -> Iterator[Outcome]:
     yield from file_clips(NAMESPACE, source, options)
 
 
-def _read_tables(tree: Tree, media: set[str]) -> Tables:
+def _read_tables(tree: Tree) -> Tables:
     """What the tables of a tree say of its files; rows that fit none keep the names they give."""
-    fitter = Fitter(media, posixpath.basename(tree.root))
-    rows = list[tuple[str, Row]]()
-    for name in sorted(filter(is_table, tree.sizes)):
+    names = list(filter(is_table, tree.sizes))
+    return join_rows(_fitted_rows(tree, names)) if names else Tables()
+
+
+def _fitted_rows(tree: Tree, tables: list[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of all tables, each with the file it means; one table at a time is held in memory."""
+    fitter = Fitter(_media(tree), posixpath.basename(tree.root))
+    for name in tables:
         try:
             mine = read_table(name, tree.read(name, TABLE_BYTES))
         except ValueError as error:
@@ -95,21 +125,29 @@ def _read_tables(tree: Tree, media: set[str]) -> Tables:
                 )
             print(f"warning: {len(strangers)} of {len(mine)} rows of {name} fit no file, {example}", file=sys.stderr)
         named = zip(mine, found, strict=True)
-        rows += [(file or relative_to_table(row), row) for row, file in named if row.path]
-    return join_rows(rows)
+        yield from ((file or relative_to_table(row), row) for row, file in named if row.path)
 
 
-def _find_texts(tree: Tree, media: set[str]) -> dict[str, str]:
+def _find_texts(tree: Tree) -> DiskDict[str]:
     """The .txt beside each file: of its name exactly, else one that is left over and alone alike."""
-    texts = {posixpath.splitext(name)[0]: name for name in tree.sizes if name.lower().endswith(".txt")}
-    stems = {name: posixpath.splitext(name)[0] for name in sorted(media)}
-    found = {name: text for name, stem in stems.items() if (text := texts.get(stem) or texts.get(name))}
-    taken, alike = set(found.values()), collections.defaultdict(list)
+    texts, found = DiskDict[str](), DiskDict[str]()
+    for name in tree.sizes:
+        if name.lower().endswith(".txt"):
+            texts[posixpath.splitext(name)[0]] = name
+    if not texts:
+        return found
+    taken, alike = DiskDict[bool](), DiskDict[list[str]]()
+    for name in _media(tree):
+        if text := texts.get(posixpath.splitext(name)[0]) or texts.get(name):
+            found[name] = text
+            taken[text] = True
     for stem, text in texts.items():
         if text not in taken:
-            alike[normal_name(stem)].append(text)
-    for name, stem in stems.items():
-        if name not in found and len(rest := alike.get(normal_name(stem), [])) == 1:
+            normal = normal_name(stem)
+            alike[normal] = [*alike.get(normal, []), text]
+    for name in _media(tree) if alike else ():
+        rest = alike.get(normal_name(posixpath.splitext(name)[0]), [])
+        if name not in found and len(rest) == 1:
             found[name] = rest[0]
     return found
 
@@ -117,13 +155,13 @@ def _find_texts(tree: Tree, media: set[str]) -> dict[str, str]:
 def _read_text(tree: Tree, text: str, name: str, tables: Tables) -> None:
     """Adds the caption in a .txt, or a note why there is none, to those of a file."""
     try:
-        tables.captions.setdefault(name, {})[KIND] = decode_text(text, tree.read(text, TEXT_BYTES))
+        tables.add(name, {KIND: decode_text(text, tree.read(text, TEXT_BYTES))})
     except (ValueError, UserError) as error:
         why = str(error) if text in str(error) else f"{text}: {error}"
-        tables.notes[name] = (*tables.notes.get(name, ()), f"caption left out ({why})")
+        tables.note(name, f"caption left out ({why})")
 
 
-def _count_unread(names: list[str]) -> dict[str, str]:
+def _count_unread(names: Iterable[str]) -> dict[str, str]:
     """How many files of each kind are not read."""
     counts = collections.Counter(posixpath.splitext(name)[1].lower() for name in names)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from data_pipelines.media.clip import Input, Options, Outcome
 from data_pipelines.sources import film, folder, skvideo, stamps, tfds_source
@@ -14,7 +14,10 @@ from vdit.errors import UserError
 from vdit.io import remote
 from vdit.io.files import is_remote
 
-FILE_OPTIONS = ("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject")
+FILE_OPTIONS = (
+    *("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject"),
+    "trim_bars",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Source:
     licence: str
     version: int
     takes: tuple[str, ...]
-    inputs: Callable[[Options], list[Input]]
+    inputs: Callable[[Options], Iterable[Input]]
     clips: Callable[[Options, Input], Iterator[Outcome]]
     max_tokens: int = 0
     fps: float = 0.0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from vdit.errors import UserError
 from vdit.io import files, remote
+from vdit.io.disk_dict import DiskDict
 from vdit.io.media.kinds import file_type
 from vdit.io.names import printable
 
@@ -24,14 +25,14 @@ class Tree:
 
     Attributes:
       root: path or URL.
-      sizes: bytes of each file by its name below the root, "/" between folders, printable.
+      sizes: bytes of each file by its name below the root, "/" between folders, printable; on the disk, in order.
       unread: what is no file that can be read, and why.
     """
 
     root: str
-    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    sizes: DiskDict[int] = dataclasses.field(default_factory=DiskDict)
     unread: dict[str, str] = dataclasses.field(default_factory=dict)
-    _paths: dict[str, str] = dataclasses.field(default_factory=dict)
+    _paths: DiskDict[str] = dataclasses.field(default_factory=DiskDict)
 
     def path(self, name: str) -> str:
         """Path or URL of a file."""
@@ -43,12 +44,13 @@ class Tree:
         Raises:
           ValueError: if it is larger than `limit` bytes, or may not be read.
         """
+        size = self.sizes[name]
         try:
             with remote.open_file(self.path(name), "rb") as file:
-                data: bytes = b"" if self.sizes[name] > limit else file.read(limit + 1)
+                data: bytes = b"" if size > limit else file.read(limit + 1)
         except (PermissionError, FileNotFoundError) as error:
             raise ValueError(error.strerror or "not readable") from error
-        if max(len(data), self.sizes[name]) > limit:
+        if max(len(data), size) > limit:
             raise ValueError(f"larger than {limit >> 20} MiB")
         return data
 

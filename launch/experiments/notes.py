@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.media.filters import SUBJECT_MEASURES
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.film import CAPTIONS_FILE
@@ -88,24 +89,45 @@ def repetition(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
 
 
 def boxes(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:
-    """How much of the subjects a square crop keeps: by the film's boxes, and by the balls' exact ones."""
+    """How much of the subjects a square crop keeps: by the film's boxes, and by those of the data set's subjects."""
     del name, rows, docs
     with CAPTIONS_FILE.open(newline="", encoding="utf-8") as file:
         film = [row["subject_box"] for row in csv.DictReader(file) if row["subject_box"]]
     film_kept = np.array([box_kept([float(x) for x in box.split(",")], FILM_ASPECT) for box in film])
     dataset = Dataset(next(iter(data.values())))
+    if SUBJECT_MEASURES[0] in dataset.index("val").measures:
+        own = f"{dataset.path.name}, by its columns", subjects_kept(dataset)
+    else:
+        own = "balls, exact", _balls_kept(dataset)
+    lines = [
+        [title, str(len(v)), f"{v.mean():.1%}", f"{(v > 0.999).mean():.1%}", f"{(v < 0.5).mean():.1%}"]
+        for title, v in (("film, by eye", film_kept), own)
+    ]
+    head = ["subjects", "boxes", "kept on average", "kept whole", "less than half kept"]
+    return [Text("What a square crop out of the middle keeps of the data's subjects:"), Table(head, lines)]
+
+
+def subjects_kept(dataset: Dataset) -> np.ndarray:
+    """`box_kept` of every clip whose subject its source, or a detector, has found: split by split, in order."""
+    kept: list[float] = []
+    for split in dataset.splits:
+        index = dataset.index(split)
+        boxes_N4 = np.stack([index.measures[side] for side in SUBJECT_MEASURES], axis=1)
+        aspect_N = index.width / index.height
+        known = ~np.isnan(boxes_N4).any(axis=1)
+        kept += [box_kept(box, float(a)) for box, a in zip(boxes_N4[known], aspect_N[known], strict=True)]
+    return np.array(kept)
+
+
+def _balls_kept(dataset: Dataset) -> np.ndarray:
+    """`box_kept` of every ball of the split val, by the simulator."""
     kept: list[float] = []
     for i in range(dataset.size("val")):
         clip = dataset.example("val", i)
         radii, frames = np.asarray(clip["radii"]), len(clip["video"])
         size = tuple(side / float(clip["pixels_per_unit"]) for side in reversed(clip["video"].shape[1:3]))
         kept += ball_boxes_kept(np.asarray(clip["positions"]).reshape(frames, -1, 2), radii, (size[0], size[1]))
-    lines = [
-        [title, str(len(v)), f"{v.mean():.1%}", f"{(v > 0.999).mean():.1%}", f"{(v < 0.5).mean():.1%}"]
-        for title, v in (("film, by eye", film_kept), ("balls, exact", np.array(kept)))
-    ]
-    head = ["subjects", "boxes", "kept on average", "kept whole", "less than half kept"]
-    return [Text("What a square crop out of the middle keeps of the data's subjects:"), Table(head, lines)]
+    return np.array(kept)
 
 
 def fill(name: str, rows: Rows, data: Data, docs: Path) -> list[Block]:

@@ -10,8 +10,8 @@ from data_pipelines.building.fetching import fetched
 
 
 class InlineEngine:
-    def __init__(self, encoder, captioner: str = "") -> None:
-        self.encoders = Encoders(encoder, captioner=captioner)
+    def __init__(self, encoder, captioner: str = "", detector: str = "") -> None:
+        self.encoders = Encoders(encoder, captioner=captioner, detector=detector)
 
     def run(self, recipe, jobs):
         for job in sorted(jobs, key=lambda job: job.number * 7 % 11):
@@ -27,5 +27,5 @@ def inline():
     """Within it `build` does jobs in this process."""
     return mock.patch(
         "data_pipelines.building.builder.make_engine",
-        lambda args, encoder=None: InlineEngine(encoder or FakeEncoder(), args.captioner),
+        lambda args, encoder=None: InlineEngine(encoder or FakeEncoder(), args.captioner, args.detector),
     )

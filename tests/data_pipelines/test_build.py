@@ -130,10 +130,10 @@ def test_another_file_of_equal_size_is_another_data_set(tmp_path: pathlib.Path) 
 def test_inputs_are_signed_by_their_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     os.mkfifo(tmp_path / "pipe")
-    signed = sign([Input(name, "train", str(tmp_path / name)) for name in ("file", "pipe", "gone")])
+    signed = list(sign([Input(name, "train", str(tmp_path / name)) for name in ("file", "pipe", "gone")]))
     assert [each.signature for each in signed[1:]] == ["no regular file", "FileNotFoundError"]
     assert signed[0].signature == file_signature(tmp_path / "file")
-    assert sign([Input("made", "train")])[0].signature == ""
+    assert next(sign([Input("made", "train")])).signature == ""
 
 
 def test_home_is_understood(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +237,8 @@ FLAGS = dict.fromkeys(("max_tokens", "fps")) | {
     "time_limit": 9.0,
     "reject_timeouts": False,
     "captioner": "",
+    "detector": "",
+    "embed": False,
     "engine": "local",
     "ray_address": "",
 }
@@ -259,7 +261,7 @@ def test_flags_take_the_defaults_of_the_source() -> None:
         ({"reject": ["grey"]}, "--reject='grey' is unknown; choose from black, frozen"),
         (
             {"reject": ["black", "grey<3"]},
-            "--reject='grey<3': there is no 'grey'; there are bars, brightness, contrast",
+            "--reject='grey<3': there is no 'grey'; there are bars, bits_per_pixel, brightness",
         ),
         ({"reject": ["motion<f()"]}, "--reject='motion<f..' is no condition"),
     ],

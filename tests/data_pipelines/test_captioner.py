@@ -14,7 +14,8 @@ from make_files import quadrants, write_video
 
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
-from data_pipelines.building.curation.captioner import Captioner, CaptionRequest, check_captioner
+from data_pipelines.building.curation.captioner import Captioner, check_captioner
+from data_pipelines.building.curation.program import ClipRequest
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
 
@@ -58,8 +59,8 @@ def answering(number: int, captions: dict[str, object]) -> str:
     return f"input(); print({line!r}, flush=True); input()"
 
 
-def request(number: int = 7) -> CaptionRequest:
-    return CaptionRequest(number, "a.mp4", 8.0, np.full((2, 8, 16, 3), number, np.uint8), {"caption": "old"})
+def request(number: int = 7) -> ClipRequest:
+    return ClipRequest(number, "a.mp4", 8.0, np.full((2, 8, 16, 3), number, np.uint8), {"caption": "old"})
 
 
 @pytest.mark.parametrize("engine", [inline, None])
@@ -92,7 +93,7 @@ def test_answers_are_kept_by_clip_pictures_and_program(tmp_path: pathlib.Path, p
         assert captioner(request(7)) == captioner(request(7)) == {"detailed": "2 frames of 16x8", "short": "a.mp4"}
         captioner.close()
     captioner = Captioner(name)
-    captioner(CaptionRequest(7, "a.mp4", 8.0, np.zeros((1, 8, 8, 3), np.uint8), {}))
+    captioner(ClipRequest(7, "a.mp4", 8.0, np.zeros((1, 8, 8, 3), np.uint8), {}))
     captioner.close()
     other = Captioner(name.replace("command:", "command:env "))
     other(request(7))
@@ -155,7 +156,7 @@ def test_what_is_done_is_kept(tree: pathlib.Path, tmp_path: pathlib.Path, progra
     assert sorted(items) == ['"0.mp4"', '"1.mp4"', '"2.mp4"']
 
 
-@pytest.mark.parametrize("name", ["hf:folder", "command:", "command: ", "command:'a", "python x.py"])
+@pytest.mark.parametrize("name", ["hf:no/such/folder", "command:", "command: ", "command:'a", "python x.py"])
 def test_names(name: str) -> None:
     with pytest.raises(UserError, match="--captioner="):
         check_captioner(name)

@@ -98,6 +98,8 @@ def test_patch_is_counted_in_latents(vae):
         "time_limit": 9.0,
         "reject_timeouts": False,
         "captioner": "",
+        "detector": "",
+        "embed": False,
         "engine": "local",
         "ray_address": "",
         "reject": [],

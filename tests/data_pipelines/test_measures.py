@@ -8,13 +8,15 @@ import pytest
 from fake_source import FakeEncoder
 from inline_engine import inline
 from make_files import write_video
+from PIL import Image
 
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
-from data_pipelines.media.filters import MEASURES
+from data_pipelines.media.filters import FILE_MEASURES, MEASURES
 from data_pipelines.media.measures import measure
 from data_pipelines.reading.store import Dataset
+from vdit.io.media.opening import open_media
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -94,7 +96,10 @@ def test_measures_are_columns_of_the_index(tree: pathlib.Path, tmp_path: pathlib
         build(BuildArgs(str(tree), str(tmp_path / "out")), FakeEncoder())
     dataset = Dataset(tmp_path / "out")
     index = dataset.index("train")
-    assert tuple(index.measures) == (*MEASURES, "duplicate") and (np.diff(index.measures["motion"]) > 0.1).all()
+    assert (
+        tuple(index.measures) == (*MEASURES, *FILE_MEASURES, "duplicate")
+        and (np.diff(index.measures["motion"]) > 0.1).all()
+    )
     for i in range(4):
         clip = dataset.read_clip("train", i)
         assert {name: index.measures[name][i] for name in MEASURES} == measure(clip.video_TYXC, clip.fps)
@@ -108,3 +113,23 @@ def test_clips_are_rejected_by_their_measures(tree: pathlib.Path, tmp_path: path
     assert [row["status"] for row in rows] == ["rejected", "accepted", "accepted", "accepted"]
     assert rows[0]["reason"] == "not wanted: motion<0.2"
     assert (Dataset(tmp_path / "out").index("train").measures["motion"] >= 0.2).all()
+
+
+def test_bits_per_pixel_tell_how_much_a_file_was_compressed(tmp_path: pathlib.Path) -> None:
+    """Of a video its packets count, without sound; of a picture its file."""
+    frames = [np.random.default_rng(t).integers(0, 256, (64, 96, 3), np.uint8) for t in range(9)]
+    files = {crf: write_video(tmp_path / f"{crf}.mp4", frames, options={"crf": crf}) for crf in ("10", "40")}
+    loud = write_video(tmp_path / "sound.mp4", frames, options={"crf": "40"}, sound=True)
+    found = {name: open_media(path).bits_per_pixel for name, path in (files | {"sound": loud}).items()}
+    assert found["10"] > 3 * found["40"] > 0
+    assert found["sound"] == pytest.approx(found["40"], rel=0.02)
+    assert found["10"] == pytest.approx(8 * files["10"].stat().st_size / (9 * 64 * 96), rel=0.05)
+    Image.fromarray(frames[0]).save(tmp_path / "a.png")
+    assert open_media(tmp_path / "a.png").bits_per_pixel == 8 * (tmp_path / "a.png").stat().st_size / (64 * 96)
+    options = Options(reject=("bits_per_pixel < 0.5 * 16",))
+    with inline():
+        build(BuildArgs(str(tmp_path), str(tmp_path / "out"), options), FakeEncoder())
+    index = Dataset(tmp_path / "out").index("train")
+    kept = [value for value in (*found.values(), open_media(tmp_path / "a.png").bits_per_pixel) if value >= 8]
+    np.testing.assert_allclose(np.sort(index.measures["bits_per_pixel"]), np.sort(kept), rtol=1e-3)
+    assert 1 <= len(kept) < 4

@@ -148,6 +148,34 @@ def test_large_epochs_lie_on_disk_and_are_planned_once(tmp_path, monkeypatch):
         other.epoch(0)
 
 
+@pytest.mark.parametrize("wrap", [lambda array: array, lambda array: {"motion": array}, lambda array: [(array,)]])
+def test_plans_are_told_apart_by_every_value(tmp_path, wrap):
+    """Also by one in the middle of thousands, which numpy leaves out when it shows an array."""
+    motion = np.zeros(5000, np.float32)
+    folders = {plan_cache.PlanFiles(tmp_path, wrap(motion)).folder}
+    for i in (0, 2500, 4999):
+        motion[i] += 0.5
+        folders.add(plan_cache.PlanFiles(tmp_path, wrap(motion)).folder)
+    assert len(folders) == 4
+    assert plan_cache.PlanFiles(tmp_path, wrap(motion.copy())).folder in folders
+    assert plan_cache.PlanFiles(tmp_path, wrap(motion.reshape(2, -1))).folder not in folders
+    assert plan_cache.PlanFiles(tmp_path, wrap(motion.view(np.int32))).folder not in folders
+
+
+def test_a_large_plan_follows_the_measures_of_its_index(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(stage_plan, "LARGE", 1)
+    index = make_index(3000, np.random.default_rng(0))
+    folders = set()
+    for value in (0.0, 1.0):
+        motion = np.full(3000, 0.5, np.float32)
+        motion[1500] = value
+        measured = dataclasses.replace(index, measures={"motion": motion})
+        Plan(measured, DataConfig(filter="motion != 0"), PATCH, 0).epoch(0)
+        folders |= set(tmp_path.glob("plans/*"))
+    assert len(folders) == 2
+
+
 def test_a_plan_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     files = plan_cache.PlanFiles(tmp_path / "file", 1)

@@ -62,6 +62,20 @@ def test_a_cluster_that_does_not_answer(tmp_path: pathlib.Path, address: str) ->
         build(args, FakeEncoder())
 
 
+def test_a_cluster_of_another_version(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray compares versions when it joins; what it says has several lines."""
+    from ray._private.utils import check_version_info
+
+    def join(**options) -> None:
+        check_version_info({"ray_version": "2.9.0", "python_version": "3.9.1"}, "This process")
+
+    monkeypatch.setattr(ray, "init", join)
+    args = BuildArgs("noisy", str(tmp_path / "out"), Options(limit=8), engine="ray", ray_address="auto")
+    with pytest.raises(UserError, match=f"this Ray {ray.__version__} can join .*Version mismatch.*2.9.0") as caught:
+        build(args, FakeEncoder())
+    assert "\n" not in str(caught.value)
+
+
 def test_machines_must_see_the_files(tmp_path: pathlib.Path) -> None:
     (job,) = plan_jobs([Input("a", "train", str(tmp_path / "a.mp4"))], "clips")
     recipe = Recipe(fake_source.some_clips, Options(), Patch(), 1, False, str(tmp_path), str(tmp_path))

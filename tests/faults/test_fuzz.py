@@ -141,7 +141,7 @@ TABLES = {
 
 def captions_of(name: str, table: bytes) -> dict[str, dict[str, str]]:
     rows = captions.read_table(name, table)
-    return captions.join_rows([(captions.relative_to_table(row), row) for row in rows]).captions
+    return dict(captions.join_rows([(captions.relative_to_table(row), row) for row in rows]).captions)
 
 
 @MANY

@@ -21,6 +21,9 @@ from vdit.errors import UserError
 ATTEMPTS = 3
 """An input that hangs or crashes the decoder is tried so often, each time with twice the time."""
 
+SERVICES = ("encode", "embed", "caption", "detect")
+"""Methods of `do_job.Services`, which a process sends as messages."""
+
 STARTUP = 60.0
 """Seconds a process may take to begin with a job."""
 
@@ -89,7 +92,7 @@ class Worker:
                 kind, value = self._connection.recv()
                 if kind == "at":
                     position = value
-                elif kind in ("encode", "caption"):
+                elif kind in SERVICES:
                     self._connection.send(getattr(self._services, kind)(*value))
                 elif kind == "done":
                     return position, "", False

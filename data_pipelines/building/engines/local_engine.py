@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 
 from data_pipelines.building.encoders import Encoders
 from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
@@ -25,7 +26,7 @@ class LocalEngine:
         self._workers = [Worker(limits, encoders) for _ in range(workers)]
         self._limits, self.encoders = limits, encoders
 
-    def run(self, recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Job]:
+    def run(self, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[Job]:
         """See `engines.Engine.run`."""
         idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -42,13 +43,19 @@ class LocalEngine:
         stuck: list[str] = []
         # Twice as many threads as processes: the files of the next jobs are fetched while these are at work.
         threads = ThreadPoolExecutor(2 * len(self._workers), "job")
+        waiting, running = iter(jobs), dict[Future[str], Job]()
         try:
-            running = {threads.submit(do, job): job for job in jobs}
-            for future in as_completed(running):
-                if item := future.result():
-                    stuck.append(item)
-                else:
-                    yield running[future]
+            while True:
+                for job in islice(waiting, 2 * len(self._workers) - len(running)):
+                    running[threads.submit(do, job)] = job
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    if item := future.result():
+                        stuck.append(item)
+                    else:
+                        yield job
         finally:
             self.close()
             threads.shutdown(cancel_futures=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import ray
 
-from data_pipelines.building.curation.captioner import CaptionRequest
+from data_pipelines.building.curation.program import ClipRequest
 from data_pipelines.building.encoders import PIXELS, Encoders
 from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
 from data_pipelines.building.fetching import check_shared, fetched
@@ -38,13 +38,16 @@ class RayEngine:
       address: of the cluster; empty = that of $RAY_ADDRESS, else a Ray is started on this machine.
       limits: of an input.
       encoders: arguments of `Encoders`.
+      embed: whether clips are embedded.
     """
 
-    def __init__(self, address: str, limits: Limits, encoders: tuple[str | TextEncoder, str, str]) -> None:
+    def __init__(
+        self, address: str, limits: Limits, encoders: tuple[str | TextEncoder, str, str, str], embed: bool = False
+    ) -> None:
         self._address, self._limits, self._joined = address, limits, False
-        self.encoders = _ActorEncoders(encoders, self._connect)
+        self.encoders = _ActorEncoders(encoders, embed, self._connect)
 
-    def run(self, recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Job]:
+    def run(self, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[Job]:
         """See `engines.Engine.run`."""
         self._connect()
         actors = self.encoders.actors()
@@ -125,12 +128,20 @@ class _Remote:
         self._actor = actor
 
     def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        features, latents = _get(self._actor.encode.remote(captions, videos))
+        features, latents = _get(self._actor.call.remote("encode", captions, videos))
         return features, latents
 
-    def caption(self, request: CaptionRequest) -> dict[str, str]:
-        captions: dict[str, str] = _get(self._actor.caption.remote(request))
+    def embed(self, clips: list[np.ndarray]) -> np.ndarray:
+        embedding_NE: np.ndarray = _get(self._actor.call.remote("embed", clips))
+        return embedding_NE
+
+    def caption(self, request: ClipRequest) -> dict[str, str]:
+        captions: dict[str, str] = _get(self._actor.call.remote("caption", request))
         return captions
+
+    def detect(self, request: ClipRequest) -> dict[str, float]:
+        box: dict[str, float] = _get(self._actor.call.remote("detect", request))
+        return box
 
 
 class _EncoderActor:
@@ -139,27 +150,23 @@ class _EncoderActor:
     def __init__(self, *arguments: Any) -> None:
         self._encoders = Encoders(*arguments)
 
-    def caption(self, request: CaptionRequest) -> dict[str, str]:
-        return self._encoders.caption(request)
-
-    def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        return self._encoders.encode(captions, videos)
-
-    def ask(self, name: str) -> Any:
-        """The value of a method of `Encoders` without arguments."""
-        return getattr(self._encoders, name)()
+    def call(self, name: str, *arguments: Any) -> Any:
+        """What a method of `Encoders` gives."""
+        return getattr(self._encoders, name)(*arguments)
 
 
 class _ActorEncoders:
     """The encoders of a cluster, started when they are first needed."""
 
-    def __init__(self, arguments: tuple[str | TextEncoder, str, str], connect: Callable[[], None]) -> None:
-        self._arguments, self._connect = arguments, connect
+    def __init__(
+        self, arguments: tuple[str | TextEncoder, str, str, str], embed: bool, connect: Callable[[], None]
+    ) -> None:
+        self._arguments, self._embed, self._connect = arguments, embed, connect
         self._actors: list[Any] = []
 
     def actors(self) -> list[Any]:
         """One actor an accelerator, or one; none if there is nothing to compute."""
-        if self._arguments == ("none", PIXELS, ""):
+        if self._arguments == ("none", PIXELS, "", "") and not self._embed:
             return []
         self._connect()
         if not self._actors:
@@ -178,13 +185,13 @@ class _ActorEncoders:
         return self._same("autoencoder_identity")
 
     def usage(self) -> str:
-        return "; ".join(filter(None, (_get(actor.ask.remote("usage")) for actor in self._actors)))
+        return "; ".join(filter(None, (_get(actor.call.remote("usage")) for actor in self._actors)))
 
     def _same(self, name: str) -> Any:
         """What all actors say."""
         if not self.actors():
             return getattr(Encoders(*self._arguments), name)()
-        answers = [_get(answer) for answer in [actor.ask.remote(name) for actor in self._actors]]
+        answers = [_get(answer) for answer in [actor.call.remote(name) for actor in self._actors]]
         if other := next((answer for answer in answers if answer != answers[0]), None):
             raise UserError(f"the machines of the cluster load different encoders, {answers[0]} and {other}")
         return answers[0]

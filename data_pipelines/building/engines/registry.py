@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from data_pipelines.building.build_args import BuildArgs
@@ -34,7 +34,7 @@ class Engine(Protocol):
     @property
     def encoders(self) -> EncodersInfo: ...
 
-    def run(self, recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Job]:
+    def run(self, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[Job]:
         """Does jobs and yields each that is done, in any order.
 
         Raises:
@@ -60,11 +60,11 @@ def make_engine(args: BuildArgs, text_encoder: TextEncoder | None = None) -> Eng
       UserError: if there is no such engine, or what it needs is not installed.
     """
     limits = Limits(args.time_limit, args.reject_timeouts)
-    text = text_encoder or args.text_encoder
+    encoders = (text_encoder or args.text_encoder, args.autoencoder, args.captioner, args.detector)
     if args.engine == "local":
-        return LocalEngine(args.workers, limits, Encoders(text, args.autoencoder, args.captioner))
+        return LocalEngine(args.workers, limits, Encoders(*encoders))
     try:
         from data_pipelines.building.engines.ray_engine import RayEngine
     except ImportError as error:
         raise UserError(f"--engine=ray needs Ray ({error}); install vdit with the extra `ray`") from error
-    return RayEngine(args.ray_address, limits, (text, args.autoencoder, args.captioner))
+    return RayEngine(args.ray_address, limits, encoders, args.embed)

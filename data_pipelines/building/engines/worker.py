@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.building.curation.captioner import CaptionRequest
+from data_pipelines.building.curation.program import ClipRequest
 from data_pipelines.building.do_job import do_job
 from data_pipelines.building.engines.freed_memory import keep_freed_memory
 from vdit.errors import UserError
@@ -31,9 +31,9 @@ BEAT = 1.0
 def serve(connection: multiprocessing.connection.Connection) -> None:
     """Does jobs until the other end is closed.
 
-    It is sent pairs (recipe, job). It sends ("at", position), and ("encode", (captions, videos)) or
-    ("caption", (request,)), which are answered with what these `Services` return; at a job's end ("done", None),
-    ("refused", UserError) or ("failed", what went wrong).
+    It is sent pairs (recipe, job). It sends ("at", position), and (name, arguments) of a method of `Services`, which is
+    answered with what that returns; at a job's end ("done", None), ("refused", UserError) or ("failed", what went
+    wrong).
     """
     while True:
         try:
@@ -66,14 +66,24 @@ class _Asking:
             self._connection.send(("at", position))
 
     def encode(self, captions: list[str], videos: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        self._connection.send(("encode", (captions, videos)))
-        features, latents = self._connection.recv()
+        features, latents = self._ask("encode", captions, videos)
         return features, latents
 
-    def caption(self, request: CaptionRequest) -> dict[str, str]:
-        self._connection.send(("caption", (request,)))
-        captions: dict[str, str] = self._connection.recv()
+    def embed(self, clips: list[np.ndarray]) -> np.ndarray:
+        embedding_NE: np.ndarray = self._ask("embed", clips)
+        return embedding_NE
+
+    def caption(self, request: ClipRequest) -> dict[str, str]:
+        captions: dict[str, str] = self._ask("caption", request)
         return captions
+
+    def detect(self, request: ClipRequest) -> dict[str, float]:
+        box: dict[str, float] = self._ask("detect", request)
+        return box
+
+    def _ask(self, service: str, *arguments: Any) -> Any:
+        self._connection.send((service, arguments))
+        return self._connection.recv()
 
 
 def _end_with_parent() -> None:

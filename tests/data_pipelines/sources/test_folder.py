@@ -153,7 +153,7 @@ def test_the_share_of_val_goes_by_names(tmp_path: pathlib.Path) -> None:
     assert {each.item for each in folder.inputs(str(tmp_path), Options(val=0.2)) if each.split == "val"} - val <= {
         "new.png"
     }
-    few = folder.inputs(str(tmp_path), Options(val=0.2, limit=40))
+    few = list(folder.inputs(str(tmp_path), Options(val=0.2, limit=40)))
     assert sum(each.split == "train" for each in few) == 40 and 5 < sum(each.split == "val" for each in few) < 15
 
 
@@ -187,7 +187,7 @@ def test_names_in_tables_stay_in_the_tree(tmp_path: pathlib.Path) -> None:
     Image.fromarray(quadrants(48, 64)).save(tmp_path / "tree" / "a.png")
     rows = [{"file": file, "text": "x"} for file in ("../secret.png", str(tmp_path / "secret.png"), "a.png")]
     (tmp_path / "tree" / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    listed = folder.inputs(str(tmp_path / "tree"), Options())
+    listed = list(folder.inputs(str(tmp_path / "tree"), Options()))
     assert [each.item for each in listed if each.path] == ["a.png"] and len(listed) == 3
 
 

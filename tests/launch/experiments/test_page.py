@@ -1,6 +1,7 @@
 """The page of an experiment: its findings, figures, tables and notes."""
 
 import dataclasses
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 from small_experiment import as_text, small
 
+from data_pipelines.packing.index import Index
 from launch.experiments import notes
 from launch.experiments import page as experiment_page
 from launch.experiments.page import write_page
@@ -42,6 +44,35 @@ def test_how_full_rows_are(out):
     assert all(own >= rows for rows, own in shares[1:]) and shares[1][1] >= shares[2][1]
     assert notes.own_shapes(np.array([4, 1, 2, 3]), 1) == 10 / 16
     assert notes.own_shapes(np.array([4, 1, 2, 3]), 2) == 10 / 12
+
+
+class Subjects:
+    """A data set with the boxes of subjects: 128 x 64 pixels, one clip without a subject."""
+
+    path, splits = pathlib.Path("clips"), ("train", "val")
+
+    def index(self, split):
+        sides = {"train": [[0.25, 0.75], [0, 0.25], [0.5, 1]], "val": [[np.nan, np.nan], [0.0, 0.5]]}[split]
+        x_N2, count = np.array(sides, np.float32), len(sides)
+        y_N2 = np.where(np.isnan(x_N2), x_N2, [0.1, 0.9]).astype(np.float32)
+        measures = {f"subject_{axis}{end}": a[:, end] for axis, a in (("x", x_N2), ("y", y_N2)) for end in (0, 1)}
+        return Index(
+            id=np.arange(count, dtype=np.uint64),
+            frames=np.full(count, 9, np.int32),
+            height=np.full(count, 64, np.int32),
+            width=np.full(count, 128, np.int32),
+            fps=np.full(count, 8, np.float32),
+            text_tokens=np.ones((count, 1), np.int32),
+            measures=measures,
+        )
+
+
+def test_what_a_square_crop_keeps_of_the_subjects_in_the_index(monkeypatch):
+    np.testing.assert_allclose(notes.subjects_kept(Subjects()), [1, 0, 0.5, 0.5])
+    monkeypatch.setattr(notes, "Dataset", lambda path: Subjects())
+    lines = as_text(notes.boxes("native", [], {"clips": Subjects.path}, Subjects.path)).strip().splitlines()
+    assert "| film, by eye | 120 | 85.0% |" in lines[-2]
+    assert lines[-1].replace("--", "") == "| clips, by its columns | 4 | 50.0% | 25.0% | 25.0% |"
 
 
 def test_a_page_needs_no_measure_of_every_arm(tmp_path):

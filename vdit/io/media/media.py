@@ -43,6 +43,7 @@ class Media:
         decoding, not of showing.
       notes: what is done to every frame beside scaling, for the ledger.
       frames: decodes from the beginning, in the order of showing. Raises Unreadable where the file breaks off.
+      bits_per_pixel: of the coded frames: few where a file was compressed much; NaN if it is none.
     """
 
     height: int
@@ -54,6 +55,7 @@ class Media:
     unordered: np.ndarray
     notes: tuple[str, ...]
     frames: Callable[[], Iterator[Frame]]
+    bits_per_pixel: float = float("nan")
 
 
 def array_media(video_TYXC: np.ndarray, rate: float) -> Media:

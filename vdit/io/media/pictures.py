@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -49,7 +50,8 @@ def open_picture(path: str, formats: tuple[str, ...]) -> Media:
         raise Unreadable(f"a picture ({formats[0]}) that cannot be decoded: {reason(error)}") from error
     times = np.cumsum([0.0, *delays[:-1]])
     frames = functools.partial(_frames, path, formats, times, orientation)
-    return Media(height, width, times, 0.0, 0.0, True, np.zeros(len(times), bool), notes, frames)
+    in_doubt, bits_per_pixel = np.zeros(len(times), bool), 8 * os.path.getsize(path) / (len(times) * height * width)
+    return Media(height, width, times, 0.0, 0.0, True, in_doubt, notes, frames, bits_per_pixel)
 
 
 def _delays(image: Image.Image) -> list[float]:

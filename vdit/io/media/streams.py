@@ -34,6 +34,7 @@ class Packets:
       unstamped: packets that say neither when they are shown nor when they are decoded.
       exact: whether all say when they are shown (AVI has when they are decoded).
       last: when the last one ends.
+      bytes: of all packets.
     """
 
     tick: float
@@ -42,6 +43,7 @@ class Packets:
     unstamped: int = 0
     exact: bool = True
     last: int = 0
+    bytes: int = 0
 
     @property
     def frames(self) -> int:
@@ -86,6 +88,7 @@ def scan(container: av.container.InputContainer) -> dict[int, Packets]:
             continue
         mine = found[packet.stream_index]
         keys[packet.stream_index] += packet.is_keyframe
+        mine.bytes += packet.size
         stamp = None if bare else packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             mine.unstamped += 1

@@ -78,14 +78,16 @@ def open_video(path: str, threads: int = 1) -> Media:
             times, exact, timed = mine.times(rate), mine.exact, bool(mine.stamps)
             ascend = mine.ascend if mine.stamps else np.zeros(len(times), bool)
             end = max(each.end for each in packets.values())
-            index = stream.index
+            index, bits = stream.index, 8 * mine.bytes
     except _ERRORS as error:
         raise Unreadable(f"not a readable video: {reason(error)}") from error
     if timed and end < 0.95 * length - 0.5:
         raise Unreadable(f"the file ends at {end:.1f} s of {length:.1f} s")
     height, width, orientation, notes = _as_shown(first, aspect)
     frames = functools.partial(_read, path, threads, index, (first.height, first.width), orientation, timed)
-    return Media(height, width, times, rate, grid_rate, exact, ascend, (*stream_notes, *notes), frames)
+    notes = (*stream_notes, *notes)
+    bits_per_pixel = bits / (max(1, len(times)) * first.height * first.width)
+    return Media(height, width, times, rate, grid_rate, exact, ascend, notes, frames, bits_per_pixel)
 
 
 def _open(path: str, threads: int) -> av.container.InputContainer:

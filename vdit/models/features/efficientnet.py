@@ -127,16 +127,16 @@ def load_weights() -> dict[str, Any]:
 
 
 @functools.cache
-def load_features() -> Callable[[np.ndarray], np.ndarray]:
-    """A function from uint8 frames_NYXC to features_NF, compiled for each size of frames.
+def load_features(batch: int = BATCH) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from uint8 frames_NYXC to features_NF, compiled for each size of frames, of which it takes `batch`.
 
     Raises:
       UserError: if the weights are not in the cache and cannot be fetched.
     """
-    return feature_function(load_weights())
+    return feature_function(load_weights(), batch)
 
 
-def feature_function(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def feature_function(weights: dict[str, Any], batch: int = BATCH) -> Callable[[np.ndarray], np.ndarray]:
     """The same with given weights."""
     resize = jax.jit(scaled)
 
@@ -147,10 +147,10 @@ def feature_function(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarr
 
     def of(frames_NYXC: np.ndarray) -> np.ndarray:
         out = []
-        for start in range(0, len(frames_NYXC), BATCH):
-            batch = frames_NYXC[start : start + BATCH]
-            padded = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]), np.uint8)])
-            out.append(np.asarray(run(weights, resize(padded)))[: len(batch)])
+        for start in range(0, len(frames_NYXC), batch):
+            part = frames_NYXC[start : start + batch]
+            padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
+            out.append(np.asarray(run(weights, resize(padded)))[: len(part)])
         return np.concatenate(out)
 
     return of
