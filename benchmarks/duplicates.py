@@ -1,10 +1,12 @@
 """Which planted duplicates are found among the film's shots, what else is found, and how long a million hashes take.
 
-    python -m benchmarks.duplicates [--data=DIR] [--many=1000000]
+    python -m benchmarks.duplicates [--data=DIR] [--many=1000000] [--embed]
 
 Every shot of at least 9 frames is planted five times: encoded again (x264, crf 35), scaled to two thirds, begun two
 frames later, with a bright mark in a corner, and mirrored. A pair is right if both clips come from one shot. Recall is
-the share of planted clips that are in the group of their shot; precision that of pairs that are right.
+the share of planted clips that are in the group of their shot; precision that of pairs that are right. --embed finds
+duplicates by embeddings too, and plants each shot twice more, which hashes do not find: cropped to four fifths of its
+sides, and its second half alone.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.building.curation.duplicates import MAX_DIFFERENCE, find_duplicates
+from data_pipelines.building.curation.embedding import Embedder, embedded_frames
 from data_pipelines.media.hashing import BYTES, clip_hash
 from data_pipelines.reading.store import Dataset
 from vdit.command.run import no_arguments, run_main
 
 DATA = flags.DEFINE_string("data", "", "Data set of the film's shots; it is built at 256 tokens if left out.")
 MANY = flags.DEFINE_integer("many", 1_000_000, "Random hashes searched, one in a hundred planted; 0 = leave it out.")
+
+EMBED = flags.DEFINE_bool("embed", False, "Embed the film's shots, too, and plant copies that only embeddings find.")
 
 FEWEST = 9
 
@@ -75,24 +80,41 @@ PLANTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def film(directory: str) -> dict[str, float]:
+def cropped(video_TYXC: np.ndarray) -> np.ndarray:
+    """The middle four fifths of its sides."""
+    height, width = video_TYXC.shape[1:3]
+    y, x = height // 10, width // 10
+    return np.ascontiguousarray(video_TYXC[:, y : height - y, x : width - x])
+
+
+PLANTED_HARDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "cropped": cropped,
+    "second half": lambda video_TYXC: video_TYXC[len(video_TYXC) // 2 :],
+}
+
+
+def film(directory: str, embed: bool) -> dict[str, float]:
     """Recall of each kind of planted clip, and precision, on the shots of a data set."""
     dataset = Dataset(directory)
     clips = [dataset.read_clip(split, i).video_TYXC for split in dataset.splits for i in range(dataset.size(split))]
     clips = [clip for clip in clips if len(clip) >= FEWEST]
-    kinds = ["", *PLANTED]
-    hashes = [clip_hash(PLANTED[kind](clip) if kind else clip) for kind in kinds for clip in clips]
-    shot = np.tile(np.arange(len(clips)), len(kinds))
-    found = find_duplicates(np.stack(hashes), np.ones(len(hashes), bool))
+    changes = {"": lambda video_TYXC: video_TYXC} | PLANTED | (PLANTED_HARDER if embed else {})
+    hashes, frames = [], []
+    for change in changes.values():
+        for video_TYXC in map(change, clips):
+            hashes.append(clip_hash(video_TYXC))
+            frames += [embedded_frames(video_TYXC)] if embed else []
+    shot = np.tile(np.arange(len(clips)), len(changes))
+    found = find_duplicates(np.stack(hashes), np.ones(len(hashes), bool), Embedder()(frames) if embed else None)
     right = shot[found.pairs_P2[:, 0]] == shot[found.pairs_P2[:, 1]]
-    group = found.group_N.reshape(len(kinds), len(clips))
-    recalls = {f"recall, {kind}": float((group[1 + n] == group[0]).mean()) for n, kind in enumerate(PLANTED)}
+    group = found.group_N.reshape(len(changes), len(clips))
+    recalls = {f"recall, {kind}": float((group[n] == group[0]).mean()) for n, kind in enumerate(changes) if kind}
     wrong = {tuple(sorted(pair)) for pair in shot[found.pairs_P2[~right]].tolist()}
     return {
         "shots": len(clips),
         "share of bits that may differ": MAX_DIFFERENCE,
         **recalls,
-        "recall": float((group[1:] == group[0]).mean()),
+        "recall": float((group[1 : 1 + len(PLANTED)] == group[0]).mean()),
         "precision": float(right.mean()),
         "pairs of other shots": len(wrong),
     }
@@ -134,7 +156,7 @@ def main(argv: list[str]) -> None:
             options = ("--source=film", "--max_tokens=256", "--text_encoder=none", f"--out={directory}")
             command = [sys.executable, "-m", "data_pipelines.build", *options]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        parts = [film(directory)]
+        parts = [film(directory, EMBED.value)]
     parts += [many(MANY.value)] if MANY.value else []
     for figures in parts:
         for name, value in figures.items():
