@@ -50,12 +50,13 @@ class Line:
     """A size on a topology.
 
     Attributes:
-      size: of configs/vdit_{size}.py.
+      size: of configs/vdit_{size}.py, or "wan_ti2v_5b" or "wan_a14b", of configs/{size}.py.
       topology, slices: where.
       fsdp, context: mesh axes; replica takes the rest of the chips.
       remat: policy.
       keep: keep_weights.
       minute: rows of one 60-second clip of 832x480 at 24 frames/s instead of the config's clips.
+      lora: adapters of rank 16 are trained instead of all weights.
     """
 
     size: str
@@ -66,12 +67,18 @@ class Line:
     remat: str = "attention"
     keep: bool = False
     minute: bool = False
+    lora: bool = False
 
     @property
     def name(self) -> str:
         """Names it among all lines."""
         slices = f"{self.slices}x" if self.slices > 1 else ""
-        return f"{self.size}{'-minute' if self.minute else ''}@{slices}{self.topology}"
+        return f"{self.size}{'-minute' if self.minute else ''}{'-lora' * self.lora}@{slices}{self.topology}"
+
+    @property
+    def module(self) -> str:
+        """Of its config."""
+        return f"configs.{self.size}" if self.size.startswith("wan") else f"configs.vdit_{self.size}"
 
 
 MINUTE = {"clips": ("1441x480x832",), "words": 512}
@@ -101,14 +108,31 @@ LINES = [
     Line("10b", "v5p:16x16x16", fsdp=32, context=16, remat="blocks", minute=True),
 ]
 
+FINETUNING = [
+    *(
+        Line("wan_ti2v_5b", topology, fsdp=chips, remat="blocks", lora=lora)
+        for topology, chips in (("v6e:4x4", 16), ("v5p:2x2x4", 16), ("v5e:8x8", 64))
+        for lora in (False, True)
+    ),
+    *(
+        Line("wan_a14b", topology, fsdp=chips // 8, context=8, remat="blocks", lora=lora)
+        for topology, chips in (("v6e:4x4", 16), ("v5p:2x2x4", 16), ("v5e:8x8", 64))
+        for lora in (False, True)
+    ),
+    Line("wan_a14b", "v6e:2x4", context=8, remat="blocks", lora=True),
+]
+"""Fine-tuning of Wan 2.2 on clips of 81 frames of 704x1280: of all weights, and of adapters."""
+
 
 def config_of(line: Line) -> Config:
     """The named config on the line's mesh, a row for every row shard."""
-    values = ConfigDict(__import__(f"configs.vdit_{line.size}", fromlist=["get_config"]).get_config())
+    values = ConfigDict(__import__(line.module, fromlist=["get_config"]).get_config())
     chips = line.slices * math.prod(int(side) for side in line.topology.split(":")[1].split("x"))
     values.mesh = {"replica": -1, "fsdp": line.fsdp, "context": line.context}
     values.data.rows_per_step = chips // line.context
     values.model.remat, values.model.keep_weights = line.remat, line.keep
+    if line.lora:
+        values.lora = {"rank": 16}
     if line.minute:
         values.plan.update(MINUTE)
         values.data.update({"row_tokens": MINUTE_SLOTS, "row_examples": 1, "row_text": MINUTE["words"]})
@@ -128,8 +152,9 @@ def measure(line: Line) -> dict[str, Any]:
 def page(results: dict[str, Any]) -> str:
     """docs/scaling.md."""
     done = [line for line in LINES if line.name in results]
-    missing = [line for line in LINES if line.name not in results]
-    old = [line for line in done if results[line.name]["fingerprint"] != fingerprint()]
+    tuned = [line for line in FINETUNING if line.name in results]
+    missing = [line for line in [*LINES, *FINETUNING] if line.name not in results]
+    old = [line for line in done + tuned if results[line.name]["fingerprint"] != fingerprint()]
     head = (
         "size|chips|rows of slots|mesh r·f·c·t|remat|HBM GiB|s a step|low – high|MFU|at 0.60|"
         "tokens/s|compiled FLOPs|collectives GiB"
@@ -137,6 +162,9 @@ def page(results: dict[str, Any]) -> str:
     table = [head, ["---", *["--:"] * (len(head) - 1)]]
     table += [_cells(line, results[line.name]) for line in done]
     text = [INTRODUCTION, *(f"| {' | '.join(row)} |" for row in table), ""]
+    if tuned:
+        cells = [_tuning_cells(line, results[line.name]) for line in tuned]
+        text += [TUNING, pages.table(TUNING_HEAD, cells, words=(0, 1, 2)), ""]
     if missing:
         text.append(f"Not compiled yet, so not shown: {', '.join(line.name for line in missing)}.\n")
     if old:
@@ -169,7 +197,7 @@ def _turn(line: Line) -> int:
     """Every size gets its first line before any gets its second."""
     kin = [
         other
-        for other in LINES
+        for other in [*LINES, *FINETUNING]
         if (other.size, other.minute, other.slices > 1) == (line.size, line.minute, line.slices > 1)
     ]
     return kin.index(line)
@@ -198,6 +226,36 @@ def _cells(line: Line, values: dict[str, Any]) -> list[str]:
         f"{moved:.1f}",
     ]
 
+
+TUNING_HEAD = [
+    *("model", "trained", "chips", "mesh r·f·c·t", "HBM GiB", "s a step", "low – high"),
+    *("hours of 1,000 steps", "cost of 1,000 steps"),
+]
+
+
+def _tuning_cells(line: Line, values: dict[str, Any]) -> list[str]:
+    mesh = "·".join(str(values["mesh"][axis]) for axis in ("replica", "fsdp", "context", "tensor"))
+    need, limit = values["hbm_gib_per_chip"], values["hbm_gib_limit"]
+    model = {"wan_ti2v_5b": "TI2V-5B", "wan_a14b": "A14B, one expert"}[line.size]
+    cells = [model, "LoRA, rank 16" if line.lora else "all weights", line.topology, mesh]
+    if not values["fits"]:
+        return [*cells, f"**{'more' if need is None else format(need, '.1f')} of {limit}: does not fit**", *["–"] * 4]
+    seconds = [values[f"step_seconds{end}"] for end in ("", "_low", "_high")]
+    return [
+        *cells,
+        f"{need:.1f} of {limit}",
+        f"{seconds[0]:.3g}",
+        f"{seconds[1]:.3g} – {seconds[2]:.3g}",
+        f"{values['hours']:.1f}",
+        f"${values['cost']:,.0f}",
+    ]
+
+
+TUNING = """## Fine-tuning Wan 2.2
+
+1,000 steps on clips of 81 frames of 704x1280, one clip a step for every chip or context group, at the on-demand list
+price; remat "blocks". Sizes are those of the published models; the frozen weights under adapters are in bfloat16.
+"""
 
 WORK = """Pairs of slots in the attention blocks that are executed over the sum of n² of the segments, by tokens of a
 block; in bold the config's own block. Rows of many small images waste most. Smaller blocks waste less and run slower,
@@ -234,7 +292,7 @@ collectives: GiB of every array that a chip gathers, reduces or exchanges in a s
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    stale = [line for line in LINES if results.get(line.name, {}).get("fingerprint") != fingerprint()]
+    stale = [line for line in [*LINES, *FINETUNING] if results.get(line.name, {}).get("fingerprint") != fingerprint()]
     todo = [] if WRITE.value else sorted((line for line in stale if ONLY.value in line.name), key=_turn)
     start = time.perf_counter()
     for number, line in enumerate(todo):

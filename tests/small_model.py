@@ -22,6 +22,9 @@ PATCH = Patch(2, 4, 4)
 TEXT_WIDTH = 5
 INTERFACE = Interface(PATCH.size(3), TEXT_WIDTH)
 MODEL = ModelConfig(width=32, depth=2, head_width=16, base_width=16, attention_block=8)
+WAN_MODEL = ModelConfig(
+    family="wan", width=32, depth=2, head_width=16, base_width=32, feed_forward=2.5, prediction="v", attention_block=8
+)
 CONFIG = Config(model=MODEL, diffusion=DiffusionConfig(caption_dropout=0.3))
 SHAPE = RowShape(tokens=64, examples=6, text=16)
 SIZES = ((5, 8, 8, 3), (1, 4, 12, 2), (7, 4, 4, 0), (3, 12, 8, 5), (9, 4, 8, 1))

@@ -107,7 +107,7 @@ def _initial(config: Config, interface: Any) -> Any:
 
 def _init_state(config: Config, interface: Any) -> Any:
     """As the real one, which compiles anew for every run."""
-    graph, arrays, shardings = _initial(Config(config.seed, model=config.model), interface)
+    graph, arrays, shardings = _initial(Config(config.seed, model=config.model, lora=config.lora), interface)
     return graph, jax.tree.map(jax.device_put, arrays, shardings)
 
 

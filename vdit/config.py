@@ -10,6 +10,7 @@ from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
 from vdit.expressions import parse_condition
 from vdit.io.names import expand_fields
+from vdit.lora_config import LoraConfig
 
 TIME_FEATURES = 128
 """Width of the sinusoidal features of a diffusion time."""
@@ -150,6 +151,8 @@ class ModelConfig:
       head_width: width K of one attention head; width / head_width heads.
       feed_forward: feed-forward width over model width; 2.7 at width 5120 is 13,824.
       base_width: width at which the learning rate is stated (muP).
+      base_depth: the same of the depth: what a block adds to its tokens is multiplied by base_depth / depth, with which
+        the rate holds at every depth (CompleteP, Dey et al. 2025); 0 = it is not.
       prediction: what the network puts out: the clean patch "x" (Li & He 2025) or the velocity "v".
       dtype: compute dtype; parameters are float32.
       remat: "none" keeps all activations; "blocks" keeps each block's input and recomputes the rest in the backward
@@ -168,6 +171,7 @@ class ModelConfig:
     head_width: int = 32
     feed_forward: float = 4.0
     base_width: int = 64
+    base_depth: int = 0
     prediction: str = "x"
     dtype: str = "float32"
     remat: str = "none"
@@ -180,6 +184,8 @@ class ModelConfig:
         if self.width % self.head_width:
             raise UserError(f"model.width={self.width} is not a multiple of model.head_width={self.head_width}")
         _one_of("model.family", self.family, ("spacetime", "wan"))
+        if self.base_depth < 0 or (self.base_depth and self.family == "wan"):
+            raise UserError(f"model.base_depth={self.base_depth} must be 0, or above it where model.family=spacetime")
         _one_of("model.prediction", self.prediction, ("x", "v"))
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
         _one_of("model.remat", self.remat, REMAT_POLICIES)
@@ -189,6 +195,11 @@ class ModelConfig:
     @property
     def heads(self) -> int:
         return self.width // self.head_width
+
+    @property
+    def branch_scale(self) -> float:
+        """What the outputs of attention and feed-forward are multiplied by when they are added."""
+        return self.base_depth / self.depth if self.base_depth else 1.0
 
     @property
     def feed_forward_width(self) -> int:
@@ -434,10 +445,11 @@ class Config:
 
     Attributes:
       seed: of initial weights, noise and the order of the data.
-      init_from: where parameters come from instead: the workdir of a run, a folder or file that vdit.export wrote, or,
-        for model.family "wan", published weights (a folder, or a hub id OWNER/NAME@REVISION), which decide the sizes of
-        the model.
+      init_from: where parameters come from instead (with lora, those under the adapters): the workdir of a run, a
+        folder or file that vdit.export wrote, or, for model.family "wan", published weights (a folder, or a hub id
+        OWNER/NAME@REVISION), which decide the sizes of the model.
       task: "diffusion", or "autoencoder", which trains the causal_vae and leaves model and diffusion aside.
+      lora: adapters to train instead of all weights; None, or no field of it set, trains all.
     """
 
     seed: int = 0
@@ -451,9 +463,14 @@ class Config:
     plan: PlanConfig = PlanConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     task: str = "diffusion"
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         expand_fields(self, "init_from")
         _one_of("task", self.task, ("diffusion", "autoencoder"))
-        if self.init_from and self.train.branch_from:
+        if self.lora:
+            self.lora.chosen(self.model.family)
+            if self.task != "diffusion" or self.optimizer.method != "adamw":
+                raise UserError("config.lora takes task=diffusion and optimizer.method=adamw; leave one of them out")
+        elif self.init_from and self.train.branch_from:
             raise UserError("init_from and train.branch_from both say where parameters come from; give one")

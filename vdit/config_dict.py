@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,16 @@ def build(values: Mapping[str, Any], cls: type = Config, prefix: str = "") -> An
 _types = functools.cache(typing.get_type_hints)  # slow, and the same for every run of a sweep
 
 
+def section_of(kind: Any) -> type | None:
+    """The dataclass of a field of this type, which may be optional (`Section | None`); None for plain fields."""
+    if isinstance(kind, types.UnionType):
+        kind = typing.get_args(kind)[0]
+    return typing.cast(type, kind) if dataclasses.is_dataclass(kind) else None
+
+
 def _convert(path: str, value: Any, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        return _convert(path, value, section_of(kind)) if value else None
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(

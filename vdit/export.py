@@ -1,6 +1,7 @@
 """Writes a run's weights as safetensors: `python -m vdit.export --workdir=W --out=DIR`.
 
-DIR is what `--config.init_from=DIR` starts a run from, and `vdit.sample --workdir=DIR` samples.
+DIR is what `--config.init_from=DIR` starts a run from, and `vdit.sample --workdir=DIR` samples. Of a run with
+config.lora it holds the adapters, which `vdit.sample --lora=DIR` and diffusers add to other weights; --merge adds them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from vdit.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 OUT = flags.DEFINE_string("out", None, "Folder to write: weights, config.json, dataset.json and export.json.")
 RAW = flags.DEFINE_bool("raw", False, "Write the weights themselves, not their moving average.")
+MERGE = flags.DEFINE_bool("merge", False, "Write whole weights with the adapters of config.lora added to them.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to export; default: the newest.")
 
 
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
     from vdit.generation.restore import load_run
     from vdit.training.export import write_weights
 
-    write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value)
+    write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value, MERGE.value)
     if jax.process_index() == 0:
         about = read_json(Path(OUT.value) / EXPORT)
         print(f"{OUT.value}: {about['tensors']} tensors, {about['parameters']:,} parameters of step {about['step']}")

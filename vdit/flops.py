@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from vdit.config import TIME_FEATURES, WAN_TIME_FEATURES, ModelConfig
+from vdit.lora_config import BLOCK_MATRICES, OF_CAPTIONS, LoraConfig
 
 POSITION_FEATURES = 24  # sines and cosines of a patch's place, added at the input, as in models.rotary
 FLOPS_PER_TRAINING_MULTIPLY_ADD = 6  # 2 per multiply-add, 3 for forward and backward
+
+NEWTON_SCHULZ = 5  # iterations of Muon, as in training.optimization.muon
 
 Number = Any  # int, float or integer array: the counts broadcast over examples
 
@@ -35,6 +38,8 @@ class ModelShape:
       position_features: sinusoidal features of a patch's place.
       cross: captions are not in the stream; patches attend to them and to one padding token (models.wan_dit).
       head_width: columns of a head, which are gains of its queries and keys.
+      adapters: weights of adapters of one block that a patch and a caption token are multiplied by; (0, 0) where all
+        weights are trained.
     """
 
     width: int
@@ -47,6 +52,7 @@ class ModelShape:
     position_features: int = POSITION_FEATURES
     cross: bool = False
     head_width: int = 0
+    adapters: tuple[int, int] = (0, 0)
 
     @property
     def block_weights(self) -> float:
@@ -62,14 +68,30 @@ class ModelShape:
         return self.time_features * self.width + (7 if self.cross else 8) * self.width**2
 
 
-def shape_of(model: ModelConfig, patch_size: int, text_width: int) -> ModelShape:
-    """The sizes of a configured model on data with such patches and captions."""
+def shape_of(model: ModelConfig, patch_size: int, text_width: int, lora: LoraConfig | None = None) -> ModelShape:
+    """The sizes of a configured model on data with such patches and captions, and of its adapters if there are any."""
     shape = ModelShape(
         model.width, model.depth, patch_size, text_width, model.feed_forward, head_width=model.head_width
     )
+    if lora:
+        shape = dataclasses.replace(shape, adapters=_adapter_weights(model, lora))
     if model.family == "wan":
         return dataclasses.replace(shape, cross=True, time_features=WAN_TIME_FEATURES, position_features=0)
     return shape
+
+
+def _adapter_weights(model: ModelConfig, lora: LoraConfig) -> tuple[int, int]:
+    """(of a patch, of a caption token): weights of the adapters of a block that it is multiplied by."""
+    sizes = {"d": model.width, "f": model.feed_forward_width}
+    of_matrix = {
+        name: lora.rank * count * (sizes[inputs] + sizes[outputs])
+        for name, (inputs, outputs, count) in BLOCK_MATRICES[model.family].items()
+        if name in lora.chosen(model.family)
+    }
+    if model.family == "spacetime":
+        return sum(of_matrix.values()), sum(of_matrix.values())
+    of_captions = of_matrix.pop(OF_CAPTIONS, 0)
+    return sum(of_matrix.values()), of_captions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +153,28 @@ def attending_pairs(cross: bool, patches: Number, text: Number) -> Number:
 
 def _multiply_adds(shape: ModelShape, patches: Number, text: Number, pairs: Number, times: Number) -> Number:
     """Linear in patches, caption tokens, pairs and distinct times, so it holds for one example and for sums of many."""
+    return sum(_parts(shape, patches, text, pairs, times).values())
+
+
+def _parts(shape: ModelShape, patches: Number, text: Number, pairs: Number, times: Number) -> dict[str, Number]:
+    """Forward multiply-adds by what they are: attention, matrices of the blocks, projections out, in and of times.
+
+    Those of adapters come last.
+    """
     d = shape.width
     of_patch = of_text = shape.depth * shape.block_weights
     text_projection = shape.text_width * d
     if shape.cross:  # patches: queries and output of the second attention; captions: keys and values
         of_patch, of_text = of_patch + shape.depth * 2 * d**2, shape.depth * 2 * d**2
         text_projection += d**2
-    patch_projections = (2 * shape.patch_size + shape.position_features) * d
-    blocks = of_patch * patches + of_text * text + shape.depth * 2 * d * pairs
-    return blocks + patch_projections * patches + text_projection * text + shape.time_weights * times
+    patch_projection = (shape.patch_size + shape.position_features) * d
+    return {
+        "attention": shape.depth * 2 * d * pairs,
+        "blocks": of_patch * patches + of_text * text,
+        "out": shape.patch_size * d * patches,
+        "in": patch_projection * patches + text_projection * text + shape.time_weights * times,
+        "adapters": shape.depth * (shape.adapters[0] * patches + shape.adapters[1] * text),
+    }
 
 
 def forward_flops(
@@ -160,11 +195,16 @@ def forward_flops(
 
 
 def training_flops(shape: ModelShape, patches: Number, text_tokens: Number = 0, times: Number = 1) -> Number:
-    """FLOPs of training on one example once: forward, and backward at twice its cost."""
-    return FLOPS_PER_TRAINING_MULTIPLY_ADD * forward_multiply_adds(shape, patches, text_tokens, times)
+    """FLOPs of training on one example once: forward, and backward at twice its cost.
+
+    With adapters the frozen matrices have no gradient, and nothing before the first block is differentiated.
+    """
+    patches, text = np.asarray(patches, np.float64), np.asarray(text_tokens, np.float64)
+    pairs = attending_pairs(shape.cross, patches, text)
+    return training_flops_of_sums(shape, patches, text, pairs, np.asarray(times, np.float64))
 
 
-def training_flops_of_sums(shape: ModelShape, patches: float, text: float, pairs: float, examples: float) -> float:
+def training_flops_of_sums(shape: ModelShape, patches: Number, text: Number, pairs: Number, examples: Number) -> Any:
     """Training FLOPs of many examples from sums over them, which a run keeps as its account.
 
     Args:
@@ -173,7 +213,9 @@ def training_flops_of_sums(shape: ModelShape, patches: float, text: float, pairs
       pairs: sum of `attending_pairs` over the segments.
       examples: number of segments; each has one distinct time.
     """
-    return FLOPS_PER_TRAINING_MULTIPLY_ADD * _multiply_adds(shape, patches, text, pairs, examples)
+    parts = _parts(shape, patches, text, pairs, examples)
+    frozen = {"blocks": 4, "out": 4, "in": 2} if any(shape.adapters) else {}
+    return sum(frozen.get(name, FLOPS_PER_TRAINING_MULTIPLY_ADD) * part for name, part in parts.items())
 
 
 def batch_training_flops(shape: ModelShape, segments_BL: Any, text_index_BL: Any, times: Number = 1) -> float:
@@ -207,6 +249,19 @@ def attention_area(lengths: Any, block_q: int, block_k: int) -> int:
     begin = starts[np.searchsorted(ends, first_slot, side="right")] // block_k
     end = (ends[np.searchsorted(ends, last_slot, side="right")] - 1) // block_k
     return int((end - begin + 1).sum()) * block_q * block_k
+
+
+def muon_flops(model: ModelConfig) -> float:
+    """FLOPs of Muon's Newton-Schulz iterations for all matrices of the blocks; every device does all of them.
+
+    An iteration of m x n, m <= n, takes 2 m^2 n twice (the Gram matrix, its polynomial times x) and 2 m^3 (its square).
+    """
+    sizes = {"d": model.width, "f": model.feed_forward_width}
+    total = 0.0
+    for inputs, outputs, count in BLOCK_MATRICES[model.family].values():
+        m, n = sorted((sizes[inputs], sizes[outputs]))
+        total += count * NEWTON_SCHULZ * (4.0 * m * m * n + 2.0 * m**3)
+    return model.depth * total
 
 
 def attention_flops(width: int, area: Number, matmuls: Number) -> Number:

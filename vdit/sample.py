@@ -54,6 +54,9 @@ SAMPLER = flags.DEFINE_enum("sampler", "heun", ["euler", "heun", "dpm++", "unipc
 SCHEDULE = flags.DEFINE_enum(
     "schedule", "linear", ["linear", "cosine", "linear_quadratic"], "Which times to go through."
 )
+LORA = flags.DEFINE_multi_string(
+    "lora", [], "Adapters to add to the weights: FILE or FOLDER, or FILE:SCALE for more or less of them; several times."
+)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to sample from; default: the newest.")
 SCALE = flags.DEFINE_integer("scale", 4, "Side of the square that shows one pixel in the files.", lower_bound=1)
 PREVIEW = flags.DEFINE_integer("preview", 0, "Write OUT.preview.png every so many evaluations.", lower_bound=0)
@@ -99,10 +102,14 @@ def main(argv: list[str]) -> None:
     from vdit.generation.outputs import run_about
     from vdit.generation.restore import generator_of, load_run
     from vdit.generation.session import Session
+    from vdit.models.lora_files import names_of, parse
 
     run = load_run(WORKDIR.value, STEP.value)
+    loras = [parse(flag) for flag in LORA.value]
     about = run_about(run.workdir.name, run.position.step, run.config)
-    session = Session(generator_of(run), run.meta, about, settings, FPS.value, SCALE.value)
+    if loras:
+        about["lora"] = names_of(loras)
+    session = Session(generator_of(run, loras=loras), run.meta, about, settings, FPS.value, SCALE.value)
     start = time.monotonic()
     with ProgressBar("denoising", "step", note=COMPILING) as bar:
         for line in session.make(samples, WINDOW.value, bar.move_to, PREVIEW.value):

@@ -193,7 +193,7 @@ def merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]
         *sections, name = field.split(".")
         inner = out
         for section in sections:
-            known = inner.get(section, {})
+            known = inner.get(section) or {}
             if not isinstance(known, Mapping):
                 raise UserError(f"config field {field} does not exist")
             inner[section] = dict(known)

@@ -35,3 +35,17 @@ def test_a_best_rate_at_the_edge_is_refused():
         best_rates(runs(lambda w: 1.0))
     with pytest.raises(UserError, match="has 2 learning rates"):
         best_rates([run for run in runs(lambda w: 5e-3) if run["learning_rate"] < 3e-3])
+
+
+def test_depths_have_a_panel_of_their_own(tmp_path):
+    deep = [
+        {"width": 32, "depth": depth, "learning_rate": rate, "loss": 0.1 + 0.02 * np.log(rate * depth**0.5 / 1e-2) ** 2}
+        for depth in (2, 4, 8)
+        for rate in (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    ]
+    wide = [{**run, "depth": 2} for run in runs(lambda w: 5e-3) if run["width"] != 32]
+    found = rate_figure(deep + wide, str(tmp_path / "rate"))
+    assert found["best_rates"].keys() == {16, 32, 64, 128}
+    assert found["depth"]["best_rates"].keys() == {2, 4, 8}
+    assert found["depth"]["factor"] == pytest.approx(2, rel=0.05)
+    assert (tmp_path / "rate.svg").read_text().count("best rates within") == 2

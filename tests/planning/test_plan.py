@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs import vdit_2b
 from data_pipelines.reading.row_lengths import row_lengths
 from vdit import flops
-from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, PlanConfig
+from vdit.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, PlanConfig
+from vdit.config_dict import build
 from vdit.errors import UserError
+from vdit.lora_config import LoraConfig
 from vdit.models.attention.splash import active_blocks
 from vdit.planning import compile as compiling
 from vdit.planning import estimate, result, search
@@ -235,6 +238,42 @@ def test_a_plan_without_a_price_has_no_cost():
     text = table(values)
     assert "$" not in text and "no price known (--price)" in text
     assert "$" not in ranking([values]) and "unknown" in ranking([values])
+
+
+def test_adapters_need_less_memory_and_no_gradient_of_the_weights():
+    """The state shrinks, and a third of the products outside attention goes."""
+    lora = dataclasses.replace(MODEL, lora=LoraConfig(rank=8))
+    whole, adapted = planned(), planned(config=lora)
+    memory = adapted["memory_gib"]
+    assert memory["frozen weights"] > 0 and memory["optimiser"] < whole["memory_gib"]["optimiser"] / 4
+    assert adapted["model_tflops_per_step"] < 0.9 * whole["model_tflops_per_step"]
+    outside = "compiled_over_model_flops_outside_attention"
+    assert 0.9 < adapted[outside] < 1.3 and "frozen weights" in table(adapted)
+
+
+@pytest.mark.nightly
+def test_adapters_of_a_2b_model_take_three_quarters_of_the_memory_and_four_fifths_of_the_time():
+    """On four chips: all weights fit with remat "blocks" only, adapters with "attention"; each takes what fits it."""
+    values = vdit_2b.get_config().to_dict()
+    values["data"]["rows_per_step"], values["mesh"] = 1, {"context": 4}
+    whole = build({**values, "model": {**values["model"], "remat": "blocks"}})
+    lora = build({**values, "lora": {"rank": 16}})
+    full, adapted = (planned("v5e:2x2", config=config) for config in (whole, lora))
+    assert full["fits"] and adapted["fits"]
+    assert not planned("v5e:2x2", config=dataclasses.replace(lora, lora=None))["fits"]
+    assert adapted["hbm_gib_per_chip"] <= 0.75 * full["hbm_gib_per_chip"]
+    assert adapted["step_seconds"] <= 0.8 * full["step_seconds"]
+
+
+@pytest.mark.nightly
+def test_muons_products_are_in_the_compiled_program():
+    muon = dataclasses.replace(MODEL, optimizer=OptimizerConfig(method="muon"))
+    with_muon, without = planned(config=muon), planned()
+    compiled = [plan["compiled_over_model_flops"] * plan["model_tflops_per_step"] for plan in (with_muon, without)]
+    assert without["muon_tflops_per_chip"] == 0
+    assert compiled[0] - compiled[1] == pytest.approx(4 * with_muon["muon_tflops_per_chip"], rel=0.02)
+    assert with_muon["memory_gib"]["optimiser"] < 0.8 * without["memory_gib"]["optimiser"]
+    assert "Muon: of the compiled FLOPs" in table(with_muon)
 
 
 @pytest.mark.nightly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vdit.config import Config
+from vdit.config_dict import section_of
 from vdit.errors import UserError
 
-SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.default))
+_TYPES = typing.get_type_hints(Config)
+SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if section_of(_TYPES[field.name]))
 """Sections of a `Config`."""
 
 
@@ -64,6 +67,6 @@ class _ConfigFile(flags.ArgumentParser):
         if not isinstance(config, ConfigDict):
             raise UserError(f"{self._flag}={path}: get_config() returns {type(config).__name__}, not a ConfigDict")
         for section in self._sections:
-            if section not in config:
+            if config.get(section) is None:
                 config[section] = ConfigDict()
         return config

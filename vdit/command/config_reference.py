@@ -14,6 +14,7 @@ from typing import Any
 
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, StageConfig
+from vdit.config_dict import section_of
 
 HEAD = """# Fields of a config
 
@@ -52,17 +53,16 @@ def fields(cls: type = Config, prefix: str = "", values: Mapping[str, Any] | Non
     """
     values = values or {}
     kinds, meanings = typing.get_type_hints(cls), _meanings(cls)
-    sections = [field for field in dataclasses.fields(cls) if dataclasses.is_dataclass(kinds[field.name])]
+    sections = {field.name: section for field in dataclasses.fields(cls) if (section := section_of(kinds[field.name]))}
     for field in dataclasses.fields(cls):
-        if field not in sections:
+        if field.name not in sections:
             shown = values.get(field.name, field.default)
             shown = tuple(shown) if isinstance(shown, list) else shown
             yield Field(f"{prefix}{field.name}", _kind(kinds[field.name]), repr(shown), meanings[field.name])
-    for field in sections:
-        given = values.get(field.name)
-        if given is None:
-            given = dataclasses.asdict(typing.cast(Any, field.default))
-        yield from fields(kinds[field.name], f"{prefix}{field.name}.", given)
+    for name, section in sections.items():
+        default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+        given = values.get(name) or (dataclasses.asdict(typing.cast(Any, default)) if default else {})
+        yield from fields(section, f"{prefix}{name}.", given)
 
 
 def _kind(kind: Any) -> str:

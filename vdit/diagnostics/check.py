@@ -11,6 +11,7 @@ Weights are fresh ones with noise: those that start at zero would hide what lies
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ def check(config: Config, workdir: epath.PathLike, data: TrainingData) -> str:
         raise UserError(f"--check is for runs of the task diffusion, not {config.task}")
     plain_mesh()  # a mistake shows before data are read
     mesh, config = make_mesh(config.mesh), complete_config(config, epath.Path(workdir), data)
+    config = dataclasses.replace(config, lora=None)  # adapters start at zero: what is compared is the network
     require_fit(config, mesh)
     plain, interface = plain_config(config), interface_of(data.meta)
     params = noisy_params(plain, interface)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from typing import Any
@@ -17,45 +18,59 @@ from vdit.render import charts, panels
 from vdit.render.panels import Panel, Series
 
 
-def best_rates(runs: list[dict[str, Any]]) -> dict[int, float]:
-    """The rate at the bottom of a parabola in log rate through the losses of each width, seeds averaged.
+def best_rates(runs: list[dict[str, Any]], by: str = "width") -> dict[int, float]:
+    """The rate at the bottom of a parabola in log rate through the losses of each width (or depth), seeds averaged.
 
     Raises:
-      UserError: if a width has fewer than 3 rates, or its lowest loss is at the highest or lowest of them.
+      UserError: if a size has fewer than 3 rates, or its lowest loss is at the highest or lowest of them.
     """
     found = {}
-    for width in sorted({int(run["width"]) for run in runs}):
-        rates, losses = _mean_losses(runs, width)
+    for size in sorted({int(run[by]) for run in runs}):
+        rates, losses = _mean_losses(runs, by, size)
         if len(rates) < 3:
-            raise UserError(f"width {width} has {len(rates)} learning rates; a best one needs 3")
+            raise UserError(f"{by} {size} has {len(rates)} learning rates; a best one needs 3")
         low = int(losses.argmin())
         if low in (0, len(rates) - 1):
-            raise UserError(f"width {width} is best at the {'lowest' if low == 0 else 'highest'} rate tried; try more")
+            raise UserError(f"{by} {size} is best at the {'lowest' if low == 0 else 'highest'} rate tried; try more")
         near = slice(max(low - 1, 0), low + 2)
         curve, slope, _ = np.polyfit(np.log(rates[near]), losses[near], 2)
-        found[width] = float(np.exp(-slope / (2 * curve)))
+        found[size] = float(np.exp(-slope / (2 * curve)))
     return found
 
 
-def _mean_losses(runs: list[dict[str, Any]], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rates, losses) of a width, by rising rate."""
+def _mean_losses(runs: list[dict[str, Any]], by: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rates, losses) of a width or depth, by rising rate."""
     by_rate: dict[float, list[float]] = {}
     for run in runs:
-        if run["width"] == width and isinstance(run.get("loss"), (int, float)) and np.isfinite(run["loss"]):
+        if run[by] == size and isinstance(run.get("loss"), (int, float)) and np.isfinite(run["loss"]):
             by_rate.setdefault(float(run["learning_rate"]), []).append(run["loss"])
     rates = sorted(by_rate)
     return np.array(rates), np.array([np.mean(by_rate[rate]) for rate in rates])
 
 
 def rate_figure(runs: list[dict[str, Any]], out: str) -> dict[str, Any]:
-    """Draws loss against rate by width; gives the best rates and the factor between the largest and the smallest."""
-    best = best_rates(runs)
-    factor = max(best.values()) / min(best.values())
-    series = [Series(f"width {width}, best {rate:.2g}", *_mean_losses(runs, width)) for width, rate in best.items()]
-    title = f"best rates within a factor {factor:.2f}"
-    panel = Panel("learning rate, stated at the base width", "validation loss", series, title, ordered=True)
-    charts.save(panels.beside([panel]), out)
-    return {"best_rates": best, "factor": factor}
+    """Draws loss against rate by width, and by depth if there are several; each at the most frequent other size.
+
+    Returns:
+      The best rates of each width and the factor between the largest and the smallest; the same of depths under
+      "depth", if there are several.
+    """
+    drawn, found = [], {}
+    for by, other in (("width", "depth"), ("depth", "width")):
+        usual = collections.Counter(run.get(other) for run in runs).most_common(1)[0][0]
+        alike = [run for run in runs if run.get(other) == usual]
+        if by == "depth" and len({run.get("depth") for run in alike}) < 2:
+            continue
+        best = best_rates(alike, by)
+        factor = max(best.values()) / min(best.values())
+        series = [
+            Series(f"{by} {size}, best {rate:.2g}", *_mean_losses(alike, by, size)) for size, rate in best.items()
+        ]
+        title = f"best rates within a factor {factor:.2f}"
+        drawn.append(Panel("learning rate, stated at the base width", "validation loss", series, title, ordered=True))
+        found[by] = {"best_rates": best, "factor": factor}
+    charts.save(panels.beside(drawn), out)
+    return {**found.pop("width"), **found}
 
 
 def check(config: Config, data: TrainingData, widths: list[int], steps: int, out: str) -> dict[str, Any]:

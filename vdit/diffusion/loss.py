@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,18 +44,26 @@ def train_loss(graph: Any, params: Any, batch: PackedBatch, key: jax.Array, conf
 
 
 def loss_and_gradients(
-    graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config
+    graph: Any,
+    params: Any,
+    batch: PackedBatch,
+    key: jax.Array,
+    config: Config,
+    complete: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[jax.Array, Any]:
-    """`train_loss` and its gradient, in optimizer.accumulate parts of each device's rows, one after another."""
+    """`train_loss` and its gradient, in optimizer.accumulate parts of each device's rows, one after another.
+
+    `complete` makes all parameters of the model from `params`, by which the loss is differentiated.
+    """
     parts = config.optimizer.accumulate
     if parts == 1:
-        return jax.value_and_grad(lambda p: train_loss(graph, p, batch, key, config))(params)
+        return jax.value_and_grad(lambda p: train_loss(graph, complete(p), batch, key, config))(params)
     inputs = corrupt_batch(batch, key, config.diffusion)
     count = jnp.maximum(inputs.loss_mask_BL.sum(), 1)
 
     def part_loss(params: Any, part: Any) -> jax.Array:
         rows, of_rows = part
-        return denoising_loss(graph, params, rows, of_rows, config)[0].sum() / count
+        return denoising_loss(graph, complete(params), rows, of_rows, config)[0].sum() / count
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(part_loss)(params, part)), None

@@ -161,7 +161,8 @@ def split_losses(run: Run, batches: Batches, progress: Callable[[int], None] = l
     """Loss of every example of a split."""
     config = run.config
     key = config.model, config.diffusion, run.mesh, run.shape
+    graph, params = run.averaged()
     if key not in _compiled:  # shared by runs in one process that differ in data, length or schedule only
-        _compiled[key] = make_evaluate(run.graph, config)
+        _compiled[key] = make_evaluate(graph, config)
     rows = batches(*row_reader(run.mesh))
-    return validate(_compiled[key], run.state.ema, rows, run.mesh, measured_modes(config.diffusion.modes), progress)
+    return validate(_compiled[key], params, rows, run.mesh, measured_modes(config.diffusion.modes), progress)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +14,10 @@ from etils import epath
 from vdit.errors import UserError
 from vdit.generation import Generator, LatentGenerator
 from vdit.generation.generator import Progress
+from vdit.models.adapters import add_all
 from vdit.models.autoencoders.registry import load_autoencoder
+from vdit.models.lora_files import read_lora
+from vdit.parallel.mesh import use_mesh
 from vdit.patches import Patch
 from vdit.training.export import open_weights
 from vdit.training.initial import named
@@ -52,23 +57,28 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
     return open_run(config, path, read_meta(path), step)
 
 
-def generator_of(run: Run, progress: Progress | None = None) -> Generator | LatentGenerator:
+def generator_of(
+    run: Run, progress: Progress | None = None, loras: Sequence[tuple[Path, float]] = ()
+) -> Generator | LatentGenerator:
     """A generator with the run's averaged parameters; of latents, with the autoencoder of its data.
 
     Args:
       run: opened.
       progress: called with (evaluations done, evaluations in all) of every call that has no other.
+      loras: files of adapters that are added to the parameters, and how much of each.
 
     Raises:
-      UserError: if parameters are not finite, the autoencoder cannot be had, or its weights are others than those that
-        made the data.
+      UserError: if parameters are not finite, a file of adapters is of another model, the autoencoder cannot be had, or
+        its weights are others than those that made the data.
     """
     check_finite(run)
+    graph, params = run.averaged()
+    for path, scale in loras:
+        with use_mesh(run.mesh):
+            params = add_all(params, read_lora(path, run.config.model), scale)
     patch, about = Patch(*run.meta["patch"]), run.meta["autoencoder"]
     latents = about["name"] != "pixels"
-    generator = Generator(
-        run.graph, run.state.ema, run.config, run.mesh, patch, run.meta["channels"], latents, progress
-    )
+    generator = Generator(graph, params, run.config, run.mesh, patch, run.meta["channels"], latents, progress)
     if not latents:
         return generator
     autoencoder = load_autoencoder(about["name"])

@@ -118,12 +118,12 @@ class Block(nnx.Module):
             q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
         )
         mixed_BLD = optimization_barrier(product("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), tokens))
-        x_BLD = gated(x_BLD, mixed_BLD, gate_a, own[2])
+        x_BLD = gated(x_BLD, mixed_BLD * config.branch_scale, gate_a, own[2])
 
         h_BLD = optimization_barrier(modulated(x_BLD, shift_f, scale_f, own[3], own[4]))
         with jax.named_scope("feed_forward"):
             added_BLD = optimization_barrier(feed_forward(h_BLD, use(self.up, dtype), use(self.down, dtype)))
-        return gated(x_BLD, added_BLD, gate_f, own[5])
+        return gated(x_BLD, added_BLD * config.branch_scale, gate_f, own[5])
 
 
 class SpacetimeTransformer(nnx.Module):
@@ -245,9 +245,11 @@ EMBEDDINGS = ("patch_in", "text_in", "text_mid", "null_text", "position_in", "ou
 
 
 def parameter_counts(params: Any) -> tuple[int, int]:
-    """(N, all): N leaves out the input, text and output projections."""
+    """(N, all): N leaves out the input, text and output projections; steps of int8 weights are no parameters."""
     total = body = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if getattr(path[-2], "key", "") == "step":
+            continue
         size = int(np.prod(leaf.shape))
         total += size
         if path[0].key not in EMBEDDINGS:

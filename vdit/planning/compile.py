@@ -162,6 +162,7 @@ def _held(state: TrainState, batch: PackedBatch) -> dict[str, float]:
         "parameters": size(state.params),
         "optimiser": size(state.optimizer),
         "average": size(state.ema),
+        **({"frozen weights": size(state.frozen)} if state.frozen else {}),
         "batch": size(batch),
     }
 

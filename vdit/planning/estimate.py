@@ -95,7 +95,7 @@ class Seconds:
 def work_of(config: Config, rows: RowLengths, cost: Cost, chips: int, shards: int) -> Work:
     """Counts a step of average rows; `shards` row shards wait for the slowest."""
     data, model = config.data, config.model
-    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
+    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text, config.lora)
     steps = len(rows) / data.rows_per_step  # of the epoch
     pairs = float(flops.attending_pairs(shape.cross, rows.patches.astype(np.float64), rows.caption_tokens).sum())
     patches, words = (float(x.sum(dtype=np.int64)) for x in (rows.patches, rows.caption_tokens))

@@ -10,6 +10,7 @@ import numpy as np
 
 from vdit.config import Config
 from vdit.data import RowLengths
+from vdit.flops import muon_flops
 from vdit.parallel.mesh import make_mesh, row_shards
 from vdit.planning import cost as costs
 from vdit.planning import estimate, hlo, memory
@@ -51,6 +52,7 @@ def plan(
         "hbm_gib_limit": chip.hbm,
         "memory_gib": _memory(program, module),
         "model_tflops_per_step": work.model_flops / 1e12,
+        "muon_tflops_per_chip": muon_flops(config.model) / 1e12 if config.optimizer.method == "muon" else 0.0,
         "topology": topology,
         "slices": slices,
         "chips": mesh.size // chip.devices,

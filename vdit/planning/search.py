@@ -23,8 +23,11 @@ POLICIES = ("none", "attention", "blocks", "offload")
 ROWS = (1, 2, 4)
 """Rows of a row shard that are tried."""
 
-STATE_BYTES = 4 * 4
-"""Of a parameter at rest: itself, two moments and the average, in float32."""
+STATE_BYTES = {"adamw": 4 * 4, "muon": 3 * 4}
+"""Of a parameter at rest, by optimiser: itself, two moments (with Muon one) and the average, in float32."""
+
+FROZEN_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+"""Of a frozen parameter, by config.lora.base; adapters are few."""
 
 ACTIVATION_BYTES = 2
 """Of a channel of a token that every policy keeps on the chip or the host: a block's input, in bfloat16."""
@@ -105,8 +108,9 @@ def meshes(config: Config, topology: str, slices: int, rows: RowLengths) -> list
     """
     model, data = config.model, config.data
     chips, limit = len(describe(topology, slices)) // slices, chip_of(topology).hbm
-    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text)
-    state = flops.parameters(shape).total * STATE_BYTES / GIB
+    shape = flops.shape_of(model, rows.interface.patch, rows.interface.text, config.lora)
+    each = FROZEN_BYTES[config.lora.base] if config.lora else STATE_BYTES[config.optimizer.method]
+    state = flops.parameters(shape).total * each / GIB
     inputs = model.depth * data.row_tokens * model.width * ACTIVATION_BYTES / GIB
     found = []
     sizes = [size for size in range(1, chips + 1) if chips % size == 0]

@@ -82,6 +82,10 @@ def _run(values: dict[str, Any]) -> list[str]:
         f"tokens/s {count(values['tokens_per_second'])}; {values['steps']:,} steps take {time_taken(values['hours'])}"
         + ("" if values["cost"] is None else f" and {dollars(values['cost'])}"),
     ]
+    if values["muon_tflops_per_chip"]:
+        share = values["muon_tflops_per_chip"] * values["chips"] / values["model_tflops_per_step"]
+        each = flop_count(values["muon_tflops_per_chip"] * 1e12)
+        lines.append(f"Muon: of the compiled FLOPs {each} on every chip, {share:.1%} of the model's on all of them")
     if values["open_loops"]:
         lines.append(f"{values['open_loops']} loops have a length that depends on data: counted for attention only")
     return lines

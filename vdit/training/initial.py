@@ -23,8 +23,8 @@ from vdit.models.wan import wan_weights
 from vdit.training.record.workdir import read_config
 from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 
-SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "prediction")
-"""Fields of the model that the weights of a Wan transformer decide."""
+SIZES = ("width", "depth", "head_width", "feed_forward", "base_width", "base_depth", "prediction")
+"""Fields of the model that the weights of a Wan transformer, or those under adapters, decide."""
 
 HUB_FILES = ("transformer/*", "config.json", "diffusion_pytorch_model*", "model*")
 """What is fetched of a hub repository: not the text encoder of a whole pipeline, which is the larger part of it."""
@@ -37,23 +37,34 @@ def named(params: Any) -> dict[str, Any]:
 
 
 def of_weights(config: Config, workdir: epath.Path) -> Config:
-    """The config with what the weights of init_from decide, for model.family "wan": sizes, and latents as they are.
+    """The config with what the weights of init_from decide, for model.family "wan" or with config.lora.
 
-    A run that resumes has the sizes in its workdir, so the weights may be gone by then.
+    These are sizes, and of latents of Wan that they are taken as they are; of our own models under adapters, the mean
+    and deviation that they take their data to have.
+
+    A run that resumes has them in its workdir, so the weights may be gone by then (but for config.lora).
 
     Raises:
       UserError: if init_from has no readable config.
     """
-    if not config.init_from or config.model.family != "wan":
+    if config.lora and not config.init_from:
+        raise UserError("config.lora needs the weights at which adapters stand; give --config.init_from")
+    if not config.init_from or not (config.model.family == "wan" or config.lora):
         return config
+    mean: tuple[float, ...] = (0.0,)
+    std = config.diffusion.input_std
     if (workdir / "config.json").exists() and read_config(workdir).init_from == config.init_from:
-        model = read_config(workdir).model
+        found = read_config(workdir)
+        model, mean, std = found.model, found.diffusion.mean, found.diffusion.input_std
     elif _is_published(source := _source(config.init_from)):
         model = wan_weights.read_config(Path(source) / "config.json", config.model).model
     else:
-        model = read_config(source if source.is_dir() else source.parent).model
+        found = read_config(source if source.is_dir() else source.parent)
+        model = found.model
+        if config.model.family != "wan":
+            mean, std = found.diffusion.mean, found.diffusion.input_std
     sizes = {name: getattr(model, name) for name in SIZES}
-    diffusion = dataclasses.replace(config.diffusion, mean=(0.0,))
+    diffusion = dataclasses.replace(config.diffusion, mean=mean, input_std=std)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes), diffusion=diffusion)
 
 
@@ -70,8 +81,12 @@ def load_params(where: str, config: Config, interface: Interface, like: Any) -> 
     """
     source = _source(where)
     if steps := checkpoint_steps(source):
+        if read_config(source).lora:
+            raise UserError(f"init_from={where} holds adapters; python -m vdit.export --merge makes weights of them")
         with Checkpoints(source, TrainConfig(), create=False) as checkpoints:
-            return checkpoints.restore_average(like, steps[-1])
+            stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float32, sharding=x.sharding), like)
+            average = checkpoints.restore_average(stored, steps[-1])
+        return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), average, like)
     with _open(source, config, interface, like) as get:
 
         def load(name: str, leaf: Any) -> jax.Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,14 +14,16 @@ from etils import epath
 
 from vdit import flops
 from vdit.config import SIBLING, Config
-from vdit.data import TrainingData, interface_of
+from vdit.data import Interface, TrainingData, interface_of
 from vdit.errors import UserError
+from vdit.models import adapters
 from vdit.models.transformer import parameter_counts
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training.initial import load_params, of_weights
+from vdit.training.initial import load_params, named, of_weights
 from vdit.training.record.workdir import diffusion_of
 from vdit.training.recovery.checkpoint import Checkpoints, Position
-from vdit.training.step import TrainState, abstract_state, init_state, make_train_step
+from vdit.training.recovery.checksums import checksums
+from vdit.training.step import TrainState, abstract_state, frozen_weights, init_state, make_train_step
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 """A compiled step: (state, batch, rate) -> (state, metrics)."""
@@ -63,7 +67,7 @@ class Run:
       config, workdir: what and where.
       meta: description of the data set it is trained on.
       mesh: mesh over all devices.
-      graph: graph definition of the model.
+      graph: graph definition of the model; with config.lora, of the model with adapters.
       state: current state.
       position: its place in the data.
       shape: sizes that decide its FLOPs.
@@ -86,13 +90,25 @@ class Run:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        return parameter_counts(self.state.params)
+        return parameter_counts(self.state.frozen or self.state.params)
+
+    def averaged(self) -> tuple[Any, Any]:
+        """(graph definition, averaged parameters) of the model that is evaluated and sampled, without adapters."""
+        return self.without_adapters(self.state.ema)
+
+    def without_adapters(self, params: Any) -> tuple[Any, Any]:
+        """(graph definition, parameters) of the model: `params`, or with config.lora the base with them added."""
+        if not self.config.lora:
+            return self.graph, params
+        with use_mesh(self.mesh):
+            return adapters.merged(self.graph, params, self.state.frozen, self.config.model)
 
     def train_step(self) -> Step:
         """The compiled step, shared by runs in one process that differ in data, length or schedule only."""
         config = self.config
-        optimizer = dataclasses.replace(config.optimizer, learning_rate=0, warmup=0, cooldown=0)
-        key = config.seed, config.model, config.diffusion, optimizer, self.mesh, self.shape
+        muon = config.optimizer.muon_rate / config.optimizer.learning_rate  # of which the program knows the ratio
+        optimizer = dataclasses.replace(config.optimizer, learning_rate=0, muon_rate=muon, warmup=0, cooldown=0)
+        key = config.seed, config.model, config.lora, config.diffusion, optimizer, self.mesh, self.shape
         if key not in _compiled_steps:
             _compiled_steps[key] = make_train_step(self.graph, config)
         return _compiled_steps[key]
@@ -134,22 +150,45 @@ def open_run(
     interface = interface_of(meta)
     with use_mesh(mesh), Checkpoints(workdir, config.train, create=False) as checkpoints:
         if step is not None or checkpoints.latest is not None:
-            graph, like = abstract_state(config, interface, mesh)
+            graph, like = _abstract(config, interface, mesh)
             found = checkpoints.restore_newest(like) if step is None else checkpoints.restore(like, step)
             assert found is not None
             state, position = found
         elif config.train.branch_from:
-            graph, like = abstract_state(config, interface, mesh)
+            graph, like = _abstract(config, interface, mesh)
             state, position = _leave_trunk(config, like, workdir)
         else:
             graph, state = init_state(config, interface)
             position = Position()
-            if config.init_from:
+            if config.lora:
+                state = dataclasses.replace(state, frozen=_base(config, interface))
+                position.base = _checksum(state.frozen)
+            elif config.init_from:
                 params = load_params(config.init_from, config, interface, state.params)
                 # The step donates its state, so no two parts of it may share memory.
                 state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
-    shape = flops.shape_of(config.model, interface.patch, interface.text)
+    if config.lora and position.base != _checksum(state.frozen):
+        raise UserError(
+            f"init_from={config.init_from} holds other weights than when {workdir} began; "
+            "adapters fit only those at which they were trained"
+        )
+    shape = flops.shape_of(config.model, interface.patch, interface.text, config.lora)
     return Run(config, workdir, meta, mesh, graph, state, position, shape)
+
+
+def _abstract(config: Config, interface: Interface, mesh: jax.sharding.Mesh) -> tuple[Any, TrainState]:
+    """(graph definition, shapes and shardings of the state, with the frozen weights themselves)."""
+    graph, like = abstract_state(config, interface, mesh)
+    return graph, dataclasses.replace(like, frozen=_base(config, interface)) if config.lora else like
+
+
+def _base(config: Config, interface: Interface) -> Any:
+    return frozen_weights(config, interface, lambda like: load_params(config.init_from, config, interface, like))
+
+
+def _checksum(frozen: Any) -> int:
+    """One number that changes with the frozen weights, and not with the mesh."""
+    return zlib.crc32(json.dumps(checksums(named(frozen)), sort_keys=True).encode())
 
 
 def _leave_trunk(config: Config, like: TrainState, workdir: epath.Path) -> tuple[TrainState, Position]:

@@ -18,6 +18,7 @@ from vdit.batch import PackedBatch
 from vdit.config import Config
 from vdit.data import Interface
 from vdit.diffusion.loss import loss_and_gradients
+from vdit.models import adapters
 from vdit.models.transformer import SpacetimeTransformer
 from vdit.models.wan.wan_dit import WanTransformer
 from vdit.parallel.rowwise import sum_of_segments
@@ -36,25 +37,55 @@ class TrainState:
       params: nnx.State of float32 parameters.
       ema: their exponential moving average, which is evaluated and sampled.
       optimizer: state of the optax chain.
+      frozen: where params are adapters (config.lora), the weights at which they stand, which no step changes and no
+        checkpoint holds; else ().
     """
 
     step: jax.Array
     params: Any
     ema: Any
     optimizer: Any
+    frozen: Any = ()
 
 
-def split_model(config: Config, interface: Interface) -> tuple[Any, Any]:
-    """(graph definition, parameters) of a fresh model; the parameters are born sharded over the mesh in use."""
-    return nnx.split(NETWORKS[config.model.family](config.model, interface, nnx.Rngs(params=config.seed)))
+def split_model(config: Config, interface: Interface) -> tuple[Any, Any, Any]:
+    """(graph definition, parameters that are trained, those that are frozen or ()) of a fresh model.
+
+    The parameters are born sharded over the mesh in use.
+    """
+    model = NETWORKS[config.model.family](config.model, interface, nnx.Rngs(params=config.seed))
+    if not config.lora:
+        return *nnx.split(model), ()
+    adapters.attach(model, config.lora, config.model.family, config.seed)
+    return adapters.split(model)
+
+
+def frozen_weights(config: Config, interface: Interface, load: Callable[[Any], Any]) -> Any:
+    """The weights at which the adapters of config.lora stand, over the mesh in use.
+
+    Args:
+      config, interface: of the run.
+      load: gives the parameters of a model without adapters, from their shapes, dtypes and shardings.
+    """
+    assert config.lora
+    lora, plain = config.lora, dataclasses.replace(config, lora=None)
+    graph, state = abstract_state(plain, interface, jax.sharding.get_mesh())
+    like = state.params if lora.base != "bfloat16" else adapters.as_dtype(state.params, jnp.bfloat16)
+
+    def convert(params: Any) -> Any:
+        model = nnx.merge(graph, params)
+        adapters.attach(model, lora, config.model.family, config.seed)
+        return adapters.split(model)[2]
+
+    return jax.jit(convert, donate_argnums=() if lora.base == "int8" else 0)(load(like))
 
 
 def init_state(config: Config, interface: Interface) -> tuple[Any, TrainState]:
-    """(graph definition, state at step 0), computed on the devices of the mesh in use."""
+    """(graph definition, state at step 0), computed on the devices of the mesh in use; without frozen weights."""
     graphs, init = _initialiser(config, interface)
     # The program runs once: on CPU, LLVM's optimisation takes longer (6 of 9 s) than it saves.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    state = jax.jit(init, compiler_options=options)()
+    state = jax.jit(lambda: dataclasses.replace(init(), frozen=()), compiler_options=options)()
     return graphs[0], state
 
 
@@ -76,9 +107,9 @@ def _initialiser(config: Config, interface: Interface) -> tuple[list[Any], Calla
     graphs: list[Any] = []
 
     def init() -> TrainState:
-        graph, params = split_model(config, interface)
+        graph, params, frozen = split_model(config, interface)
         graphs.append(graph)
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params), frozen)
 
     return graphs, init
 
@@ -95,11 +126,15 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
     The learning rate is an argument, so a trunk and its cool-down branches share one program.
     """
     optimizer = make_optimizer(config.optimizer)
-    ema = config.optimizer.ema
+    ema, lora = config.optimizer.ema, config.lora
 
     def step(state: TrainState, batch: PackedBatch, rate: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, grads = loss_and_gradients(graph, state.params, batch, key, config)
+
+        def complete(params: Any) -> Any:
+            return nnx.merge_state(adapters.drop_inputs(params, key, lora.dropout), state.frozen) if lora else params
+
+        loss, grads = loss_and_gradients(graph, state.params, batch, key, config, complete)
         with jax.named_scope("optimizer"):
             updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
             scale = rate_multipliers(state.params, config.model, config.optimizer)
@@ -109,8 +144,11 @@ def make_train_step(graph: Any, config: Config) -> Callable[..., tuple[TrainStat
         decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
         norm = optax.tree.norm(grads)
-        kept = keep_finite(loss, norm, (params, average, optimizer_state), (state.params, state.ema, state.optimizer))
-        return TrainState(state.step + 1, *kept), {"loss": loss, "grad_norm": norm, **consumed(batch, config)}
+        params, average, optimizer_state = keep_finite(
+            loss, norm, (params, average, optimizer_state), (state.params, state.ema, state.optimizer)
+        )
+        new = TrainState(state.step + 1, params, average, optimizer_state, state.frozen)
+        return new, {"loss": loss, "grad_norm": norm, **consumed(batch, config)}
 
     return jax.jit(step, donate_argnums=0)
 

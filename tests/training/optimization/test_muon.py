@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from small_model import CONFIG, initial, one_device, shard_like
 
+from vdit import flops
 from vdit.config import MeshConfig, OptimizerConfig
 from vdit.parallel.mesh import make_mesh, use_mesh
 from vdit.training.optimization.muon import BETA, orthogonalise, scale_by_muon, shape_factor, uses_muon
@@ -27,6 +28,22 @@ def test_singular_values_end_near_one_and_the_singular_vectors_stay(shape):
     u, _, vt = np.linalg.svd(np.asarray(x), full_matrices=False)
     cosine = (even * (u @ vt)).sum((1, 2)) / np.linalg.norm(even, axis=(1, 2)) / np.linalg.norm(u @ vt, axis=(1, 2))
     assert cosine.min() > 0.95
+
+
+def test_its_flops_are_those_of_the_products_it_makes():
+    """Of one block: q, k, v and out, and both of the feed-forward, as the planner counts them."""
+    model = dataclasses.replace(CONFIG.model, depth=1)
+    d, f = model.width, model.feed_forward_width
+    counted = 0.0
+    for count, m, n in ((4, d, d), (1, d, f), (1, f, d)):
+        jaxpr = jax.make_jaxpr(orthogonalise)(jnp.zeros((count, m, n)))
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                (left, _), _ = equation.params["dimension_numbers"]
+                contracted = np.prod([equation.invars[0].aval.shape[axis] for axis in left])
+                counted += 2 * contracted * equation.outvars[0].aval.size
+    assert flops.muon_flops(model) == counted
+    assert flops.muon_flops(dataclasses.replace(model, depth=3)) == 3 * counted
 
 
 def test_only_the_matrices_of_blocks_are_muons():

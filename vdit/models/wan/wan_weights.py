@@ -75,7 +75,7 @@ def read_config(path: Path, model: ModelConfig) -> Published:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Weight:
+class PublishedWeight:
     """A weight of ours and the published tensors that are stacked to make it.
 
     Attributes:
@@ -111,17 +111,28 @@ class _Weight:
             arrays.append(array)
         return arrays[0] if len(arrays) == 1 else np.stack(arrays, len(self.inputs))
 
+    def unstack(self, matrix: np.ndarray) -> list[np.ndarray]:
+        """The published matrices, of one layer, from ours: the inverse of `stack`."""
+        axis = len(self.inputs)
+        arrays = []
+        for number in range(len(self.names)):
+            array = matrix if len(self.names) == 1 else matrix.take(number, axis)
+            if number < self.rotated:
+                array = np.stack(np.split(array, 2, -1), -1).reshape(array.shape)
+            arrays.append(array.reshape(-1, int(np.prod(self.outputs))).T)
+        return arrays
 
-def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int) -> dict[str, _Weight]:
+
+def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int) -> dict[str, PublishedWeight]:
     """All weights, by their names in `wan_dit`."""
     d, f, (h, k) = (config.width,), (config.feed_forward_width,), (config.heads, config.head_width)
     size = (channels * int(np.prod(patch)),)
-    weights: dict[str, _Weight] = {}
+    weights: dict[str, PublishedWeight] = {}
 
     def linear(ours: str, bias: str, published: str, inputs: Any, outputs: Any, of: str = "", rotated: int = 0) -> None:
         names = [published + letter for letter in of] or [published]
-        weights[ours] = _Weight(tuple(f"{name}.weight" for name in names), inputs, outputs, rotated)
-        weights[bias] = _Weight(tuple(f"{name}.bias" for name in names), (), outputs, rotated)
+        weights[ours] = PublishedWeight(tuple(f"{name}.weight" for name in names), inputs, outputs, rotated)
+        weights[bias] = PublishedWeight(tuple(f"{name}.bias" for name in names), (), outputs, rotated)
 
     embedder, block = "condition_embedder.", "blocks.{}."
     linear("patch_in", "patch_bias", "patch_embedding", size, d)
@@ -132,7 +143,7 @@ def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], te
     linear("time_mid", "time_mid_bias", embedder + "time_embedder.linear_2", d, d)
     linear("modulation", "modulation_bias", embedder + "time_proj", d, (6 * d[0],))
     linear("out", "out_bias", "proj_out", d, size)
-    weights["final"] = _Weight(("scale_shift_table",), (), (2, *d), shape=(1, 2, *d))
+    weights["final"] = PublishedWeight(("scale_shift_table",), (), (2, *d), shape=(1, 2, *d))
 
     linear("blocks.qkv", "blocks.qkv_bias", block + "attn1.to_", d, (h, k), "qkv", rotated=2)
     linear("blocks.out", "blocks.out_bias", block + "attn1.to_out.0", (h, k), d)
@@ -144,9 +155,15 @@ def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], te
     linear("blocks.down", "blocks.down_bias", block + "ffn.net.2", f, d)
     for ours, attention, rotated in (("qk_gain", "attn1", 2), ("text_gain", "attn2", 0)):
         names = tuple(f"{block}{attention}.norm_{letter}.weight" for letter in "qk")
-        weights[f"blocks.{ours}"] = _Weight(names, (), (h, k), rotated)
-    weights["blocks.table"] = _Weight((block + "scale_shift_table",), (), (6, *d), shape=(1, 6, *d))
+        weights[f"blocks.{ours}"] = PublishedWeight(names, (), (h, k), rotated)
+    weights["blocks.table"] = PublishedWeight((block + "scale_shift_table",), (), (6, *d), shape=(1, 6, *d))
     return weights
+
+
+def block_matrices(config: ModelConfig) -> dict[str, PublishedWeight]:
+    """The matrices of a block, by their names in `wan_dit`."""
+    blocks = {name.removeprefix("blocks."): weight for name, weight in _weights(config, 1, (1, 1, 1), 1).items()}
+    return {name: weight for name, weight in blocks.items() if weight.inputs and weight.names[0].startswith("blocks.")}
 
 
 def _layers(name: str, config: ModelConfig) -> range:

@@ -11,10 +11,12 @@ import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from vdit.flops import NEWTON_SCHULZ
+
 BETA = 0.95
 """Decay of the momentum, with Nesterov's look ahead, as in Jordan et al."""
 
-COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of the Newton-Schulz iteration: singular values end between about 0.7 and 1.2."""
 
 
@@ -30,7 +32,7 @@ def orthogonalise(x_SMN: jax.Array) -> jax.Array:
     x = x_SMN if wide else x_SMN.swapaxes(1, 2)
     x /= jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+    for _ in range(NEWTON_SCHULZ):
         gram = x @ x.swapaxes(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x if wide else x.swapaxes(1, 2)

@@ -51,7 +51,7 @@ def run_id(config: Config) -> str:
     field does not rename the runs of old sweeps.
     """
     values, default = (flat(_lasting(plain(c))) for c in (config, Config()))
-    named = {name: value for name, value in values.items() if value != default[name]}
+    named = {name: value for name, value in values.items() if value != default.get(name)}
     named["data"] = [PurePosixPath(path).name for path in config.data.paths]
     text = json.dumps(named, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -51,6 +51,7 @@ class Position:
       attention_pairs: pairs of tokens that attended (n^2 of a segment, see `flops`), for the FLOPs of attention.
       skipped: ranges of rows that were skipped after a divergence.
       spikes: what is known of the losses so far.
+      base: checksum of the frozen weights at which adapters stand; 0 without any.
     """
 
     step: int = 0
@@ -61,6 +62,12 @@ class Position:
     attention_pairs: float = 0.0
     skipped: list[list[int]] = dataclasses.field(default_factory=list)
     spikes: LossSpikeDetector = dataclasses.field(default_factory=LossSpikeDetector)
+    base: int = 0
+
+
+def _trained(state: TrainState) -> TrainState:
+    """The state without frozen weights: what a checkpoint holds."""
+    return dataclasses.replace(state, frozen=())
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -113,7 +120,7 @@ class Checkpoints:
         if position.step in self._manager.all_steps():
             return
         check_writer(self.path.parent)
-        named = _named(state)
+        named = _named(_trained(state))
         values = {"format": FORMAT, **dataclasses.asdict(position), "sums": checksums(named)}
         values["crc"] = _crc(values)
         args = ocp.args.Composite(state=ocp.args.StandardSave(named), position=ocp.args.JsonSave(values))
@@ -122,13 +129,14 @@ class Checkpoints:
             self._manager.save(position.step, args=args, metrics=metrics)
 
     def restore(self, like: TrainState, step: int) -> tuple[TrainState, Position]:
-        """Reads one checkpoint into the shapes and shardings of `like`.
+        """Reads one checkpoint into the shapes and shardings of `like`, of which frozen weights are taken as they are.
 
         Raises:
           UserError: if it is missing, damaged, of another format, or lacks anything of the state.
           StorageError: if it cannot be read just now.
         """
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _named(like))
+        wanted = _named(_trained(like))
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), wanted)
         where = self.path / str(step)
         if not where.exists():
             steps = ", ".join(str(s) for s in self._manager.all_steps()) or "none"
@@ -138,14 +146,15 @@ class Checkpoints:
         try:
             read = self._read(step, args)
             position, sums = _position(read["position"], where)
-            leaves = {name: read["state"][name] for name in _named(like)}
+            leaves = {name: read["state"][name] for name in wanted}
             _verify(leaves, sums)
         except Exception as error:  # Orbax raises bare Exceptions too
             if isinstance(error, UserError):
                 raise
             raise _refusal(where, "restored: it is damaged or of another model", error) from error
         restore_output()
-        return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values())), position
+        state = jax.tree.unflatten(jax.tree.structure(_trained(like)), list(leaves.values()))
+        return dataclasses.replace(state, frozen=like.frozen), position
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, Position] | None:
         """The newest checkpoint that can be restored, warning of newer ones that cannot; None if there are none.
@@ -317,7 +326,7 @@ def position_of(values: Mapping[str, Any]) -> Position:
     Raises:
       ValueError: if it has other fields.
     """
-    values = {_RENAMED.get(name, name): value for name, value in values.items()}
+    values = {"base": 0} | {_RENAMED.get(name, name): value for name, value in values.items()}
     if values.keys() != {field.name for field in dataclasses.fields(Position)}:
         raise ValueError(f"its position holds {', '.join(values)}")
     try:
