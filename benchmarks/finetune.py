@@ -12,6 +12,7 @@ are the commands of docs/finetune.md. colour_error is the mean distance of the l
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ from vdit.io import video
 CLIPS = flags.DEFINE_string("clips", "", "Folder to write clips of one's own into.")
 FOLDER = flags.DEFINE_string("folder", "", "Folder to do everything in.")
 
-RESULTS, FIGURE = Path(__file__).with_suffix(".json"), Path(__file__).parents[1] / "docs" / "figures" / "finetune.png"
+ROOT = Path(__file__).parents[1]
+RESULTS, FIGURE = Path(__file__).with_suffix(".json"), ROOT / "docs" / "figures" / "finetune.png"
 
 COUNT, HELD_OUT = 64, 3
 FPS, GIVEN = 5.0, 3
@@ -38,7 +40,7 @@ SAMPLE = ("--frames=9", "--size=16x16", "--sampler=euler", "--steps=4", "--guida
 
 BASE_DATA = (
     *("data_pipelines.build", "--source=physics", "--world=uniform", "--patch=2,4,4", "--text_encoder=none"),
-    *("--limit=4000", "--out=data/gliding"),
+    *("--limit=2000", "--out=data/gliding"),
 )
 BASE = ("vdit.train", "--config=configs/gliding.py", "--workdir=runs/gliding")
 OWN_DATA = ("data_pipelines.build", "--source=clips", "--patch=2,4,4", "--text_encoder=none", "--out=data/clips")
@@ -78,19 +80,20 @@ def timed(folder: Path, *command: str) -> float:
     """
     start = time.perf_counter()
     print("python -m", *command, flush=True)
-    if subprocess.run([sys.executable, "-m", *command], cwd=folder, check=False).returncode:
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+    if subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=False).returncode:
         raise UserError(f"python -m {' '.join(command)} failed in {folder}")
     return time.perf_counter() - start
 
 
 def sampled(folder: Path, name: str, *how: str) -> list[np.ndarray]:
     """The held-out clips continued from their first frames."""
-    videos = []
-    for index in range(COUNT, COUNT + HELD_OUT):
-        head, out = f"--head=clips-held-out/{index}.gif", f"samples/{name}-{index}.npz"
-        timed(folder, "vdit.sample", *how, head, *SAMPLE, f"--out={out}")
-        videos.append(np.load(folder / out)["video"])
-    return videos
+    numbers = range(COUNT, COUNT + HELD_OUT)
+    lines = [json.dumps({"head": f"{number}.gif", "out": f"{number}.npz"}) for number in numbers]
+    (folder / "clips-held-out" / "requests.jsonl").write_text("\n".join(lines))
+    requests = ("--prompts=clips-held-out/requests.jsonl", f"--out=samples-{name}")
+    timed(folder, "vdit.sample", "--workdir=runs/gliding", *how, *requests, *SAMPLE)
+    return [np.load(folder / f"samples-{name}" / f"{number}.npz")["video"] for number in numbers]
 
 
 def colour_error(videos: list[np.ndarray], truth: list[np.ndarray]) -> float:
@@ -103,16 +106,15 @@ def run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     configs = folder / "configs"
     if not configs.exists():
-        configs.symlink_to(Path(__file__).parents[1] / "configs")
+        configs.symlink_to(ROOT / "configs")
     write_clips(folder / "clips")
     steps = {"base data": BASE_DATA, "base": BASE, "data": OWN_DATA, "lora": LORA, "export": EXPORT}
     seconds = {name: round(timed(folder, *command), 1) for name, command in steps.items()}
     truth = [clip(index) for index in range(COUNT, COUNT + HELD_OUT)]
-    before = ("--workdir=runs/gliding",)
     videos = {
-        "before": sampled(folder, "before", *before),
-        "half": sampled(folder, "half", *before, "--lora=weights/turns-blue:0.5"),
-        "after": sampled(folder, "after", *before, "--lora=weights/turns-blue"),
+        "before": sampled(folder, "before"),
+        "half": sampled(folder, "half", "--lora=weights/turns-blue:0.5"),
+        "after": sampled(folder, "after", "--lora=weights/turns-blue"),
     }
     rows = [
         np.concatenate([video.strip(v, 9, 4, GIVEN) for v in (true, *made)], 0)

@@ -470,7 +470,9 @@ class Config:
         _one_of("task", self.task, ("diffusion", "autoencoder"))
         if self.lora:
             self.lora.chosen(self.model.family)
-            if self.task != "diffusion" or self.optimizer.method != "adamw":
-                raise UserError("config.lora takes task=diffusion and optimizer.method=adamw; leave one of them out")
+            if self.task != "diffusion":
+                raise UserError(f"config.lora is for task=diffusion, not {self.task}; leave it out")
+            if self.optimizer.method != "adamw":
+                raise UserError("AdamW trains the adapters of config.lora; set optimizer.method=adamw")
         elif self.init_from and self.train.branch_from:
             raise UserError("init_from and train.branch_from both say where parameters come from; give one")

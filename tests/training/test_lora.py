@@ -180,7 +180,8 @@ def test_what_cannot_be(run, tmp_path):
     )
     assert "lora.matrices: 'attn' matches no matrix" in run(*flags, "--config.lora.matrices=attn").error
     assert "config.lora needs the weights" in run(*flags, "--config.lora.rank=2").error
-    assert "take" in run(*flags, "--config.lora.rank=2", "--config.optimizer.method=muon").error
+    muon = run(*flags, "--config.lora.rank=2", "--config.optimizer.method=muon")
+    assert muon.error == "AdamW trains the adapters of config.lora; set optimizer.method=adamw"
     out = f"--out={tmp_path / 'x'}"
     assert (
         "has no adapters, its weights are whole" in run("vdit.export", f"--workdir={base()[1]}", out, "--merge").error

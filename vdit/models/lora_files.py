@@ -234,15 +234,16 @@ def parse(flag: str) -> tuple[Path, float]:
       UserError: if the scale is not a finite number.
     """
     path, colon, scale = flag.rpartition(":")
-    if not colon or Path(flag).exists():
-        return Path(flag), 1.0
+    whole = Path(flag).expanduser()
+    if not colon or whole.exists():
+        return whole, 1.0
     try:
         value = float(scale)
     except ValueError:
-        return Path(flag), 1.0
+        return whole, 1.0
     if not np.isfinite(value):
         raise UserError(f"--lora={flag}: {scale} is not a finite number")
-    return Path(path), value
+    return Path(path).expanduser(), value
 
 
 def names_of(loras: Sequence[tuple[Path, float]]) -> list[str]:
