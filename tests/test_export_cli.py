@@ -88,6 +88,13 @@ def test_a_run_starts_from_an_export_a_file_or_a_workdir(tmp_path, exported):
         assert not any(np.asarray(leaf).any() for leaf in moments)
 
 
+def test_a_workdir_is_named_from_the_folder_one_stands_in(tmp_path, monkeypatch):
+    config, workdir = tiny.long_run()
+    expected = arrays(tiny.restored(workdir, config).state.ema)
+    monkeypatch.chdir(workdir.parent)
+    assert_same(arrays(start(tmp_path, workdir.name).state.params), expected)
+
+
 def test_weights_in_several_files(tmp_path, exported, monkeypatch):
     monkeypatch.setattr(exports, "FILE_BYTES", 40_000)
     folder = export(tmp_path / "parts")

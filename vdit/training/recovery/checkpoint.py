@@ -99,8 +99,8 @@ class Checkpoints:
                 ]
             ),
         )
-        where = self.path if is_remote(self.path) else self.path.resolve()  # which would spoil gs://
-        self._manager = _listed(lambda: ocp.CheckpointManager(where, options=options))
+        self._whole = self.path if is_remote(self.path) else self.path.resolve()  # which would spoil gs://
+        self._manager = _listed(lambda: ocp.CheckpointManager(self._whole, options=options))
 
     @property
     def latest(self) -> int | None:
@@ -221,19 +221,19 @@ class Checkpoints:
         Raises:
           UserError: naming a tensor that is missing or of another shape; or if the checkpoint is damaged.
         """
-        prefix, where = "ema/", self.path / str(step)
+        prefix, where, stored_in = "ema/", self.path / str(step), self._whole / str(step) / "state"
         abstract = {
             prefix + name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
             for name, x in _named(like).items()
         }
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                stored = reader.metadata(where / "state").item_metadata.tree
+                stored = reader.metadata(stored_in).item_metadata.tree
                 shapes = {name: tuple(stored[name].shape) for name in stored if name.startswith(prefix)}
                 check_tensors(where, shapes, {name: x.shape for name, x in abstract.items()})
                 restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
                 args = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
-                read = reader.restore(where / "state", args=args)
+                read = reader.restore(stored_in, args=args)
             _verify({name: read[name] for name in abstract}, self._read_position(step)[1])
         except UserError:
             raise
