@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -100,6 +101,9 @@ class BuildArgs:
             value = getattr(options, field.name)
             if value != getattr(default, field.name) and field.name not in (*source.takes, "patch"):
                 raise UserError(f"--{field.name}={value} means nothing to --source={self.source}; leave it out")
+        for name, value in {**dataclasses.asdict(options), "time_limit": self.time_limit}.items():
+            if isinstance(value, float) and not math.isfinite(value) and name != "val":
+                raise UserError(f"--{name}={value:g} is no number; leave it out for the default")
         if not 0 <= options.val < 1:
             raise UserError(f"--val={options.val} is no share of the inputs; choose one from 0 to below 1")
         for name, value, least in (("workers", self.workers, 1), ("min_frames", options.min_frames, 1)):

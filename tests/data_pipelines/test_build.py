@@ -41,6 +41,13 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_flags_that_are_no_numbers_are_refused(tmp_path: pathlib.Path, number: float) -> None:
+    for args in (BuildArgs(str(tmp_path), "out", Options(fps=number)), BuildArgs("some", "out", time_limit=number)):
+        with pytest.raises(UserError, match=r"--(fps|time_limit)=(nan|inf) is no number; leave it out for the default"):
+            build(args, FakeEncoder())
+
+
 def test_help_names_every_source() -> None:
     assert set(SOURCES) - set(fake_source.sources()) == set(SOURCE_NAMES)
 

@@ -12,7 +12,13 @@ from typing import TypeVar
 WAITS = (0.1, 1.0, 5.0, 20.0)
 """Seconds before each further attempt."""
 
-_TRANSIENT = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ENETDOWN)
+_NETWORK = ("aiohttp", "requests", "urllib3")
+"""Libraries through which buckets are read, whose OSErrors tell of a network or server that does not answer."""
+
+_TRANSIENT = (
+    *(errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+)
 
 Result = TypeVar("Result")
 
@@ -36,7 +42,9 @@ def is_transient(error: BaseException) -> bool:
     "Corrupted ...". TensorStore tells of a bucket that fails as "UNAVAILABLE: ...".
     """
     if (number := os_error(error)) is not None:
-        return number in _TRANSIENT
+        return number in _TRANSIENT or number < 0  # negative: the name of a host was not found
+    if isinstance(error, OSError) and type(error).__module__.split(".")[0] in _NETWORK:
+        return True
     if isinstance(error, RuntimeError) and "() failed" in str(error):
         return True
     if str(error).startswith(("UNAVAILABLE:", "DEADLINE_EXCEEDED:")):
