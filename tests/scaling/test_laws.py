@@ -151,6 +151,15 @@ def test_coefficients_that_make_up_for_each_other_have_no_interval(sizes, length
     assert any("make up for each other" in line for line in fit.warnings) == bool(named)
 
 
+def test_resamples_are_those_of_draws_one_after_another():
+    rng = np.random.default_rng(3)
+    sizes = np.repeat([1.0, 2.0], [1, 9])  # of ten runs one alone has another size: a third of resamples miss it
+    one_by_one = [picked for picked in rng.integers(10, size=(900, 10)) if 0 in picked and len(set(picked)) >= 5]
+    found_KR = laws.resample(sizes, np.arange(10.0), 300, 3)
+    np.testing.assert_array_equal(found_KR, [np.bincount(picked, minlength=10) for picked in one_by_one[:300]])
+    assert laws.resample(np.ones(10), np.arange(10.0), 7, 0).shape == (0, 10)  # none has two sizes
+
+
 def test_runs_of_one_loss_are_refused():
     runs = grid()
     with pytest.raises(UserError, match="all runs have the same loss"):

@@ -18,7 +18,7 @@ from vdit.scaling.laws.robust import Model
 
 _ENOUGH = 20  # runs a coefficient, from which on resampled intervals of 80% hold the truth in less than 85%
 _WORLDS, _DRAWS = 60, 20  # simulated data sets, and resamples of each
-_TOLERANCE = 1e-6  # of their fits, whose ranks alone count
+_TOLERANCE, _STEPS = 1e-6, 60  # of their fits, whose ranks alone count
 
 
 def calibrated(
@@ -56,8 +56,9 @@ def calibrated(
             return found_KR - moved_WR[world_K[lanes_K]], slopes_KFR
 
         return robust.minimise(
-            simulated, target_R, starts_KF, weights_KR, delta=delta, bounds_P2=bounds_F2, tolerance=_TOLERANCE
-        )[0]
+            simulated, target_R, starts_KF, weights_KR, delta=delta, bounds_P2=bounds_F2, tolerance=_TOLERANCE,
+            iterations=_STEPS,
+        )[0]  # fmt: skip
 
     worlds = np.arange(_WORLDS)
     best_WF = fitted(worlds, np.tile(best_F, (_WORLDS, 1)), np.ones((1, rows)))

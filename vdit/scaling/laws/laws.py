@@ -26,6 +26,7 @@ ESTIMATORS = ("auto", "huber", "squares")
 EXPONENTS = (0.01, 3.9)  # of a law whose alpha and beta did not run to the edge of their range
 _DEPENDENT = 1e-5  # smallest over largest singular value, from which on derivatives by the coefficients are dependent
 _INVOLVED = 0.1  # share of a coefficient in a direction that the runs do not determine
+_PART = 250  # resamples at a time, so that their arrays stay small
 _AT_EDGE = 0.1  # share of draws at the edge of a coefficient's range from which on it has no interval
 
 
@@ -275,16 +276,19 @@ def resample(params: np.ndarray, tokens: np.ndarray, count: int, seed: int) -> n
 
     A resample that holds too few different runs, or one size only, identifies nothing and is drawn again.
     """
-    rng = np.random.default_rng(seed)
-    weights: list[np.ndarray] = []
-    for _ in range(20 * count):
-        if len(weights) == count:
+    rng, rows = np.random.default_rng(seed), len(params)
+    found_KR = np.zeros((0, rows))
+    for _ in range(20 * -(-count // _PART)):
+        if len(found_KR) >= count:
             break
-        picked = rng.integers(len(params), size=len(params))
-        kept = np.unique(picked)
-        if len(kept) >= MIN_ROWS - 1 and len(np.unique(params[kept])) > 1 and len(np.unique(tokens[kept])) > 1:
-            weights.append(np.bincount(picked, minlength=len(params)).astype(np.float64))
-    return np.array(weights).reshape(-1, len(params))
+        picked_KR = rng.integers(rows, size=(_PART, rows)) + rows * np.arange(_PART)[:, None]
+        times_KR = np.bincount(picked_KR.ravel(), minlength=_PART * rows).reshape(_PART, rows)
+        there_KR = times_KR > 0
+        enough_K = there_KR.sum(1) >= MIN_ROWS - 1
+        for values_R in (params, tokens):
+            enough_K &= np.where(there_KR, values_R, -np.inf).max(1) > np.where(there_KR, values_R, np.inf).min(1)
+        found_KR = np.concatenate([found_KR, times_KR[enough_K]])
+    return found_KR[:count]
 
 
 def leave_one_out(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, fit: Fit, left_out: np.ndarray) -> Law:
