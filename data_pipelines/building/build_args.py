@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.building.build_flags import TIME_LIMIT
@@ -17,6 +18,7 @@ from data_pipelines.media.filters import parse_filters
 from data_pipelines.media.shots import require_detector
 from data_pipelines.sources.registry import Source, find_source
 from vdit.errors import UserError
+from vdit.io.files import is_remote
 from vdit.patches import Patch
 
 _ALWAYS = ("limit", "max_tokens", "fps", "patch", "seed")
@@ -96,6 +98,11 @@ class BuildArgs:
         """Raises UserError if an argument is wrong, or means nothing to the source."""
         if not self.out:
             raise UserError("--out is missing: name the directory to build")
+        places = [os.path.realpath(place) for place in (self.source, self.out)]
+        if source.name == "folder" and not is_remote(self.source) and places[0] in (places[1], *_parents(places[1])):
+            raise UserError(
+                f"--out={self.out} lies in --source={self.source}, so it would be read as well; choose another place"
+            )
         options, default = self.options, Options()
         for field in dataclasses.fields(Options):
             value = getattr(options, field.name)
@@ -120,6 +127,10 @@ class BuildArgs:
         check_detector(self.detector)
         if options.shots:
             require_detector()
+
+
+def _parents(path: str) -> list[str]:
+    return [str(parent) for parent in Path(path).parents]
 
 
 def parse_patch(text: str) -> Patch:

@@ -41,9 +41,20 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("out", ["in", "in/data", "link/data", "in/../in/a/b"])
+def test_a_data_set_within_its_source_is_refused(tmp_path: pathlib.Path, out: str) -> None:
+    """It would be an input of the next build."""
+    (tmp_path / "in").mkdir()
+    PIL.Image.new("RGB", (16, 16)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "link").symlink_to("in")
+    with pytest.raises(UserError, match="lies in --source=.*, so it would be read as well; choose another place"):
+        build(BuildArgs(str(tmp_path / "in"), str(tmp_path / out)), FakeEncoder())
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_flags_that_are_no_numbers_are_refused(tmp_path: pathlib.Path, number: float) -> None:
-    for args in (BuildArgs(str(tmp_path), "out", Options(fps=number)), BuildArgs("some", "out", time_limit=number)):
+    for args in (BuildArgs(str(tmp_path), "/out", Options(fps=number)), BuildArgs("some", "/out", time_limit=number)):
         with pytest.raises(UserError, match=r"--(fps|time_limit)=(nan|inf) is no number; leave it out for the default"):
             build(args, FakeEncoder())
 

@@ -127,9 +127,10 @@ def test_bits_per_pixel_tell_how_much_a_file_was_compressed(tmp_path: pathlib.Pa
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     assert open_media(tmp_path / "a.png").bits_per_pixel == 8 * (tmp_path / "a.png").stat().st_size / (64 * 96)
     options = Options(reject=("bits_per_pixel < 0.5 * 16",))
+    out = tmp_path.with_name(f"{tmp_path.name}-out")
     with inline():
-        build(BuildArgs(str(tmp_path), str(tmp_path / "out"), options), FakeEncoder())
-    index = Dataset(tmp_path / "out").index("train")
+        build(BuildArgs(str(tmp_path), str(out), options), FakeEncoder())
+    index = Dataset(out).index("train")
     kept = [value for value in (*found.values(), open_media(tmp_path / "a.png").bits_per_pixel) if value >= 8]
     np.testing.assert_allclose(np.sort(index.measures["bits_per_pixel"]), np.sort(kept), rtol=1e-3)
     assert 1 <= len(kept) < 4

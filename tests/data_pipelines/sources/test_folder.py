@@ -124,7 +124,8 @@ def test_nothing_accepted_is_an_error(tree: pathlib.Path, tmp_path: pathlib.Path
     with pytest.raises(UserError, match="no clip was accepted") as caught:
         build(bad, FakeEncoder())
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
-    for path in (tmp_path, tmp_path / "nowhere", tree / "notes.md"):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere", tree / "notes.md"):
         with pytest.raises(UserError, match=r"gives nothing to read|is unknown"):
             build(BuildArgs(str(path), str(tmp_path / "out")), FakeEncoder())
 
