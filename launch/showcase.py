@@ -81,7 +81,9 @@ def _write(path: Path, rows: list[tuple[str, list[Any]]], fps: float) -> None:
             for column, video in enumerate(videos):
                 shown = np.kron(video[min(t, len(video) - 1)], np.ones((scale, scale, 1), np.uint8))
                 picture.paste(Image.fromarray(shown), (GAP + column * (side + GAP), top))
-        pictures.append(picture.quantize(64))
+        pictures.append(picture)
+    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])).quantize(256)
+    pictures = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
     wait = [round(1000 / fps)] * (frames - 1) + [1000]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=wait, loop=0, optimize=True)
 

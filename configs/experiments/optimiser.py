@@ -35,7 +35,9 @@ def get_config() -> Experiment:
             Figure("flops", ("velocity_in",), "velocity error, units/s"),
         ),
         compare=[
-            (metric, f"Muon {times}x", f"AdamW {times}x") for metric in ("loss", "velocity_in") for _, times in SCALES
+            (metric, f"Muon {times}x", f"AdamW {times}x")
+            for metric in ("velocity_in", "loss")
+            for _, times in reversed(SCALES)
         ],
         floors=("balls",),
         limits=(*common.LIMITS, "AdamW has the rate that was chosen for the other parameters of the Muon runs."),

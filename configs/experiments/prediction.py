@@ -34,7 +34,7 @@ def get_config() -> Experiment:
             Figure("flops", ("loss",), "validation loss"),
             Figure("flops", ("velocity_in",), "velocity error, units/s"),
         ),
-        compare=[(metric, f"x {times}x", f"v {times}x") for metric in ("loss", "velocity_in") for _, times in SCALES],
+        compare=[(metric, f"x {times}x", f"v {times}x") for metric in ("velocity_in", "loss") for _, times in SCALES],
         floors=("balls",),
         limits=common.LIMITS,
     )
