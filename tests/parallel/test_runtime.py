@@ -118,3 +118,22 @@ def test_threads_share_few_heaps(tmp_path):
 
     cores = os.cpu_count()
     assert heaps() <= cores < heaps(MALLOC_ARENA_MAX=str(3 * cores)) <= 3 * cores
+
+
+QUIET = """
+import glob, os, sys
+from vdit.parallel.runtime import initialise
+
+glob.glob = lambda pattern: ["/dev/accel0"] * ("accel" in pattern and sys.argv[1] == "tpu")
+initialise(1, cache=False)
+print(os.environ.get("TPU_WORKER_HOSTNAMES"))
+"""
+
+
+@pytest.mark.parametrize(("machine", "told"), [("cpu", "localhost"), ("tpu", "None")])
+def test_libtpu_is_kept_quiet_where_there_is_no_tpu_only(machine, told):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, machine], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0 and done.stdout.strip() == told, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import glob
 import math
 import os
 import sys
@@ -81,6 +82,8 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
         unset = [name for name, value in zip(PROCESSES, values, strict=True) if not value]
         raise UserError(f"{', '.join(unset)} not set; a run of several processes needs {', '.join(PROCESSES)}")
     _few_arenas()
+    if not _has_tpu():
+        quiet_libtpu()
     if not os.environ.get("JAX_NUM_CPU_DEVICES"):
         jax.config.update("jax_num_cpu_devices", cpu_devices or max(1, (os.cpu_count() or 1) // process_count()))
     if cache:
@@ -92,6 +95,18 @@ def initialise(cpu_devices: int = 0, cache: bool = True, missing: Callable[[], s
     given = (values[0], process_count(), int(values[2] or 0)) if kind == "variables" else ()
     seconds = int(os.environ.get("VDIT_START_SECONDS") or 300)
     _join(kind, given, seconds, missing)
+
+
+def quiet_libtpu() -> None:
+    """Keeps libtpu, which may be installed where there is no TPU, from warning that it finds no metadata server."""
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def _has_tpu() -> bool:
+    """Whether this machine has devices of a TPU, under either of the names that its drivers give them."""
+    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
 
 
 def _few_arenas() -> None:

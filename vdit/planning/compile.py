@@ -37,6 +37,7 @@ from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.files import cache_dir, parse_json, write_bytes
 from vdit.parallel.mesh import make_mesh, row_shards, specs_of, use_mesh
+from vdit.parallel.runtime import quiet_libtpu
 from vdit.training.step import TrainState, abstract_state, make_train_step
 
 GIB = 2**30
@@ -67,10 +68,8 @@ def describe(topology: str, slices: int) -> list[Any]:
     Raises:
       UserError: if there is no such topology, or libtpu is not installed.
     """
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server to ask what this machine is
+    quiet_libtpu()
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # another process, or a real TPU, may hold the library's lock
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do; silences warnings
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     more = {"num_slices": slices} if slices > 1 else {}
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **more).devices)
