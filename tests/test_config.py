@@ -96,3 +96,12 @@ def test_a_user_error_is_one_line_and_its_status(body, status, error):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == status
     assert done.stderr == error
+
+
+@pytest.mark.parametrize("path", ["optimizer.learning_rate", "train.spike", "diffusion.mean"])
+def test_what_is_no_number_is_refused(path):
+    """A comparison with it is never true, so that no check of a range would see it."""
+    section, name = path.split(".")
+    value = (0.0, float("nan")) if name == "mean" else float("nan")
+    with pytest.raises(UserError, match=f"config field {path} is nan, which is no number"):
+        build({section: {name: value}})

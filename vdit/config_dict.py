@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -68,6 +69,8 @@ def _convert(path: str, value: Any, kind: Any) -> Any:
             raise UserError(f"config field {path} is a number of {len(str(value))} digits, too large") from error
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"config field {path}={value!r} should be of type {kind.__name__}")
+    if kind is float and math.isnan(value):
+        raise UserError(f"config field {path} is nan, which is no number")
     return value
 
 
