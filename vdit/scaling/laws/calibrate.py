@@ -1,9 +1,9 @@
 """Draws of resampled runs made as wide as they should be, by a second bootstrap around the first.
 
-With few runs a coefficient, resampled ones spread farther than fits to new runs would: on 20 runs, 80% intervals of
-Huber's loss held the truth in 90% of cases (docs/laws.md). How much farther does not depend on the scale of the noise,
-so it shows on data simulated from the fitted law, whose truth is known (Hall 1986, "On the bootstrap and confidence
-intervals"; Beran 1987, "Prepivoting to reduce level error of confidence sets").
+With few runs a coefficient, fits to resampled runs spread farther than fits to new runs would, and intervals hold the
+truth too often. How much farther does not depend on the scale of the noise, so it shows on data simulated from the
+fitted law, whose truth is known (Hall 1986, "On the bootstrap and confidence intervals"; Beran 1987, "Prepivoting to
+reduce level error of confidence sets").
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import special
 from vdit.scaling.laws import robust
 from vdit.scaling.laws.robust import Model
 
-_ENOUGH = 20  # runs a coefficient, from which on resampled intervals of 80% hold the truth in less than 85%
+_ENOUGH = 20  # runs a coefficient, from which on the difference is small
 _WORLDS, _DRAWS = 60, 20  # simulated data sets, and resamples of each
 _TOLERANCE, _STEPS = 1e-6, 60  # of their fits, whose ranks alone count
 
@@ -71,11 +71,11 @@ def calibrated(
 def _noise(residual_R: np.ndarray, free: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of the simulated runs, (W, R): of the sizes that residuals have, with random signs.
 
-    The law goes almost through as many runs as it has coefficients; these say nothing of the noise and are left out.
-    Between the sizes of the others, and from 0 on, all are equally likely: the spread of a median hangs on how dense
-    small ones are.
+    The law goes almost through as many runs as it has coefficients, mostly ones of little noise. Their sizes are spread
+    evenly below those of the others, as the spread of a median hangs on how many small ones there are.
     """
-    size = np.append(0.0, np.sort(np.abs(residual_R))[free:])
+    others = np.sort(np.abs(residual_R))[free:]
+    size = np.append(np.linspace(0, others[0], free + 1)[:-1], others)
     shape = _WORLDS, len(residual_R)
     drawn_WR = np.interp(rng.uniform(0, len(size) - 1, shape), np.arange(len(size)), size)
     return drawn_WR * rng.choice([-1.0, 1.0], shape)
