@@ -20,7 +20,7 @@ COMMAND = "python -m launch.experiments.index"
 
 
 def line(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Link, headline, verdict, effect with its interval, and what it took."""
+    """Link, headline, verdict, effect with its interval, and what it took; its first comparison is the headline."""
     from launch.experiments.stats import compare
     from vdit.render.pages import code
 
@@ -41,15 +41,17 @@ def index(docs: Path) -> str:
     from vdit.render.pages import Table, markdown_table
     from vdit.scaling.runs import read_csv
 
-    lines = []
+    lines, waiting = [], []
     for name in spec.names():
         experiment, path = spec.load(name), docs / f"{name}.csv"
-        if path.exists() and experiment.compare:
+        if path.exists():
             lines.append(line(experiment, read_csv(path)))
+        else:
+            waiting.append([experiment.title, experiment.question, "not run on this version", "", ""])
     if not lines:
         raise UserError(f"{docs} has no table of an experiment; python -m launch.experiment --name=NAME makes one")
     head = ["experiment", "headline", "verdict", "effect (95% interval)", "what it took"]
-    return markdown_table(Table(head, lines, words=(1, 2, 3, 4)))
+    return markdown_table(Table(head, [*lines, *waiting], words=(1, 2, 3, 4)))
 
 
 def main(argv: list[str]) -> None:

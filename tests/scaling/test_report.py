@@ -220,7 +220,7 @@ def test_a_csv_has_a_page_too(tmp_path):
 
 
 def test_measures_of_a_csv_are_drawn_whatever_the_kind_of_run(tmp_path):
-    report.write_report("docs/experiments/compute.csv", tmp_path / "r.html", bootstraps=5)
+    report.write_report("tests/scaling/arms.csv", tmp_path / "r.html", bootstraps=5)
     page = read(tmp_path / "r.html")
     assert {"figure-kid", "figure-lost", "figure-velocity", "figure-loss_ood"} <= set(page.figures)
     points = [row for layer in page.figures["figure-kid"]["layer"] for row in layer["data"]["values"] if "run" in row]

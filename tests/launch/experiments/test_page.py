@@ -101,10 +101,10 @@ def test_a_new_measure_has_a_column_whatever_its_name(tmp_path):
 
 
 def test_figures_are_drawn_again_from_the_tables(tmp_path):
-    shutil.copy("docs/experiments/packing.csv", tmp_path)
+    shutil.copy("docs/experiments/recipe.csv", tmp_path)
     command = [sys.executable, "-m", "launch.experiments.figures", f"--docs={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "packing.svg" in done.stdout, done.stderr
-    assert (tmp_path / "figures" / "packing.png").read_bytes().startswith(b"\x89PNG")
+    assert done.returncode == 0 and "recipe.svg" in done.stdout, done.stderr
+    assert (tmp_path / "figures" / "recipe.png").read_bytes().startswith(b"\x89PNG")
     failed = subprocess.run([*command, "nothing"], capture_output=True, text=True)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "nothing" in failed.stderr
