@@ -9,7 +9,7 @@ import tiny
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "finetune.ipynb"
-SMALL = {"BASE_CLIPS = 2000": "BASE_CLIPS = 40", "BASE_STEPS = 1000": "BASE_STEPS = 6", "\nSTEPS = 400": "\nSTEPS = 4"}
+SMALL = {"BASE_CLIPS = 2000": "BASE_CLIPS = 40", "BASE_STEPS = 1000": "BASE_STEPS = 6", "\nSTEPS = 1600": "\nSTEPS = 4"}
 
 
 @pytest.mark.nightly
