@@ -1,0 +1,29 @@
+"""Notebooks as they are stored."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+PRIVATE = re.compile(r"/(home|root|work|tmp|Users)/")
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def unfinished(notebook: Any) -> list[str]:
+    """Code cells that were not run in order, or ended in an error."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [
+        cell.id
+        for number, cell in enumerate(cells, 1)
+        if cell.execution_count != number or any(output.output_type == "error" for output in cell.outputs)
+    ]
+
+
+def private(notebook: Any) -> list[str]:
+    """Outputs that name folders of the machine on which it was run."""
+    texts = [(cell.id, str(output.get("text", ""))) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [name for name, text in texts if PRIVATE.search(text)]
