@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.batch import Example, PackedBatch, RowShape, empty_row, pack_row, stack_rows
+from vdit.batch import Example, PackedBatch, RowShape, empty_row, generated_part, pack_row, stack_rows
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
 from vdit.data import Interface
 from vdit.diffusion.corruption import DenoisingInputs, corrupt_batch
@@ -60,7 +60,8 @@ def one_device() -> jax.sharding.Mesh:
 @functools.cache
 def initial(config: Config) -> tuple[Any, Any]:
     """(graph, parameters as NumPy arrays) of a fresh model."""
-    fields = {name: getattr(config.model, name) for name in ("family", "width", "depth", "head_width", "feed_forward")}
+    shapes = ("family", "width", "depth", "head_width", "feed_forward", "condition", "image")
+    fields = {name: getattr(config.model, name) for name in shapes}
     plain = Config(seed=config.seed, model=ModelConfig(**fields))  # what the values depend on
     with use_mesh(one_device()):
         if config == plain:
@@ -99,7 +100,7 @@ def _loss_function(config: Config) -> Callable[..., Any]:
 def inputs_function(config: Config) -> Callable[[PackedBatch], DenoisingInputs]:
     """The compiled inputs of the network in training step 0."""
     key = lambda: jax.random.fold_in(jax.random.key(config.seed), 0)  # noqa: E731
-    return jax.jit(lambda batch: corrupt_batch(batch, key(), config.diffusion))
+    return jax.jit(lambda batch: corrupt_batch(generated_part(batch, config.model.condition), key(), config.diffusion))
 
 
 def loss_and_gradients(

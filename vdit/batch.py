@@ -137,6 +137,11 @@ def pack_row(examples: Sequence[Example], shape: RowShape, patch: Patch) -> Pack
     return row
 
 
+def generated_part(batch: PackedBatch, condition: int) -> PackedBatch:
+    """The batch without the last `condition` numbers of its patch vectors, see `ModelConfig.condition`."""
+    return dataclasses.replace(batch, patches_BLP=batch.patches_BLP[..., :-condition]) if condition else batch
+
+
 def empty_row(like: PackedBatch) -> PackedBatch:
     """A row, or rows, of nothing but padding."""
     empty = like.map(np.zeros_like)

@@ -146,13 +146,16 @@ class ModelConfig:
     """Shape and numerics of the network.
 
     Attributes:
-      family: "spacetime" is the SpacetimeTransformer; "wan" that of Wan 2.1, whose published weights init_from takes.
+      family: "spacetime" is the SpacetimeTransformer; "wan" that of Wan, whose published weights init_from takes.
       width, depth: model width D and number of blocks.
       head_width: width K of one attention head; width / head_width heads.
       feed_forward: feed-forward width over model width; 2.7 at width 5120 is 13,824.
       base_width: width at which the learning rate is stated (muP).
       base_depth: the same of the depth: what a block adds to its tokens is multiplied by base_depth / depth, with which
         the rate holds at every depth (CompleteP, Dey et al. 2025); 0 = it is not.
+      condition: numbers at the end of every patch vector that are not generated but say what is known of the clip, for
+        Wan's image to video; the weights of init_from decide.
+      image: width of the features of a given image that Wan 2.1's image to video attends to; they decide that too.
       prediction: what the network puts out: the clean patch "x" (Li & He 2025) or the velocity "v".
       dtype: compute dtype; parameters are float32.
       remat: "none" keeps all activations; "blocks" keeps each block's input and recomputes the rest in the backward
@@ -172,6 +175,8 @@ class ModelConfig:
     feed_forward: float = 4.0
     base_width: int = 64
     base_depth: int = 0
+    condition: int = 0
+    image: int = 0
     prediction: str = "x"
     dtype: str = "float32"
     remat: str = "none"
@@ -252,6 +257,8 @@ class DiffusionConfig:
       shift: shift them by this factor besides, whatever the size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
       given_shift: the same factor once more where patches are given: with the first frames in hand what comes next is
         nearly known, and only at the noisiest times is it the frames, not the noised clip itself, that tell it.
+      times: low and high; only times between them are trained, as for one expert of two (Wan 2.2 A14B), for whose
+        weights init_from sets it.
       input_std: standard deviation of the data, by which the network's input is brought to unit variance at every
         time (Karras et al. 2022); 0 = it is not, -1 = measured from the training data.
       modes: which patches are given, in which share of the examples.
@@ -267,6 +274,7 @@ class DiffusionConfig:
     size_shift: bool = True
     shift: float = 1.0
     given_shift: float = 1.0
+    times: tuple[float, ...] = (0.0, 1.0)
     input_std: float = 0.0
     modes: Modes = Modes(text=0.4, first_frame=0.2, two_groups=0.4)
     forcing: float = 0.0
@@ -281,6 +289,8 @@ class DiffusionConfig:
         for name in ("shift", "given_shift"):
             if getattr(self, name) <= 0:
                 raise UserError(f"diffusion.{name}={getattr(self, name):g} must be positive; 1 shifts nothing")
+        if not (len(self.times) == 2 and 0 <= self.times[0] < self.times[1] <= 1):
+            raise UserError(f"diffusion.times={self.times} is not two times 0 <= low < high <= 1")
         if self.input_std < 0 and self.input_std != -1:
             raise UserError(f"diffusion.input_std={self.input_std:g} must not be negative; -1 measures it")
 

@@ -40,6 +40,8 @@ class ModelShape:
       head_width: columns of a head, which are gains of its queries and keys.
       adapters: weights of adapters of one block that a patch and a caption token are multiplied by; (0, 0) where all
         weights are trained.
+      condition: of the P numbers those that are not generated, see `ModelConfig.condition`.
+      image: width of the features of an image, whose tokens count as caption tokens, see `ModelConfig.image`.
     """
 
     width: int
@@ -53,6 +55,8 @@ class ModelShape:
     cross: bool = False
     head_width: int = 0
     adapters: tuple[int, int] = (0, 0)
+    condition: int = 0
+    image: int = 0
 
     @property
     def block_weights(self) -> float:
@@ -76,7 +80,14 @@ def shape_of(model: ModelConfig, patch_size: int, text_width: int, lora: LoraCon
     if lora:
         shape = dataclasses.replace(shape, adapters=_adapter_weights(model, lora))
     if model.family == "wan":
-        return dataclasses.replace(shape, cross=True, time_features=WAN_TIME_FEATURES, position_features=0)
+        return dataclasses.replace(
+            shape,
+            cross=True,
+            time_features=WAN_TIME_FEATURES,
+            position_features=0,
+            condition=model.condition,
+            image=model.image,
+        )
     return shape
 
 
@@ -171,7 +182,7 @@ def _parts(shape: ModelShape, patches: Number, text: Number, pairs: Number, time
     return {
         "attention": shape.depth * 2 * d * pairs,
         "blocks": of_patch * patches + of_text * text,
-        "out": shape.patch_size * d * patches,
+        "out": (shape.patch_size - shape.condition) * d * patches,
         "in": patch_projection * patches + text_projection * text + shape.time_weights * times,
         "adapters": shape.depth * (shape.adapters[0] * patches + shape.adapters[1] * text),
     }
@@ -301,10 +312,11 @@ def parameters(shape: ModelShape) -> Parameters:
     tables = shape.depth * 6 * shape.width
     if not shape.cross:
         tables += shape.depth * 2 * shape.head_width + 8 * shape.width
-    second = 4 * shape.width**2 if shape.cross else 0  # its second attention
+    second = (4 + 2 * bool(shape.image)) * shape.width**2 if shape.cross else 0  # its second attention
     without = round(shape.depth * (shape.block_weights + second) + shape.time_weights + tables)
-    inputs = 2 * shape.patch_size + shape.position_features + shape.text_width + shape.cross * shape.width
-    return Parameters(without, without + inputs * shape.width)
+    inputs = 2 * shape.patch_size - shape.condition + shape.position_features + shape.text_width
+    inputs += shape.cross * shape.width + shape.image
+    return Parameters(without, without + inputs * shape.width + shape.image**2)
 
 
 def dit_multiply_adds(width: int, depth: int, patch: int, *, latent: int = 32, channels: int = 4) -> float:

@@ -89,6 +89,14 @@ def patchify(video_TYXC: Array, patch: Patch) -> Array:
     return groups.transpose(0, 2, 4, 1, 3, 5, 6).reshape(grid.tokens, -1)
 
 
+def patchify_apart(video_TYXC: np.ndarray, patch: Patch, condition: int) -> np.ndarray:
+    """As `patchify`; the last `condition` channels of all of a patch come behind the others."""
+    if not condition:
+        return patchify(video_TYXC, patch)
+    parts = video_TYXC[..., :-condition], video_TYXC[..., -condition:]
+    return np.concatenate([patchify(part, patch) for part in parts], -1)
+
+
 def unpatchify(patches_LP: Array, grid: Grid, patch: Patch) -> Array:
     """Puts patch vectors back together; the inverse of `patchify`.
 

@@ -57,6 +57,9 @@ SCHEDULE = flags.DEFINE_enum(
 LORA = flags.DEFINE_multi_string(
     "lora", [], "Adapters to add to the weights: FILE or FOLDER, or FILE:SCALE for more or less of them; several times."
 )
+PARTNER = flags.DEFINE_string(
+    "partner", "", "The other expert of a model of two: its workdir, export or published transformer folder."
+)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to sample from; default: the newest.")
 SCALE = flags.DEFINE_integer("scale", 4, "Side of the square that shows one pixel in the files.", lower_bound=1)
 PREVIEW = flags.DEFINE_integer("preview", 0, "Write OUT.preview.png every so many evaluations.", lower_bound=0)
@@ -109,7 +112,8 @@ def main(argv: list[str]) -> None:
     about = run_about(run.workdir.name, run.position.step, run.config)
     if loras:
         about["lora"] = names_of(loras)
-    session = Session(generator_of(run, loras=loras), run.meta, about, settings, FPS.value, SCALE.value)
+    generator = generator_of(run, loras=loras, partner=PARTNER.value)
+    session = Session(generator, run.meta, about, settings, FPS.value, SCALE.value)
     start = time.monotonic()
     with ProgressBar("denoising", "step", note=COMPILING) as bar:
         for line in session.make(samples, WINDOW.value, bar.move_to, PREVIEW.value):

@@ -25,7 +25,7 @@ from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote
 from vdit.io.retry import is_transient, retry_transient
 from vdit.io.signature import file_signature
-from vdit.patches import Patch, patchify
+from vdit.patches import Patch, patchify_apart
 
 FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
 """Keys of `vdit.json` that say what a run reads."""
@@ -170,7 +170,13 @@ class Dataset:
         """Like `read_clip`, cut into patches."""
         window = self.read_clip(split, i, start_frame, frames, caption)
         grid = self.patch.grid(*window.video_TYXC.shape[:3])
-        return Example(window.id, patchify(window.video_TYXC, self.patch), grid, window.fps, window.text_ME)
+        return Example(
+            window.id,
+            patchify_apart(window.video_TYXC, self.patch, self.meta["autoencoder"].get("condition", 0)),
+            grid,
+            window.fps,
+            window.text_ME,
+        )
 
     def _split(self, split: str) -> _Shards:
         if split not in self._shards:

@@ -164,7 +164,12 @@ def test_published_weights_in_bfloat16_and_in_several_files(tmp_path):
         ({"drop": "blocks.1.attn2.norm_k.weight"}, r"has no tensor blocks.1.attn2.norm_k.weight \[32\]"),
         ({"add": "blocks.0.attn2.add_k_proj.weight"}, "add_k_proj.weight .* that the model does not have"),
         ({"ffn_dim": 96}, r"tensor blocks.0.ffn.net.0.proj.weight is \[80, 32\], the model's is \[96, 32\]"),
-        ({"image_dim": 1280}, "config.json is not the config of a Wan 2.1 text-to-video transformer.*image_dim"),
+        (
+            {"image_dim": 1280},
+            "config.json is not the config of a Wan 2.1 or 2.2 transformer.*image_dim 1280 with added",
+        ),
+        ({"in_channels": 5}, "in_channels 5, out_channels 3"),
+        ({"pos_embed_seq_len": 514}, "pos_embed_seq_len"),
         ({"_class_name": "WanVACETransformer3DModel"}, "WanVACETransformer3DModel"),
         ({"patch_size": (2, 2, 4)}, "patch_size"),
         ({"num_layers": None}, "config.json is not the config of a Wan"),

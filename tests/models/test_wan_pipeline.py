@@ -7,6 +7,8 @@ import cli
 import numpy as np
 import pytest
 from models import test_t5, test_wan_vae
+from models.test_wan_i2v import CLIP, write_clip
+from PIL import Image
 from published_wan import write_published
 
 from vdit.config import ModelConfig
@@ -17,17 +19,24 @@ from vdit.training.record.workdir import read_config
 MODEL = ModelConfig(family="wan", width=16, depth=1, head_width=8)
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wan")
+def write_pipeline(folder, vae=test_wan_vae.CONFIG, experts=("transformer",), model=MODEL, **index):
+    """A published pipeline with random weights; every expert has others."""
     text = dataclasses.replace(test_t5.CONFIG, heads=8)  # a head for each of the test's devices
     test_t5.write_weights(folder / "text_encoder", text)
-    test_wan_vae.write_weights(folder / "vae")
-    write_published(folder / "transformer", MODEL, (test_wan_vae.CONFIG.channels, (1, 2, 2), text.width))
+    test_wan_vae.write_weights(folder / "vae", vae)
+    for seed, name in enumerate(experts):
+        write_published(folder / name, model, (vae.channels, (1, 2, 2), text.width), seed=seed)
+    if model.image:
+        write_clip(folder / "image_encoder", dataclasses.replace(CLIP, width=model.image))
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text('{"flow_shift": 5.0}')
-    (folder / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline", **index}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return write_pipeline(tmp_path_factory.mktemp("wan"))
 
 
 @pytest.fixture
@@ -74,9 +83,32 @@ def test_the_empty_text_is_encoded_as_published(pipeline, sample, monkeypatch):
     assert len(seen[1].text_ME) == 2 and len(seen[1].negative_ME) == 1
 
 
+@pytest.mark.parametrize("image", [8, 0], ids=["2.1", "2.2"])
+def test_image_to_video(sample, tmp_path, image):
+    """Wan 2.1 attends to CLIP features of the first frame, Wan 2.2 has two experts."""
+    model = dataclasses.replace(MODEL, condition=4 * 6, image=image)
+    experts = {} if image else {"experts": ("transformer", "transformer_2"), "boundary_ratio": 0.9}
+    folder = write_pipeline(tmp_path / "i2v", model=model, _class_name="WanImageToVideoPipeline", **experts)
+    config = read_config(folder)
+    assert (config.model.condition, config.model.image) == (24, image)
+    videos = []
+    for number in range(2):
+        first = np.random.default_rng(number).integers(0, 256, (16, 32, 3), np.uint8)
+        Image.fromarray(first).save(tmp_path / "first.png")
+        given = (folder, "--prompt=ball", f"--image={tmp_path / 'first.png'}")
+        videos.append(sample(*given, "--guidance=2"))
+        np.testing.assert_array_equal(videos[-1][0], first)
+    assert videos[0].shape == (5, 16, 32, 3) and not np.array_equal(videos[0][1:], videos[1][1:])
+    for flags in ((), (f"--last={tmp_path / 'first.png'}",)):
+        done = sample(folder, *flags)
+        assert done.status == 2 and "from their first frame and a caption; give --image" in done.err
+    (folder / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    assert "fetch the pipeline again" in sample(folder).error
+
+
 def test_what_cannot_be_sampled_is_said_in_a_line(pipeline, sample, tmp_path):
     assert "holds the weights of one step; leave --step out" in sample(pipeline, "--step=3").error
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanImageToVideoPipeline"}))
-    assert "holds a WanImageToVideoPipeline; only WanPipeline" in sample(tmp_path).error
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanVACEPipeline"}))
+    assert "holds a WanVACEPipeline; only WanPipeline and WanImageToVideoPipeline can" in sample(tmp_path).error
     (tmp_path / "model_index.json").write_text("[")
     assert "model_index.json is damaged" in sample(tmp_path).error

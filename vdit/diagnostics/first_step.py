@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vdit.batch import PackedBatch, alone_rows, empty_row, stack_rows
+from vdit.batch import PackedBatch, alone_rows, empty_row, generated_part, stack_rows
 from vdit.config import Config, MeshConfig
 from vdit.data import Interface, TrainingData
 from vdit.diffusion import corruption
@@ -102,7 +102,8 @@ class FirstStep:
 
         def step(params: Any, batch: PackedBatch) -> Any:
             key = jax.random.fold_in(jax.random.key(config.seed), 0)
-            scored = corruption.corrupt_batch(batch, key, config.diffusion).loss_mask_BL.sum()
+            clean = generated_part(batch, config.model.condition)
+            scored = corruption.corrupt_batch(clean, key, config.diffusion).loss_mask_BL.sum()
             return loss_and_gradients(graph, params, batch, key, config), scored
 
         self._function = jax.jit(step)

@@ -200,9 +200,21 @@ def times_of(uniform: jax.Array, grid: jax.Array, config: DiffusionConfig, given
       config: which distribution.
       given: whether any patch is.
     """
+    if limited := config.times != (0.0, 1.0):
+        low, high = (_quantile(time, grid, config, given) for time in config.times)
+        uniform = low + uniform * (high - low)
     normal = jax.scipy.special.ndtri(jnp.clip(uniform, 1e-6, 1 - 1e-6))
     times = flow.logit_normal(normal, config.logit_mean, config.logit_std)
     times = flow.shift_as_configured(times, grid, config.size_shift, config.shift)
-    if config.given_shift == 1:
-        return times
-    return jnp.where(given, flow.scale_time(times, config.given_shift), times)
+    if config.given_shift != 1:
+        times = jnp.where(given, flow.scale_time(times, config.given_shift), times)
+    return jnp.clip(times, *config.times) if limited else times
+
+
+def _quantile(time: float, grid: jax.Array, config: DiffusionConfig, given: jax.Array | bool) -> jax.Array:
+    """Share of the training distribution, that of all times, below a time. Shifts multiply the odds t / (1 - t)."""
+    odds = flow.size_factor(grid) if config.size_shift else jnp.ones(grid.shape[:-1], jnp.float32)
+    odds *= config.shift * jnp.where(given, config.given_shift, 1.0)
+    with np.errstate(divide="ignore"):
+        logit = np.log(np.float64(time)) - np.log1p(-np.float64(time))
+    return jax.scipy.special.ndtr((np.float32(logit) - jnp.log(odds) - config.logit_mean) / config.logit_std)

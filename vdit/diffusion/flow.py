@@ -57,11 +57,15 @@ def shift_time(time: Array, grid: Array) -> Array:
       time: in [0, 1].
       grid: (..., 3) patch grids, broadcasting against `time` without its last axis.
     """
-    xp = np if isinstance(time, np.ndarray) and isinstance(grid, np.ndarray) else jnp  # NumPy compiles nothing
+    return scale_time(time, size_factor(grid, isinstance(time, np.ndarray)))
+
+
+def size_factor(grid: Array, in_numpy: bool = False) -> Array:
+    """The factor a of `shift_time` for clips of such patch grids (..., 3)."""
+    xp = np if in_numpy and isinstance(grid, np.ndarray) else jnp  # NumPy compiles nothing
     spatial = (grid[..., 1] * grid[..., 2]).astype(xp.float32)
     groups = xp.maximum(grid[..., 0], 1).astype(xp.float32)
-    alpha = xp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * xp.sqrt(groups)
-    return scale_time(time, alpha)
+    return xp.maximum(1 + 2 * (spatial - 256) / (4096 - 256), 0.5) * xp.sqrt(groups)
 
 
 def scale_time(time: Array, alpha: Array | float) -> Array:

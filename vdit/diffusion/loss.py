@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vdit.batch import PackedBatch
+from vdit.batch import PackedBatch, generated_part
 from vdit.config import Config
 from vdit.diffusion import flow
 from vdit.diffusion.corruption import DenoisingInputs, corrupt_batch
@@ -38,7 +38,7 @@ def denoising_loss(
 
 def train_loss(graph: Any, params: Any, batch: PackedBatch, key: jax.Array, config: Config) -> jax.Array:
     """Mean error of all patches of the step that carry loss, over all devices: the same for any packing or mesh."""
-    inputs = corrupt_batch(batch, key, config.diffusion)
+    inputs = corrupt_batch(generated_part(batch, config.model.condition), key, config.diffusion)
     error_BL, count = denoising_loss(graph, params, batch, inputs, config)
     return error_BL.sum() / jnp.maximum(count, 1)
 
@@ -58,7 +58,7 @@ def loss_and_gradients(
     parts = config.optimizer.accumulate
     if parts == 1:
         return jax.value_and_grad(lambda p: train_loss(graph, complete(p), batch, key, config))(params)
-    inputs = corrupt_batch(batch, key, config.diffusion)
+    inputs = corrupt_batch(generated_part(batch, config.model.condition), key, config.diffusion)
     count = jnp.maximum(inputs.loss_mask_BL.sum(), 1)
 
     def part_loss(params: Any, part: Any) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdit.batch import PackedBatch
+from vdit.batch import PackedBatch, generated_part
 from vdit.config import Config, Modes
 from vdit.diffusion import conditioning, corruption
 from vdit.diffusion.loss import denoising_loss
@@ -86,7 +86,8 @@ def make_evaluate(graph: Any, config: Config) -> Callable[..., tuple[jax.Array, 
     """Compiled (params, batch, quantile, mode) -> (sum of errors, patches that carry loss) of every example, _BN."""
 
     def evaluate(params: Any, batch: PackedBatch, quantile: jax.Array, mode: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs = corruption.validation_inputs(batch, jax.random.key(NOISE_SEED), quantile, mode, config.diffusion)
+        clean = generated_part(batch, config.model.condition)
+        inputs = corruption.validation_inputs(clean, jax.random.key(NOISE_SEED), quantile, mode, config.diffusion)
         error_BL, _ = denoising_loss(graph, params, batch, inputs, config)
         size = batch.grid_BN3.shape[1]
 

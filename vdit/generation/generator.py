@@ -11,8 +11,9 @@ import numpy as np
 from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.errors import UserError
+from vdit.generation.experts import experts_of
 from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
-from vdit.generation.programs import SCALE, DenoiseInputs, State, programs
+from vdit.generation.programs import SCALE, TIME, DenoiseInputs, State, programs
 from vdit.generation.request import Request, Settings, patch_request
 from vdit.generation.row_schedule import NONE, RowSchedule, schedule_rows
 from vdit.generation.timing import timing
@@ -33,6 +34,7 @@ class Generator:
       patch, channels: of the data the model was trained on.
       latents: whether that is latents: given ones and the results are float32 then (see `LatentGenerator`).
       progress: called as that of `generate`, where a call has none of its own.
+      partner: parameters of the other expert, for the times that config.diffusion.times leaves; None if there is none.
 
     Raises:
       UserError: if there are several processes: states of rows move between devices through one host.
@@ -51,14 +53,15 @@ class Generator:
         channels: int,
         latents: bool = False,
         progress: Progress | None = None,
+        partner: Any = None,
     ):
         if jax.process_count() > 1:
             raise UserError(
                 f"sampling runs in one process, and this is one of {jax.process_count()}; use the devices of one host"
             )
         self.patch, self.channels, self.config = patch, channels, config
-        self._params, self._mesh, self._latents = params, mesh, latents
-        self._progress = progress
+        self._experts = experts_of(params, config.diffusion.times, partner)
+        self._mesh, self._latents, self._progress = mesh, latents, progress
         self._start, self._advance = programs(graph, config)
 
     def generate(
@@ -122,13 +125,20 @@ class Generator:
                 fresh = begun if all(begun) else _split(state)
                 both = [old or new for old, new in zip(begun, fresh, strict=True)]
                 state = to_global(jax.tree.map(lambda *x_LP: np.stack(x_LP), *both), self._mesh)
-            rescale = np.float32(settings.guidance_rescale)
+            rescale, boundary = np.float32(settings.guidance_rescale), np.float32(self._experts.boundary)
             for i in range(schedule.evaluations):
                 tables = [rows.tables[row][first + i] for row, first in zip(*schedule[:2], strict=True)]
                 table_BKW = np.stack(tables)
                 guided = bool((table_BKW[..., SCALE] != 1).any())
                 state = self._advance(
-                    self._params, state, inputs, place(table_BKW), rescale, guided=guided, rescaled=bool(rescale)
+                    self._experts.needed(table_BKW[..., TIME]),
+                    boundary,
+                    state,
+                    inputs,
+                    place(table_BKW),
+                    rescale,
+                    guided=guided,
+                    rescaled=bool(rescale),
                 )
                 jax.block_until_ready(state)
                 yield state

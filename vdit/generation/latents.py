@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,16 @@ class LatentGenerator:
     Args:
       inner: generates latents.
       autoencoder: whose latents they are.
+      image_features: of a first frame, for models that attend to them; they come before the caption's.
     """
 
-    def __init__(self, inner: Generator, autoencoder: Autoencoder):
-        self._inner, self._autoencoder = inner, autoencoder
+    def __init__(
+        self,
+        inner: Generator,
+        autoencoder: Autoencoder,
+        image_features: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self._inner, self._autoencoder, self._image_features = inner, autoencoder, image_features
         self.time_stride, height, width = autoencoder.strides
         patch, data = inner.patch, inner.config.data
         self.patch = Patch(patch.time * self.time_stride, patch.height * height, patch.width * width)
@@ -64,6 +70,8 @@ class LatentGenerator:
     def _encode(self, request: Request) -> Request:
         """The same request in latents."""
         check_size(request, self.patch)
+        if self._autoencoder.condition:
+            return self._image_to_video(request)
         time, height, width = self._autoencoder.strides
         edited, mask_TYX = request.edited_TYXC, None
         if request.mask_TYX is not None and request.given_TYXC is not None:
@@ -77,15 +85,51 @@ class LatentGenerator:
                     "frames before them; give frames at the start, or a clip to edit"
                 )
         return dataclasses.replace(
+            self._resized(request),
+            given_TYXC=self._latents(request.given_TYXC),
+            mask_TYX=mask_TYX,
+            references=tuple(self._autoencoder.encode(image_YXC[None])[0] for image_YXC in request.references),
+            edited_TYXC=self._latents(edited),
+        )
+
+    def _image_to_video(self, request: Request) -> Request:
+        """The request in latents of a model that always has a first frame, which is not generated but conditions."""
+        given, mask = request.given_TYXC, request.mask_TYX
+        known_T = np.zeros(request.frames, bool)
+        if mask is not None:
+            known_T[:] = mask.any((1, 2))
+        elif given is not None:
+            known_T[: len(given)] = True
+        if not known_T[0] or known_T[1:].any() or request.references or request.edited_TYXC is not None:
+            raise UserError(
+                "the model makes videos from their first frame and a caption; give --image and nothing else"
+            )
+        assert given is not None
+        video_TYXC = np.zeros((request.frames, *given.shape[1:]), np.uint8)
+        video_TYXC[0] = given[0]
+        known_TYXC = self._autoencoder.encode(video_TYXC)[..., -self._autoencoder.condition :]
+        request = dataclasses.replace(self._resized(request), given_TYXC=None, mask_TYX=None, condition_TYXC=known_TYXC)
+        if self._image_features is None:
+            return request
+        features_ME = self._image_features(given[0])
+        room = request.text_ME.shape[1] - features_ME.shape[1]
+        padded_ME = np.pad(features_ME, ((0, 0), (0, room)))
+        negative_ME = np.zeros_like(request.text_ME[:0]) if request.negative_ME is None else request.negative_ME
+        return dataclasses.replace(
+            request,
+            text_ME=np.concatenate([padded_ME, request.text_ME]),
+            negative_ME=np.concatenate([padded_ME, negative_ME]),
+        )
+
+    def _resized(self, request: Request) -> Request:
+        """The request with the size and frame rate of its latents."""
+        time, height, width = self._autoencoder.strides
+        return dataclasses.replace(
             request,
             frames=1 + (request.frames - 1) // time,
             height=request.height // height,
             width=request.width // width,
             fps=request.fps / time,
-            given_TYXC=self._latents(request.given_TYXC),
-            mask_TYX=mask_TYX,
-            references=tuple(self._autoencoder.encode(image_YXC[None])[0] for image_YXC in request.references),
-            edited_TYXC=self._latents(edited),
         )
 
     def _latents(self, video_TYXC: np.ndarray | None) -> np.ndarray | None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vdit.batch import PER_TOKEN, PackedBatch
+from vdit.batch import PER_TOKEN, PackedBatch, generated_part
 from vdit.config import Config
 from vdit.diffusion import corruption, flow, guidance, randomness
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
@@ -48,7 +48,7 @@ TIME, SCALE, WEIGHTS = slice(0, 1), slice(1, 2), slice(2, None)
 `vdit.diffusion.samplers`."""
 
 
-def start(inputs: DenoiseInputs, start_BK: jax.Array, mean: tuple[float, ...]) -> State:
+def start(inputs: DenoiseInputs, start_BK: jax.Array, mean: tuple[float, ...], condition: int) -> State:
     """Every patch at the time it starts from: given ones are clean, generated ones noise."""
 
     def local(batch: PackedBatch, level_BL: jax.Array, start_BK: jax.Array) -> jax.Array:
@@ -58,7 +58,7 @@ def start(inputs: DenoiseInputs, start_BK: jax.Array, mean: tuple[float, ...]) -
         time_BL = jnp.take_along_axis(start_BK, level_BL, axis=1)
         return flow.corrupt(corruption.to_model_scale(batch.patches_BLP, mean), noise, time_BL[..., None])
 
-    x_BLP = rowwise(local, inputs.batch, inputs.level_BL, start_BK)
+    x_BLP = rowwise(local, generated_part(inputs.batch, condition), inputs.level_BL, start_BK)
     return State(x_BLP, x_BLP, jnp.zeros_like(x_BLP), jnp.zeros_like(x_BLP))
 
 
@@ -102,7 +102,8 @@ def deviation(values_BLP: jax.Array, inputs: DenoiseInputs) -> jax.Array:
 def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
     @functools.partial(jax.jit, static_argnames=("guided", "rescaled"), donate_argnames="state")
     def advance(
-        params: Any,
+        experts: tuple[Any, ...],
+        boundary: jax.Array,
         state: State,
         inputs: DenoiseInputs,
         table_BKW: jax.Array,
@@ -110,11 +111,17 @@ def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
         guided: bool,
         rescaled: bool,
     ) -> State:
-        """One evaluation of the network (two with guidance) and the sampler's sums."""
+        """One evaluation of the network (two with guidance) and the sampler's sums.
+
+        Of two experts each is evaluated, and every patch takes the estimate of the one for its time.
+        """
         slots_BLW = take(table_BKW, inputs.level_BL)
         of = table_BKW[..., 0], inputs.level_BL, slots_BLW[..., TIME]
 
-        estimate = functools.partial(clean_estimate, graph, params, state.x, of=of, config=config)
+        def estimate(batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
+            first, *second = (clean_estimate(graph, params, state.x, batch, null_BN, of, config) for params in experts)
+            return jnp.where(of[2] >= boundary, first, second[0]) if second else first
+
         now = estimate(batch=inputs.batch, null_BN=jnp.zeros_like(inputs.null_BN))
         if guided:
             conditional = now
@@ -129,7 +136,7 @@ def _programs(graph: Any, config: Config) -> tuple[Any, Any]:
         )
         return State(x, base, now, state.before)
 
-    return jax.jit(functools.partial(start, mean=config.diffusion.mean)), advance
+    return jax.jit(functools.partial(start, mean=config.diffusion.mean, condition=config.model.condition)), advance
 
 
 def programs(graph: Any, config: Config) -> tuple[Any, Any]:

@@ -65,6 +65,7 @@ class Request:
         None gives nothing.
       mask_TYX: True where a pixel of given_TYXC is given. The model sees the patches that are given as a whole, all
         given pixels come back.
+      condition_TYXC: what is known of the clip, for models with `ModelConfig.condition`.
       references: uint8 images of what the video should show; sides multiples of the patch.
       negative_ME: features of a caption to keep away from; None keeps away from the missing caption.
       edited_TYXC: uint8 video to start from instead of noise (SDEdit, Meng et al. 2022); None starts from noise.
@@ -81,6 +82,7 @@ class Request:
     seed: int = 0
     given_TYXC: np.ndarray | None = None
     mask_TYX: np.ndarray | None = None
+    condition_TYXC: np.ndarray | None = None
     references: tuple[np.ndarray, ...] = ()
     negative_ME: np.ndarray | None = None
     edited_TYXC: np.ndarray | None = None
@@ -151,7 +153,8 @@ def patch_request(request: Request, patch: Patch, channels: int, latents: bool =
     if request.edited_TYXC is not None:
         _check_shape("the clip that is edited", request.edited_TYXC, video_TYXC.shape)
         video_TYXC = np.where(mask_TYX[..., None], video_TYXC, request.edited_TYXC)
-    patches_LP = patchify(video_TYXC, patch)
+    known = () if request.condition_TYXC is None else (patchify(request.condition_TYXC, patch),)
+    patches_LP = np.concatenate([patchify(video_TYXC, patch), *known], -1)
     given_L = patchify(mask_TYX[..., None], patch).all(-1)
     if given_L.all():
         raise UserError("all patches of the video are given, nothing is left to generate; give fewer frames")

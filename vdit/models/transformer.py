@@ -240,7 +240,7 @@ def _of_segment(value_BN: jax.Array, segments_BL: jax.Array) -> jax.Array:
     return jnp.take_along_axis(value_BN, jnp.maximum(segments_BL - 1, 0), axis=1)
 
 
-EMBEDDINGS = ("patch_in", "text_in", "text_mid", "null_text", "position_in", "out", "out_bias")
+EMBEDDINGS = ("patch_in", "text_in", "text_mid", "null_text", "position_in", "image", "out", "out_bias")
 """Parameters outside the blocks that N leaves out."""
 
 

@@ -19,7 +19,7 @@ from vdit.errors import UserError
 from vdit.models import adapters
 from vdit.models.transformer import parameter_counts
 from vdit.parallel.mesh import make_mesh, use_mesh
-from vdit.training.initial import load_params, named, of_weights
+from vdit.training.initial import check_latents, load_params, named, of_weights
 from vdit.training.record.workdir import diffusion_of
 from vdit.training.recovery.checkpoint import Checkpoints, Position
 from vdit.training.recovery.checksums import checksums
@@ -160,6 +160,8 @@ def open_run(
         else:
             graph, state = init_state(config, interface)
             position = Position()
+            if config.init_from:
+                check_latents(config.init_from, meta)
             if config.lora:
                 state = dataclasses.replace(state, frozen=_base(config, interface))
                 position.base = _checksum(state.frozen)

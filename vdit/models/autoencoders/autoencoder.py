@@ -30,6 +30,7 @@ class Autoencoder:
       decoder: the way back.
       halo: latents on every side of a tile that its own latents can depend on. Where it covers all that they depend
         on, tiles are exact; a network with attention over the frame has none that does.
+      condition: channels at the end of a latent that say what is known of the clip, and are not decoded.
     """
 
     name: str
@@ -40,11 +41,13 @@ class Autoencoder:
     encoder: Network
     decoder: Network
     halo: int
+    condition: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a data set of its latents says of it."""
-        return {"name": self.name, "hash": self.hash, "strides": list(self.strides)}
+        known = {"condition": self.condition} if self.condition else {}
+        return {"name": self.name, "hash": self.hash, "strides": list(self.strides), **known}
 
     def encode(self, video_TYXC: np.ndarray, chunk: int = 4, tile: int = 0) -> np.ndarray:
         """Latents of a clip.

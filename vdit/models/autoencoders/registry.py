@@ -19,10 +19,11 @@ from vdit.io.hub import find_weights, weights_hash
 from vdit.io.safetensors import read_tensors
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.autoencoder import Autoencoder
+from vdit.models.autoencoders.wan_i2v import load_wan_i2v
 from vdit.models.autoencoders.wan_vae import load_wan_vae, wan_config
 from vdit.patches import Patch
 
-KINDS = ("causal_vae", "wan")
+KINDS = ("causal_vae", "wan", "wan_i2v")
 """Kinds of autoencoder; each takes weights: "wan:FOLDER", "causal_vae:WORKDIR", or a hub id, OWNER/NAME@REVISION."""
 
 EXPORT = "autoencoder"
@@ -39,13 +40,14 @@ def load_autoencoder(name: str) -> Autoencoder:
       UserError: the name is unknown, or the weights cannot be had or are of another kind.
     """
     kind, where = _parts(name)
-    return load_wan_vae(where) if kind == "wan" else load_causal_vae(where)
+    loaders = {"causal_vae": load_causal_vae, "wan": load_wan_vae, "wan_i2v": load_wan_i2v}
+    return loaders[kind](where)
 
 
 def strides_of(name: str) -> tuple[int, int, int]:
     """Frames, rows and columns of pixels in one latent of the autoencoder of that name, without loading its weights."""
     kind, where = _parts(name)
-    time, height, width = wan_config(where)[1].strides if kind == "wan" else _read_config(where)[1].strides
+    time, height, width = _read_config(where)[1].strides if kind == "causal_vae" else wan_config(where)[1].strides
     return time, height, width
 
 

@@ -1,7 +1,8 @@
-"""The text-to-video transformer of Wan 2.1 (Wan Team 2025, arXiv:2503.20314) on packed rows.
+"""The transformer of Wan 2.1 and 2.2 (Wan Team 2025, arXiv:2503.20314) on packed rows.
 
 Attention, rotary turning, patches and samplers are those of SpacetimeTransformer. What differs is the published
 architecture: captions are not in the stream, patches attend to them; norms subtract the mean; positions are integers.
+For image to video the end of every patch vector is not noised: it says what is known of the clip (`config.condition`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vdit.models.attention.cross import cross_attention
 from vdit.models.memory import recomputed
 from vdit.models.rotary import angle_table, rotate
 from vdit.models.transformer import remat, time_features
+from vdit.models.wan.wan_image import IMAGE_TOKENS, ImageEmbedder
 from vdit.models.weights import product, use, weight
 from vdit.parallel.mesh import STATE
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
@@ -85,6 +87,11 @@ class Block(nnx.Module):
         self.down = weight(rngs, (f, d), P("tensor", STATE), "matrix", fan_in=f)
         self.down_bias = weight(rngs, (d,), P(None), "vector")
         self.table = weight(rngs, (6, d), P(None, None), "vector")  # added to the shared modulation
+        if config.image:
+            kv, specs = (d, 2, h, k), P(STATE, None, "tensor", None)
+            self.image_kv = weight(rngs, kv, specs, "matrix", fan_in=d, separate=(1,))
+            self.image_kv_bias = weight(rngs, (2, h, k), P(None, "tensor", None), "vector")
+            self.image_gain = weight(rngs, (h, k), P("tensor", None), "vector", fill=1.0)
 
     @jax.named_scope("block")
     def __call__(self, x_BLD: jax.Array, text: Any, modulation_BKD: jax.Array, layout: Any) -> jax.Array:
@@ -108,7 +115,11 @@ class Block(nnx.Module):
         q = product("bld,dhk->bhlk", h_BLD, use(self.text_q, dtype), heads)
         q = heads_norm(q + self.text_q_bias[...][:, None].astype(dtype), self.text_gain[...][0])
         k, v, padding_2HK = self._keys(text_BMD, padding_D, words)
+        if config.image:
+            k, v = self._image_keys(text_BMD, (k, v), layout["image_BM"], words)
         mixed_BHLK = cross_attention(q, k, v, padding_2HK, layout["captions"], **options)
+        if config.image:
+            mixed_BHLK += cross_attention(q, k, v, padding_2HK, layout["images"], **options)
         x_BLD += self._project(mixed_BHLK, self.text_out, self.text_out_bias, tokens)
 
         h_BLD = layer_norm(x_BLD) * (1 + scale_f) + shift_f
@@ -128,6 +139,14 @@ class Block(nnx.Module):
         padding_2HK = jnp.stack([heads_norm(padding_k, gain_HK), padding_v])[:, :, 0]
         return heads_norm(k, gain_HK), v, padding_2HK
 
+    def _image_keys(self, text_BMD: jax.Array, of_words: Any, image_BM: jax.Array, spec: P) -> list[jax.Array]:
+        """Keys and values of caption tokens, BHMK each, with those of the image's tokens in their places."""
+        dtype = text_BMD.dtype
+        kv_2BHMK = product("bmd,dchk->cbhmk", text_BMD, use(self.image_kv, dtype), P(None, *spec))
+        k, v = (kv_2BHMK[i] + self.image_kv_bias[...][i, :, None].astype(dtype) for i in range(2))
+        own = heads_norm(k, self.image_gain[...]), v
+        return [jnp.where(image_BM[:, None, :, None], *pair) for pair in zip(own, of_words, strict=True)]
+
     def _project(self, mixed_BHLK: jax.Array, matrix: nnx.Param, bias: nnx.Param, tokens: P) -> jax.Array:
         dtype = mixed_BHLK.dtype
         out_BLD = product("bhlk,hkd->bld", mixed_BHLK, use(matrix, dtype), tokens)
@@ -137,7 +156,8 @@ class Block(nnx.Module):
 class WanTransformer(nnx.Module):
     """Maps noised patches, their times and captions to the velocity of every patch; see SpacetimeTransformer.
 
-    A dropped caption (`null_BN`) has no words: all that is attended to is padding.
+    A dropped caption (`null_BN`) has no words: all that is attended to is padding, and the image if there is one.
+    With config.condition noised patches and velocities are shorter than the batch's patch vectors, whose end they lack.
 
     Args:
       config: shape and numerics.
@@ -161,8 +181,11 @@ class WanTransformer(nnx.Module):
         self.modulation = weight(rngs, (d, 6 * d), P(STATE, None), "matrix", fan_in=d, zero=True)
         self.modulation_bias = weight(rngs, (6 * d,), P(None), "vector")
         self.final = weight(rngs, (2, d), P(None, None), "vector")
-        self.out = weight(rngs, (d, p), P(STATE, None), "output", fan_in=d, zero=True)
-        self.out_bias = weight(rngs, (p,), P(None), "vector")
+        generated = p - config.condition
+        self.out = weight(rngs, (d, generated), P(STATE, None), "output", fan_in=d, zero=True)
+        self.out_bias = weight(rngs, (generated,), P(None), "vector")
+        if config.image:
+            self.image = ImageEmbedder(config.image, d, rngs)
         stack = nnx.vmap(lambda key: Block(config, nnx.Rngs(key)), transform_metadata={nnx.PARTITION_NAME: None})
         self.blocks = stack(jax.random.split(rngs.params(), config.depth))
 
@@ -182,11 +205,14 @@ class WanTransformer(nnx.Module):
             out = jnp.einsum("bld,de->ble", x.astype(dtype), use(matrix, dtype), out_sharding=spec)
             return out + bias[...].astype(dtype)
 
-        layout = _layout(batch, null_BN)
+        layout = _layout(batch, null_BN, IMAGE_TOKENS if config.image else 0)
         text_BME = batch.text_BME * layout["kept_BM"][..., None]
         text_BMD = linear(
             jax.nn.gelu(linear(text_BME, self.text_in, self.text_bias)), self.text_mid, self.text_mid_bias
         )
+        if config.image:
+            image_BMD = self.image(batch.text_BME[..., : config.image].astype(dtype))
+            text_BMD = jnp.where(layout["image_BM"][..., None], image_BMD, text_BMD)
         padding_D = jax.nn.gelu(self.text_bias[...].astype(dtype))  # what a token without features becomes
         padding_D = jnp.einsum("d,de->e", padding_D, use(self.text_mid, dtype)) + self.text_mid_bias[...].astype(dtype)
         time_BKD = jax.nn.silu(linear(time_features(times_BK, WAN_TIME_FEATURES), self.time_in, self.time_bias))
@@ -200,6 +226,9 @@ class WanTransformer(nnx.Module):
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
             return nnx.merge(graph, state)(x, (text_BMD, padding_D), modulation_BKD, layout), None
 
+        if config.condition:
+            known_BLP = batch.patches_BLP[..., -config.condition :].astype(noised_BLP.dtype)
+            noised_BLP = jnp.concatenate([noised_BLP, known_BLP], -1)
         x_BLD = linear(noised_BLP, self.patch_in, self.patch_bias, tokens)
         x_BLD, _ = jax.lax.scan(remat(block, config), x_BLD, stacked)
 
@@ -212,14 +241,18 @@ class WanTransformer(nnx.Module):
         return linear(x_BLD, self.out, self.out_bias, tokens).astype(jnp.promote_types(dtype, jnp.float32))
 
 
-def _layout(batch: PackedBatch, null_BN: jax.Array) -> dict[str, Any]:
+def _layout(batch: PackedBatch, null_BN: jax.Array, images: int) -> dict[str, Any]:
     """Where every slot stands.
+
+    Args:
+      batch, null_BN: see `WanTransformer`.
+      images: how many of a caption's tokens, the first ones, are of an image.
 
     Returns:
       runs_BL: segments with an example's caption and patches apart, counted 1, 2, ... along the row; patches attend
         within theirs.
       positions_BL3: group, row and column of a patch.
-      captions: see `cross_attention`.
+      captions: see `cross_attention`; images: the same for the tokens of images, image_BM, of which none is padding.
       kept_BM: 0 for the tokens of a dropped caption, which are padding like all others.
     """
     text_BL = (batch.text_index_BL >= 0).astype(jnp.int32)
@@ -236,17 +269,31 @@ def _layout(batch: PackedBatch, null_BN: jax.Array) -> dict[str, Any]:
 
         example_BM = (tokens[:, None] >= end_BN[:, None]).sum(-1)
         null_BM = jnp.take_along_axis(null_BN, jnp.minimum(example_BM, null_BN.shape[1] - 1), axis=1)
-        real_BL = batch.segments_BL > 0
+        start_BM = jnp.take_along_axis(end_BN - words_BN, jnp.minimum(example_BM, null_BN.shape[1] - 1), axis=1)
+        image_BM = tokens - start_BM < images
+        real_BL, real_BM = batch.segments_BL > 0, tokens < end_BN[:, -1:]
         group_BL = (batch.token_BL // of_slot(area_BN)).astype(jnp.float32)
-        return {
+        segments = batch.segments_BL, jnp.where(real_BM, example_BM + 1, 0)
+        if images:  # as if the image were an example of its own before that of the words
+            segments = 2 * segments[0], jnp.where(real_BM, 2 * segments[1] - image_BM, 0)
+        layout = {
             "runs_BL": jnp.where(real_BL, batch.segments_BL + of_slot(captioned_BN) - text_BL, 0),
             "positions_BL3": jnp.concatenate([group_BL[..., None], batch.positions_BL3[..., 1:]], -1),
             "captions": {
-                "segments_BL": batch.segments_BL,
-                "segments_BM": jnp.where(tokens < end_BN[:, -1:], example_BM + 1, 0),
-                "padding_BL": CAPTION - of_slot(words_BN),
+                "segments_BL": segments[0],
+                "segments_BM": segments[1],
+                "padding_BL": CAPTION - jnp.maximum(of_slot(words_BN) - images, 0),
             },
-            "kept_BM": (~null_BM).astype(batch.text_BME.dtype),
+            "kept_BM": (~null_BM | image_BM).astype(batch.text_BME.dtype),
         }
+        if images:
+            none_BL = jnp.zeros_like(batch.segments_BL)
+            layout["image_BM"] = image_BM
+            layout["images"] = {
+                "segments_BL": jnp.where(real_BL, segments[0] - 1, 0),
+                "segments_BM": segments[1],
+                "padding_BL": none_BL,
+            }
+        return layout
 
     return rowwise(local, batch, text_BL, words_BN, null_BN)

@@ -1,4 +1,4 @@
-"""Published weights of the Wan 2.1 transformer (diffusers' layout), tensor by tensor as `wan_dit` has them.
+"""Published weights of the Wan 2.1 and 2.2 transformers (diffusers' layout), tensor by tensor as `wan_dit` has them.
 
 A published matrix is (out, in). The published rotary rotates pairs 2i, 2i + 1 of a head, ours i
 and K/2 + i; the columns of queries and keys are permuted for it, which leaves their products unchanged.
@@ -22,23 +22,32 @@ from vdit.io.safetensors import open_tensors
 from vdit.models.wan.wan_dit import EPSILON
 
 CLASS = "WanTransformer3DModel"
+MASK_CHANNELS = 4
+"""Of each of a latent's frames one, which is 1 where it is known."""
 EXPECTED = {
     "cross_attn_norm": True,
     "qk_norm": "rms_norm_across_heads",
     "eps": EPSILON,
     "freq_dim": WAN_TIME_FEATURES,
-    "image_dim": None,
-    "added_kv_proj_dim": None,
     "pos_embed_seq_len": None,
 }
-"""What a published config must say, if it says anything of it; image_dim and the two after it are of image to video."""
+"""What a published config must say, if it says it; pos_embed_seq_len is of first and last frame to video."""
 
 
 class Published(NamedTuple):
-    """What a published config.json says: our config of the model, latent channels, patch, caption features."""
+    """What a published config.json says.
+
+    Attributes:
+      model: our config of it.
+      channels: of the latents that it takes: those that are generated, then those of what is known (image to video).
+      generated: how many of them are generated.
+      patch: extent of a patch in latents.
+      text: caption features.
+    """
 
     model: ModelConfig
     channels: int
+    generated: int
     patch: tuple[int, int, int]
     text: int
 
@@ -47,7 +56,7 @@ def read_config(path: Path, model: ModelConfig) -> Published:
     """What a published config.json says, in `model` the sizes.
 
     Raises:
-      UserError: if the file is missing or of a transformer that this is not, such as one for image to video.
+      UserError: if the file is missing or of a transformer that this is not, such as VACE's.
     """
     try:
         values = parse_json(path.read_bytes(), path)
@@ -57,9 +66,14 @@ def read_config(path: Path, model: ModelConfig) -> Published:
             if values.get(name, expected) != expected:
                 raise ValueError(f"{name} {values[name]!r} instead of {expected!r}")
         channels, patch = values["in_channels"], tuple(values["patch_size"])
-        if values.get("out_channels") not in (None, channels) or patch[0] != 1:
-            raise ValueError(f"in_channels {channels}, out_channels {values['out_channels']}, patch_size {patch}")
+        generated = values.get("out_channels") or channels
+        # Of image to video there are as many channels again of what is known, and the masks of a latent's frames.
+        if channels not in (generated, 2 * generated + MASK_CHANNELS) or patch[0] != 1:
+            raise ValueError(f"in_channels {channels}, out_channels {generated}, patch_size {patch}")
         heads, head_width = values["num_attention_heads"], values["attention_head_dim"]
+        image, added = values.get("image_dim"), values.get("added_kv_proj_dim")
+        if added != (heads * head_width if image else None):
+            raise ValueError(f"image_dim {image} with added_kv_proj_dim {added}")
         config = dataclasses.replace(
             model,
             width=heads * head_width,
@@ -67,11 +81,13 @@ def read_config(path: Path, model: ModelConfig) -> Published:
             head_width=head_width,
             feed_forward=values["ffn_dim"] / (heads * head_width),
             base_width=heads * head_width,
+            condition=(channels - generated) * int(np.prod(patch)),
+            image=image or 0,
             prediction="v",
         )
-        return Published(config, channels, patch, values["text_dim"])
+        return Published(config, channels, generated, patch, values["text_dim"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the config of a Wan 2.1 text-to-video transformer ({error!r})") from error
+        raise UserError(f"{path} is not the config of a Wan 2.1 or 2.2 transformer ({error!r})") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +99,7 @@ class PublishedWeight:
       inputs, outputs: dimensions of ours; a matrix (outputs, inputs) is transposed, a vector has no inputs.
       rotated: of the tensors, how many hold queries or keys that are rotated by their position.
       shape: of a published tensor, if it is not the matrix or vector; a convolution's kernel is (out, in, t, y, x).
+      split: of the inputs of a convolution, how many come first, in all of the patch (the rest follow likewise).
     """
 
     names: tuple[str, ...]
@@ -90,6 +107,7 @@ class PublishedWeight:
     outputs: tuple[int, ...]
     rotated: int = 0
     shape: tuple[int, ...] = ()
+    split: int = 0
 
     @property
     def published_shape(self) -> tuple[int, ...]:
@@ -102,7 +120,8 @@ class PublishedWeight:
         for number, name in enumerate(self.names):
             array = get(name.format(layer))
             if array.ndim == 5:
-                array = np.moveaxis(array, 1, -1)
+                rows = [part.reshape(len(part), -1) for part in np.split(np.moveaxis(array, 1, -1), [self.split], -1)]
+                array = np.concatenate(rows, -1)
             if self.inputs:
                 array = array.reshape(len(array), -1).T
             array = array.reshape(*self.inputs, *self.outputs)
@@ -123,10 +142,11 @@ class PublishedWeight:
         return arrays
 
 
-def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int) -> dict[str, PublishedWeight]:
+def _weights(published: Published) -> dict[str, PublishedWeight]:
     """All weights, by their names in `wan_dit`."""
+    config, channels, generated, patch, text = published
     d, f, (h, k) = (config.width,), (config.feed_forward_width,), (config.heads, config.head_width)
-    size = (channels * int(np.prod(patch)),)
+    taken, given_back = ((count * int(np.prod(patch)),) for count in (channels, generated))
     weights: dict[str, PublishedWeight] = {}
 
     def linear(ours: str, bias: str, published: str, inputs: Any, outputs: Any, of: str = "", rotated: int = 0) -> None:
@@ -135,14 +155,15 @@ def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], te
         weights[bias] = PublishedWeight(tuple(f"{name}.bias" for name in names), (), outputs, rotated)
 
     embedder, block = "condition_embedder.", "blocks.{}."
-    linear("patch_in", "patch_bias", "patch_embedding", size, d)
-    weights["patch_in"] = dataclasses.replace(weights["patch_in"], shape=(*d, channels, *patch))
+    linear("patch_in", "patch_bias", "patch_embedding", taken, d)
+    kernel = (*d, channels, *patch)
+    weights["patch_in"] = dataclasses.replace(weights["patch_in"], shape=kernel, split=generated)
     linear("text_in", "text_bias", embedder + "text_embedder.linear_1", (text,), d)
     linear("text_mid", "text_mid_bias", embedder + "text_embedder.linear_2", d, d)
     linear("time_in", "time_bias", embedder + "time_embedder.linear_1", (WAN_TIME_FEATURES,), d)
     linear("time_mid", "time_mid_bias", embedder + "time_embedder.linear_2", d, d)
     linear("modulation", "modulation_bias", embedder + "time_proj", d, (6 * d[0],))
-    linear("out", "out_bias", "proj_out", d, size)
+    linear("out", "out_bias", "proj_out", d, given_back)
     weights["final"] = PublishedWeight(("scale_shift_table",), (), (2, *d), shape=(1, 2, *d))
 
     linear("blocks.qkv", "blocks.qkv_bias", block + "attn1.to_", d, (h, k), "qkv", rotated=2)
@@ -157,12 +178,24 @@ def _weights(config: ModelConfig, channels: int, patch: tuple[int, int, int], te
         names = tuple(f"{block}{attention}.norm_{letter}.weight" for letter in "qk")
         weights[f"blocks.{ours}"] = PublishedWeight(names, (), (h, k), rotated)
     weights["blocks.table"] = PublishedWeight((block + "scale_shift_table",), (), (6, *d), shape=(1, 6, *d))
+    if config.image:
+        i, image = (config.image,), embedder + "image_embedder."
+        linear("image.norm_in", "image.norm_in_bias", image + "norm1", (), i)
+        linear("image.up", "image.up_bias", image + "ff.net.0.proj", i, i)
+        linear("image.down", "image.down_bias", image + "ff.net.2", i, d)
+        linear("image.norm_out", "image.norm_out_bias", image + "norm2", (), d)
+        keys = [f"{block}attn2.add_{letter}_proj" for letter in "kv"]
+        weights["blocks.image_kv"] = PublishedWeight(tuple(f"{name}.weight" for name in keys), d, (h, k))
+        weights["blocks.image_kv_bias"] = PublishedWeight(tuple(f"{name}.bias" for name in keys), (), (h, k))
+        weights["blocks.image_gain"] = PublishedWeight((block + "attn2.norm_added_k.weight",), (), (h, k))
     return weights
 
 
 def block_matrices(config: ModelConfig) -> dict[str, PublishedWeight]:
     """The matrices of a block, by their names in `wan_dit`."""
-    blocks = {name.removeprefix("blocks."): weight for name, weight in _weights(config, 1, (1, 1, 1), 1).items()}
+    blocks = {
+        name.removeprefix("blocks."): weight for name, weight in _weights(Published(config, 1, 1, (1, 1, 1), 1)).items()
+    }
     return {name: weight for name, weight in blocks.items() if weight.inputs and weight.names[0].startswith("blocks.")}
 
 
@@ -170,15 +203,13 @@ def _layers(name: str, config: ModelConfig) -> range:
     return range(config.depth if name.startswith("blocks.") else 1)
 
 
-def published_shapes(
-    config: ModelConfig, channels: int, patch: tuple[int, int, int], text: int
-) -> dict[str, tuple[int, ...]]:
+def published_shapes(published: Published) -> dict[str, tuple[int, ...]]:
     """Shape of every published tensor."""
     return {
-        published.format(layer): weight.published_shape
-        for name, weight in _weights(config, channels, patch, text).items()
-        for layer in _layers(name, config)
-        for published in weight.names
+        tensor.format(layer): weight.published_shape
+        for name, weight in _weights(published).items()
+        for layer in _layers(name, published.model)
+        for tensor in weight.names
     }
 
 
@@ -198,15 +229,18 @@ def open_published(folder: Path, config: ModelConfig, interface: Interface) -> I
       UserError: if the files do not hold exactly this transformer's tensors, or the data set's patches or captions are
         not such as it takes.
     """
-    _, channels, patch, text = read_config(folder / "config.json", config)
+    published = read_config(folder / "config.json", config)
+    channels, patch, text = published.channels, published.patch, published.text
+    kind = "wan_i2v" if published.model.condition else "wan"
     if interface != Interface(channels * int(np.prod(patch)), text):
         raise UserError(
             f"{folder} takes patches of {patch[1]}x{patch[2]} latents of {channels} channels and captions of {text} "
             f"features, the data set has {interface.patch} numbers a patch and {interface.text} features; "
-            "build it with the autoencoder and text encoder of the weights"
+            f"build it with the autoencoder ({kind}:PIPELINE) and text encoder of the weights"
         )
-    weights = _weights(config, channels, patch, text)
-    with open_tensors(folder, published_shapes(config, channels, patch, text)) as get:
+    weights, shapes = _weights(published), published_shapes(published)
+    unused = [f"blocks.{layer}.attn2.norm_added_q.weight" for layer in range(config.depth)]  # of no effect
+    with open_tensors(folder, shapes, unused) as get:
 
         def ours(name: str) -> np.ndarray:
             arrays = [weights[name].stack(get, layer) for layer in _layers(name, config)]
