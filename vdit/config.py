@@ -65,7 +65,7 @@ class DataConfig:
       row_tokens, row_examples, row_text: slots, examples and caption tokens that a row can hold.
       rows_per_step: rows of one step, over all devices.
       max_frames: longer clips are cut to windows of at most this many frames, which cover them over the epochs; 0 =
-        whole clips.
+        whole clips. Latents are cut when they are built: here it counts frames of latents, and must not cut any.
       captions: caption kinds, one drawn at random per example and epoch; empty = all of the data set.
       pack_window: examples among which the plan packs best-fit.
       buckets: 0 packs best-fit; n sorts examples into n buckets of length, and a row holds as many of one bucket as

@@ -32,8 +32,9 @@ class TrainingData:
 
     Attributes:
       meta: the description that is left in the workdir's dataset.json: "patch" (frames, rows, columns), "channels" and
-        "text_encoder" ({"width": ...}); sampling also reads "autoencoder", "fps" and "captions". "datasets", if it is
-        there, lists what a resumed run must find again (see `workdir.check`).
+        "text_encoder" ({"width": ...}); sampling also reads "autoencoder", "fps", "captions" and "size" (rows and
+        columns of what is stored, where all clips have the same). "datasets", if it is there, lists what a resumed run
+        must find again (see `workdir.check`).
       batches: (step, part, parts) -> the `PackedBatch`es of steps step, step + 1, ..., without end, as NumPy arrays:
         of each the part-th of `parts` equal runs of its data.rows_per_step rows. What a step holds must not depend on
         where reading began or on the number of processes.

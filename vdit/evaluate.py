@@ -5,6 +5,7 @@ Videos of any model in the layout of Physics-IQ: --measures=motion_masks --video
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,13 @@ def features() -> dict[str, Any]:
 
 def evaluate_reconstruction(config: Config) -> dict[str, Any]:
     """Reconstruction of the splits an autoencoder was not trained on; "distance" adds the kernel distance."""
-    from data_pipelines.reading.store import Dataset
+    from data_pipelines.reading.mixture import open_data
     from vdit.evaluation.reconstruction import evaluate_autoencoder
     from vdit.models.features import efficientnet
 
     if STEP.value is not None:
         raise UserError("an autoencoder run keeps the weights of its last evaluation only; leave --step out")
-    dataset = Dataset(DATA.value or config.data.path)
+    dataset = open_data(dataclasses.replace(config.data, path=DATA.value or config.data.path))
     observe = efficientnet.load_features() if "distance" in MEASURES.value else None
     return evaluate_autoencoder(WORKDIR.value, dataset, config.data.split, observe)
 

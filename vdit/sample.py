@@ -29,7 +29,11 @@ PROMPT_FILES = flags.DEFINE_string(
 
 PROMPT = flags.DEFINE_string("prompt", "", "What to show; empty for no caption.")
 NEGATIVE = flags.DEFINE_string("negative", "", "What guidance keeps away from; default: the missing caption.")
-SIZE = flags.DEFINE_string("size", "", "Width x height in pixels, such as 40x32; default: of what is given, or 32x32.")
+SIZE = flags.DEFINE_string(
+    "size",
+    "",
+    "Width x height in pixels, such as 40x32; default: of the training clips if all have one, of what is given, or 32x32.",
+)
 FRAMES = flags.DEFINE_integer("frames", 17, "Number of frames: 1 + k times the patch's; 1 is an image.")
 IMAGE = flags.DEFINE_string("image", "", "First frame: an image file.")
 LAST = flags.DEFINE_string("last", "", "Last frame: an image file. It is repeated to fill the last group of frames.")

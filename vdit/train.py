@@ -36,7 +36,7 @@ def train(
     config: Config, workdir: epath.PathLike, progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
     """Trains on the data sets of config.data; arguments and result as of `training.loop.train`."""
-    from data_pipelines.reading.store import Dataset
+    from data_pipelines.reading.mixture import open_data
     from data_pipelines.reading.training_data import open_training_data
     from vdit.evaluation.reconstruction import evaluate_autoencoder
     from vdit.evaluation.strips import sample_strips
@@ -45,7 +45,7 @@ def train(
 
     data = open_training_data(config)
     if config.task == "autoencoder":
-        clips = Dataset(config.data.path)
+        clips = open_data(config.data)
         return loop.train(
             config, workdir, data, lambda run: evaluate_autoencoder(run.workdir, clips, config.data.split), progress
         )

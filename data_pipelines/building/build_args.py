@@ -113,7 +113,12 @@ class BuildArgs:
                 raise UserError(f"--{name}={value:g} is no number; leave it out for the default")
         if not 0 <= options.val < 1:
             raise UserError(f"--val={options.val} is no share of the inputs; choose one from 0 to below 1")
-        for name, value, least in (("workers", self.workers, 1), ("min_frames", options.min_frames, 1)):
+        for name, value, least in (
+            ("workers", self.workers, 1),
+            ("min_frames", options.min_frames, 1),
+            ("max_frames", options.max_frames, 0),
+            ("hop", options.hop, 0),
+        ):
             if value < least:
                 raise UserError(f"--{name}={value} is too small; choose at least {least}")
         if self.ray_address and self.engine != "ray":
@@ -122,6 +127,8 @@ class BuildArgs:
             raise UserError(f"--time_limit={self.time_limit:g} gives no time; choose seconds above 0")
         if 0 < options.max_frames < options.min_frames:
             raise UserError(f"--max_frames={options.max_frames} is less than --min_frames={options.min_frames}")
+        if options.hop and not options.max_frames:
+            raise UserError(f"--hop={options.hop} needs --max_frames, the length of the pieces")
         parse_filters(options.reject)
         check_captioner(self.captioner)
         check_detector(self.detector)

@@ -39,6 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_frames", 1, "reject clips of fewer kept frames")
     flags.DEFINE_integer("max_frames", 0, "split clips of more kept frames; 0 = those of more than 256 MiB of pixels")
     flags.DEFINE_bool("trim_bars", False, "cut letterbox and pillarbox bars off")
+    flags.DEFINE_integer("hop", 0, "film: with --max_frames, pieces begin every so many kept frames; 0 = end to end")
     about = f"clips to leave out: {', '.join(FILTERS)}, or conditions such as motion<0.02 on {', '.join(MEASURES)}"
     flags.DEFINE_list("reject", [], about)
     about = "what encodes pixels: pixels (nothing does), causal_vae:WORKDIR, wan:FOLDER or wan:HUB_ID"

@@ -32,6 +32,7 @@ class Options:
       min_side: inputs whose shorter side has fewer pixels are rejected.
       min_frames: shorter clips are rejected, counted after thinning to `fps`.
       max_frames: longer clips are split; 0 = at `CLIP_BYTES` of pixels.
+      hop: the pieces of the film's shots begin every so many kept frames; 0 = end to end.
       reject: kinds of clip to leave out, of `filters.FILTERS`, and conditions on measures.
       trim_bars: cut letterbox and pillarbox bars off.
       film: the film's file, where the user has it; empty = fetch it.
@@ -51,6 +52,7 @@ class Options:
     min_side: int = 0
     min_frames: int = 1
     max_frames: int = 0
+    hop: int = 0
     reject: tuple[str, ...] = ()
     trim_bars: bool = False
     film: str = ""

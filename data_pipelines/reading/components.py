@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from vdit.models.autoencoders.causal_vae import PrincipalComponents
 from vdit.patches import Patch, patchify
@@ -12,7 +13,7 @@ SAMPLE = 200_000
 """About as many patches are looked at: far more than a covariance of 768 numbers needs."""
 
 
-def principal_components(dataset: Dataset, split: str, patch: Patch, count: int) -> PrincipalComponents:
+def principal_components(dataset: Dataset | Mixture, split: str, patch: Patch, count: int) -> PrincipalComponents:
     """Components of every so-many-th patch of a split; the same ones whenever they are computed."""
     index = dataset.index(split)
     stride = max(

@@ -10,16 +10,20 @@ import sys
 import grain
 import numpy as np
 
+from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
+
+CACHE_BYTES = 1 << 30
+"""Clips stay in memory up to so many bytes: a crop is a small part of the record that it is read from."""
 
 
 class Crops:
     """The crops of a split.
 
     Args:
-      dataset: a data set of pixels.
+      dataset: a data set of pixels, or several.
       split: of it.
       config: size and number of crops.
       seed: of all draws.
@@ -28,7 +32,7 @@ class Crops:
       UserError: if the data set holds latents, or no clip is as large as a crop.
     """
 
-    def __init__(self, dataset: Dataset, split: str, config: AutoencoderConfig, seed: int):
+    def __init__(self, dataset: Dataset | Mixture, split: str, config: AutoencoderConfig, seed: int):
         if dataset.meta["autoencoder"]["name"] != "pixels":
             raise UserError(f"{dataset.path} holds latents; an autoencoder is trained on a data set of pixels")
         index = dataset.index(split)
@@ -45,11 +49,13 @@ class Crops:
         self._ends = np.cumsum(shares) / shares.sum()
         self._ids = index.id
         self._dataset, self._split, self._crop, self._seed = dataset, split, config.crop, seed
+        self._cache: dict[int, np.ndarray] = {}
+        self._cached_bytes = 0
 
     def __call__(self, step: int, number: int) -> np.ndarray:
         """Crop `number` of a step, video_TYXC uint8; half of them mirrored."""
         clip, rng = self._draw(step, number)
-        video_TYXC = self._dataset.read_clip(self._split, clip).video_TYXC
+        video_TYXC = self._read(clip)
         places = [int(rng.integers(have - want + 1)) for have, want in zip(video_TYXC.shape, self._crop, strict=False)]
         window = tuple(slice(place, place + want) for place, want in zip(places, self._crop, strict=True))
         crop_TYXC = video_TYXC[window]
@@ -58,6 +64,14 @@ class Crops:
     def clip_id(self, step: int, number: int) -> int:
         """The id of the clip that crop `number` of a step is of."""
         return int(self._ids[self._draw(step, number)[0]])
+
+    def _read(self, clip: int) -> np.ndarray:
+        if (video_TYXC := self._cache.get(clip)) is None:
+            video_TYXC = self._dataset.read_clip(self._split, clip).video_TYXC
+            if self._cached_bytes + video_TYXC.nbytes <= CACHE_BYTES:
+                self._cache[clip] = video_TYXC
+                self._cached_bytes += video_TYXC.nbytes
+        return video_TYXC
 
     def _draw(self, step: int, number: int) -> tuple[int, np.random.Generator]:
         """The clip, and what draws the place in it."""

@@ -30,9 +30,15 @@ def make_plan(dataset: Dataset | Mixture, config: DataConfig, patch: Patch, seed
     """
     if patch != dataset.patch:
         raise UserError(f"{dataset.path} was built for {dataset.patch}, not {patch}; build it again or set this patch")
-    latents = dataset.meta["autoencoder"]["name"] != "pixels"
-    parts = dataset.parts(config.split)
-    return Plan(dataset.index(config.split), config, patch, seed, dataset.meta["captions"], parts, latents)
+    about, index = dataset.meta["autoencoder"], dataset.index(config.split)
+    latents = about["name"] != "pixels"
+    if latents and 0 < config.max_frames < (longest := int(index.frames.max(initial=0))):
+        most = 1 + (config.max_frames - 1) * about["strides"][0]
+        raise UserError(
+            f"data.max_frames={config.max_frames} counts frames of latents, and would leave out all but a clip's first "
+            f"({dataset.path} has up to {longest}); build the data again with --max_frames={most}"
+        )
+    return Plan(index, config, patch, seed, dataset.meta["captions"], dataset.parts(config.split), latents)
 
 
 def rows(

@@ -82,7 +82,7 @@ def crop_data(config: Config) -> CropData:
     Raises:
       UserError: if the data set holds latents, or no clip is as large as a crop.
     """
-    dataset, split, per_step = Dataset(config.data.path), config.data.split, config.data.rows_per_step
+    dataset, split, per_step = open_data(config.data), config.data.split, config.data.rows_per_step
     crops = Crops(dataset, split, config.autoencoder, config.seed)
 
     def batches(step: int, part: int, parts: int) -> Iterator[np.ndarray]:
@@ -104,8 +104,10 @@ def _meta(dataset: Dataset | Mixture, data: DataConfig) -> dict[str, Any]:
         {"path": str(part.path), "weight": weight, "fingerprint": part.fingerprint}
         for part, weight in zip(dataset.datasets, weights, strict=True)
     ]
-    fps = float(np.median(dataset.index(data.split).fps))
-    return {**dataset.meta, "fps": fps, "datasets": datasets}
+    index = dataset.index(data.split)
+    sizes = np.unique(np.stack([index.height, index.width], 1), axis=0).tolist()
+    size = {"size": sizes[0]} if len(sizes) == 1 else {}
+    return {**dataset.meta, "fps": float(np.median(index.fps)), **size, "datasets": datasets}
 
 
 def _check_encoders(dataset: Dataset | Mixture, data: DataConfig) -> None:

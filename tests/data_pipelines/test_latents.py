@@ -14,6 +14,7 @@ from fake_source import FakeEncoder
 
 from data_pipelines.building.build_args import BuildArgs, make_args
 from data_pipelines.building.builder import build
+from data_pipelines.reading.pipeline import make_plan
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.registry import SOURCES
 from vdit.autoencoder_config import AutoencoderConfig
@@ -107,6 +108,16 @@ def test_patch_is_counted_in_latents(vae):
     args = make_args(flags.get)
     assert args.options.patch == Patch(4, 16, 16) and args.stored_patch == Patch(1, 2, 2)
     assert make_args({**flags, "autoencoder": "pixels"}.get).options.patch == Patch(4, 8, 8)
+
+
+def test_windows_of_latents_are_not_cut_when_rows_are_planned(latents):
+    """A later window of latents depends on frames before it, so training on the first one only is no silent choice."""
+    _, dataset, _ = latents
+    longest = int(dataset.index("train").frames.max())
+    config = tiny.change(tiny.tiny_config(), data={"path": str(dataset.path), "row_tokens": 64, "row_examples": 8}).data
+    make_plan(dataset, dataclasses.replace(config, max_frames=longest), dataset.patch, 0)
+    with pytest.raises(UserError, match=rf"up to {longest}\); build the data again with --max_frames=5"):
+        make_plan(dataset, dataclasses.replace(config, max_frames=2), dataset.patch, 0)
 
 
 def test_a_model_trains_on_latents(latents, tmp_path):

@@ -12,7 +12,7 @@ from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import EXPORT, load_autoencoder, save_causal_vae
 from vdit.patches import Patch, patchify
 
-CONFIG = AutoencoderConfig(channels=6, width=8, encoder_blocks=1, decoder_blocks=2)
+CONFIG = AutoencoderConfig(channels=6, width=8, encoder_blocks=1, decoder_blocks=2, fine_width=6, fine_blocks=2)
 PATCH = Patch(4, 8, 8)
 
 
@@ -82,7 +82,7 @@ def test_tiled_is_whole(vae, height, width):
 def test_a_halo_one_smaller_is_too_small(vae):
     """The halo is what is needed, or this suite would not notice one that is not."""
     small = type(vae)(**{**vars(vae), "halo": vae.halo - 1})
-    latents = np.random.default_rng(4).normal(0, 9, (2, 17, 3, 6)).astype(np.float32)
+    latents = np.random.default_rng(4).normal(0, 1, (2, 17, 3, 6)).astype(np.float32)
     assert np.abs(small.decode(latents, tile=4).astype(int) - vae.decode(latents)).max() > 1
 
 
@@ -114,6 +114,25 @@ def test_latents_are_scaled(vae, tmp_path):
     np.testing.assert_allclose(scaled.encode(video), (raw.encode(video) - mean) / std, atol=1e-5)
     assert np.abs(scaled.decode(scaled.encode(video)).astype(int) - raw.decode(raw.encode(video))).max() <= 1
     assert (vae.strides, vae.channels, len(vae.hash)) == ((4, 8, 8), 6, 64) and raw.hash == scaled.hash != vae.hash
+
+
+def test_fine_blocks_put_their_pixels_in_place():
+    """What a fine position adds to a patch is the part of it that lies there."""
+    weights = causal_vae.initial_weights(CONFIG, 0, basis())
+    wide = np.zeros((CONFIG.width, 2, 2, CONFIG.fine_width), np.float32)
+    wide[0] = np.arange(1, 5).reshape(2, 2, 1)  # each of the four parts of a patch is a number
+    weights |= {"fine.in": wide.reshape(CONFIG.width, -1), "fine.out": np.full((CONFIG.fine_width, 192), 1 / 6)}
+    h_BTYXD = np.zeros((1, 1, 2, 3, CONFIG.width), np.float32)
+    h_BTYXD[..., 0] = 10 ** np.arange(6).reshape(2, 3)
+    patches = causal_vae._fine_patches(weights, causal_vae.Stream(None), h_BTYXD, CONFIG)
+    frame = np.asarray(causal_vae.ungroup_frames(patches, False, PATCH))[0, 0, ..., 0]
+    expected = np.kron(np.kron(10 ** np.arange(6).reshape(2, 3), [[1, 2], [3, 4]]), np.ones((4, 4)))
+    np.testing.assert_allclose(frame, expected, rtol=1e-5)
+
+
+def test_fine_blocks_need_even_patches():
+    with pytest.raises(UserError, match="fine_blocks needs even rows and columns in autoencoder.strides"):
+        AutoencoderConfig(strides=(1, 1, 8), crop=(1, 1, 8), fine_blocks=1)
 
 
 def test_other_strides(tmp_path):

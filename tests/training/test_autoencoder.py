@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from data_pipelines.reading.components import principal_components
 from data_pipelines.reading.crops import Crops
+from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
 from data_pipelines.reading.training_data import crop_data
 from vdit.autoencoder_config import AutoencoderConfig
@@ -94,6 +95,27 @@ def test_crops_are_pieces_of_clips_large_enough():
     assert len(seen) > 2
     with pytest.raises(UserError, match="no clip of split 'train' .* has 65 frames of 16x8; lower autoencoder.crop"):
         Crops(dataset, "train", dataclasses.replace(VAE, crop=(65, 8, 16)), seed=3)
+
+
+def test_crops_of_several_data_sets(tmp_path):
+    """Each is cropped where its clips are large enough, and counts by its frames."""
+    paths = [tiny.write_dataset(tmp_path / name, 6, seed=seed) for seed, name in enumerate("ab")]
+    datasets = [Dataset(path) for path in paths]
+    crops = Crops(Mixture(*datasets), "train", VAE, seed=3)
+    ids = [set(dataset.index("train").id.tolist()) for dataset in datasets]
+    seen = [crops.clip_id(step, 0) in ids[0] for step in range(40)]
+    assert not ids[0] & ids[1] and 5 < sum(seen) < 35
+    config = tiny.change(config_of(1), data={"path": ",".join(map(str, paths))})
+    train(config, tmp_path / "run")
+
+
+def test_edges_are_differences_between_neighbours():
+    """A constant error has none; a step of one in every row of 8 columns is 1 / 7 over columns, halved."""
+    flat = np.zeros((1, 2, 4, 8, 3), np.float32)
+    stepped = flat.copy()
+    stepped[..., 4:, :] = 1
+    assert float(autoencoder_step.edge_error(flat + 0.5, flat)) == 0
+    np.testing.assert_allclose(autoencoder_step.edge_error(stepped, flat), 1 / 14, rtol=1e-6)
 
 
 def test_it_learns_and_is_left_in_the_workdir(trained):

@@ -59,13 +59,18 @@ def text_to_video(
     numbers: Sequence[int],
     caption: str = "",
     settings: Settings = TEXT,
+    frames: int = 0,
 ) -> list[np.ndarray]:
-    """Videos from the captions of clips, of their sizes and lengths; `caption` is another kind than the first."""
+    """Videos from the captions of clips, of their sizes and lengths, or of `frames` at most.
+
+    `caption` is another kind than the first.
+    """
     requests = []
     for i in numbers:
         clip = dataset.read_clip(split, i, caption=caption or dataset.meta["captions"][0])
-        frames, height, width, _ = clip.video_TYXC.shape
-        requests.append(Request(clip.text_ME, frames, height, width, clip.fps, SEED ^ clip.id))
+        length, height, width, _ = clip.video_TYXC.shape
+        length = min(length, frames or length)
+        requests.append(Request(clip.text_ME, length, height, width, clip.fps, SEED ^ clip.id))
     return generator.generate(requests, **vars(settings))
 
 

@@ -18,8 +18,8 @@ from vdit.patches import Patch, patchify
 class LatentGenerator:
     """Takes and gives what `Generator` does: sizes, lengths and frames are of pixels.
 
-    A latent depends on the frames before it, so what is given must have something given, or be edited, in all of the
-    time before it.
+    A latent depends on the frames before it. Where those are not known, what is given counts as having stood still
+    before: its first frame is encoded in their place.
 
     Args:
       inner: generates latents.
@@ -49,11 +49,7 @@ class LatentGenerator:
         preview: Preview | None = None,
         **settings: Any,
     ) -> list[np.ndarray]:
-        """See `Generator.generate`.
-
-        Raises:
-          UserError: also if something is given after a time of which nothing is known.
-        """
+        """See `Generator.generate`."""
 
         def decoded(done: int, latents: dict[int, np.ndarray]) -> None:
             assert preview is not None
@@ -67,26 +63,26 @@ class LatentGenerator:
         )
         return [self._decode(x, request) for x, request in zip(found, requests, strict=True)]
 
+    def reconstruct(self, video_TYXC: np.ndarray) -> np.ndarray:
+        """The clip as the autoencoder gives it back: the best that a model of its latents can do."""
+        return self._autoencoder.decode(self._autoencoder.encode(video_TYXC))
+
     def _encode(self, request: Request) -> Request:
         """The same request in latents."""
         check_size(request, self.patch)
         if self._autoencoder.condition:
             return self._image_to_video(request)
         time, height, width = self._autoencoder.strides
-        edited, mask_TYX = request.edited_TYXC, None
+        edited, given, mask_TYX = request.edited_TYXC, request.given_TYXC, None
         if request.mask_TYX is not None and request.given_TYXC is not None:
             unit = Patch(time, height, width)
             grid = unit.grid(request.frames, request.height, request.width)
             mask_TYX = patchify(request.mask_TYX[..., None], unit).all(-1).reshape(grid)
-            known_T = mask_TYX.any((1, 2))
-            if edited is None and not known_T[: known_T.nonzero()[0].max(initial=-1) + 1].all():
-                raise UserError(
-                    "frames after a time that is not known cannot be given to a model of latents, which depend on the "
-                    "frames before them; give frames at the start, or a clip to edit"
-                )
+            if edited is None:
+                given = _still_before(request.given_TYXC, request.mask_TYX.any((1, 2)))
         return dataclasses.replace(
             self._resized(request),
-            given_TYXC=self._latents(request.given_TYXC),
+            given_TYXC=self._latents(given),
             mask_TYX=mask_TYX,
             references=tuple(self._autoencoder.encode(image_YXC[None])[0] for image_YXC in request.references),
             edited_TYXC=self._latents(edited),
@@ -143,3 +139,9 @@ class LatentGenerator:
         if given is not None:
             video_TYXC[: len(given)] = given
         return video_TYXC
+
+
+def _still_before(video_TYXC: np.ndarray, known_T: np.ndarray) -> np.ndarray:
+    """The frames, each that is not known replaced by the next that is; what comes after the last does not matter."""
+    places = np.where(known_T, np.arange(len(known_T)), len(known_T) - 1)
+    return video_TYXC[np.minimum.accumulate(places[::-1])[::-1]]

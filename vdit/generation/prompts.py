@@ -41,7 +41,8 @@ class SampleRequest:
 
     Attributes:
       prompt, negative: captions to follow and to keep away from.
-      size: "WxH" in pixels; default: that of what is given, else 32x32.
+      size: "WxH" in pixels; default: the one size that the model was trained on, if it was one, else that of what is
+        given, else 32x32.
       frames: length, 1 + k p_t.
       seed: of the noise, from 0 to `MAX_SEED`.
       image, last: files of the first and the last frame.
@@ -274,13 +275,16 @@ def check_frames(frames: int, patch: Patch) -> None:
         raise UserError(f"--frames={frames} is not 1 + k*{patch.time}; take {nearest}")
 
 
-def read_conditioning(sample: SampleRequest, patch: Patch, fps: float) -> Conditioning:
+def read_conditioning(
+    sample: SampleRequest, patch: Patch, fps: float, trained: tuple[int, int] | None = None
+) -> Conditioning:
     """Reads the files of a request and brings them to one size.
 
     Args:
       sample: what is requested.
       patch: of the model.
       fps: frame rate of the video; clips of other rates are resampled.
+      trained: rows and columns of the videos that the model was trained on, if all had one size.
 
     Raises:
       UserError: for a size or length off the grid, a file that cannot be read, or files that do not go together.
@@ -297,7 +301,7 @@ def read_conditioning(sample: SampleRequest, patch: Patch, fps: float) -> Condit
                 f"--connect={sample.connect} is not two files separated by a comma, such as --connect=a.mp4,b.mp4"
             )
         clips |= {name: open_clip(part, fps, "--connect") for name, part in zip(("from", "to"), parts, strict=True)}
-    height, width = _size(sample, clips, patch)
+    height, width = _size(sample, clips, patch, trained)
     mask_TYX = _mask(sample, clips["edit"], (height, width), fps) if sample.mask else None
     for name, clip in clips.items():
         _check_aspect(clip, (height, width), f"--{name}" if name not in ("from", "to") else "--connect")
@@ -345,10 +349,14 @@ def _nearest(height: int, width: int, patch: Patch) -> tuple[int, int]:
     return tuple(max(1, round(side / step)) * step for side, step in ((height, patch.height), (width, patch.width)))  # type: ignore[return-value]
 
 
-def _size(sample: SampleRequest, clips: Mapping[str, GivenClip], patch: Patch) -> tuple[int, int]:
-    """(height, width): as requested, else that of what is given, else 32x32, on the patch grid."""
+def _size(
+    sample: SampleRequest, clips: Mapping[str, GivenClip], patch: Patch, trained: tuple[int, int] | None
+) -> tuple[int, int]:
+    """(height, width): as requested, else as trained, else that of what is given, else 32x32, on the patch grid."""
     if sample.size:
         return parse_size(sample.size, patch)
+    if trained and not sample.edit:
+        return trained
     height, width = next(((clip.height, clip.width) for clip in clips.values()), (32, 32))
     return _nearest(height, width, patch)
 

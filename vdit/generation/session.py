@@ -53,6 +53,9 @@ class Session:
     ):
         self._generator, self._run, self._settings, self._scale = generator, run, settings, scale
         self.fps = fps or meta["fps"] * generator.time_stride
+        strides = meta["autoencoder"].get("strides", (1, 1, 1))
+        sides = [side * stride for side, stride in zip(meta.get("size", ()), strides[1:], strict=False)]
+        self._size = (sides[0], sides[1]) if sides else None
         about = meta["text_encoder"]
         self._encoder, self._encode_empty = load_text_encoder(about["name"]), about.get("encode_empty", False)
         if self._encoder.hash != about["hash"]:
@@ -78,7 +81,7 @@ class Session:
           UserError: if a request cannot be fulfilled. All are checked before anything is generated.
         """
         patch = self._generator.patch
-        given = [read_conditioning(sample, patch, self.fps) for sample in samples]
+        given = [read_conditioning(sample, patch, self.fps, self._size) for sample in samples]
         texts = self._encode(samples)
         limit = window or self._generator.config.data.max_frames or None
         requests = [self._request(sample, found, texts) for sample, found in zip(samples, given, strict=True)]

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from data_pipelines.media.clip import Clip, Options, Rejection, limited
+from data_pipelines.media.clip import Clip, Cut, Options, Rejection, limited
 from data_pipelines.media.ranges import decode_ranges, probe
 from data_pipelines.sources import film
 from vdit.errors import UserError
@@ -72,6 +72,25 @@ def test_a_shot_is_a_clip(movie: pathlib.Path) -> None:
     assert first.extra["shot"] == 0 and first.extra["camera"] == "static"
     np.testing.assert_array_equal(first.extra["subject_box"], np.array([0, 0, 0.5, 0.5], np.float32))
     assert isinstance(last, Rejection) and "ends before" in last.reason
+
+
+def test_pieces_of_a_shot_cover_it(movie: pathlib.Path) -> None:
+    """19 kept frames in pieces of 9: each begins `hop` later, the last ends with the shot; a short shot stays whole."""
+    shots = [shot(0, 2, 40), shot(1, 40, 60)]
+    for hop, starts in ((0, [0, 9, 10]), (4, [0, 4, 8, 10])):
+        options = Options(Patch(), max_tokens=45, fps=12, max_frames=12, hop=hop)  # 12 is no length of a clip: 9 is
+        *clips, cut, short = film.shot_clips(movie, shots, options)
+        pieces = [clip for clip in clips if isinstance(clip, Clip)]
+        assert [numbers(piece.video_TYXC) for piece in pieces] == [
+            list(range(2 + 2 * s, 20 + 2 * s, 2)) for s in starts
+        ]
+        assert isinstance(cut, Cut) and cut.reason == f"cut into {len(starts)} pieces, all of them stored"
+        assert isinstance(short, Clip) and len(short.video_TYXC) == 9 and short.item == shots[1].item
+        assert len({piece.id for piece in pieces}) == len({piece.item for piece in pieces}) == len(starts)
+        (whole,) = (c for c in film.shot_clips(movie, shots[:1], Options(Patch(), max_tokens=45, fps=12)))
+        assert isinstance(whole, Clip) and whole.id == pieces[0].id
+        boxed = [not np.isnan(piece.extra["subject_box"]).any() for piece in pieces]  # the box is of kept frame 9
+        assert boxed == [9 in range(s, s + 9) for s in starts]
 
 
 def test_native_size_and_rate(movie: pathlib.Path) -> None:

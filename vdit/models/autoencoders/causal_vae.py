@@ -2,8 +2,9 @@
 
 A patch (4 x 8 x 8 pixels by default) becomes one latent. The encoder is a linear map of the patch, which starts as the
 principal components of the data, plus what causal convolutions over neighbouring and earlier patches add to it; the
-decoder mirrors it. So training starts at the quality of a PCA and can only add to it. All work is done at the
-resolution of the latents, where it is cheap. Frame 0 fills a patch by itself, so one frame is an image.
+decoder mirrors it. So training starts at the quality of a PCA and can only add to it. Work is done at the resolution of
+the latents, where it is cheap, and the decoder's last blocks at twice their rows and columns, where edges between
+patches are inside of what a convolution sees. Frame 0 fills a patch by itself, so one frame is an image.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from vdit.patches import Patch
 Weights = Mapping[str, Array]
 CHANNELS = 3
 LEAST_LOG_VARIANCE = -12.0
+FINE = 2
+"""Rows and columns of the decoder's last blocks for each of the latents'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +53,21 @@ def shapes(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
         "encoder.out": (width, 2 * latent),
         "encoder.out_bias": (2 * latent,),
         "decoder.linear": (latent, size),
-        "decoder.in": (3, 3, 3, latent, width),
+        "decoder.in": (2, 3, 3, latent, width),
         "decoder.in_bias": (width,),
         "decoder.out": (width, size),
     }
-    for side, blocks in (("encoder", config.encoder_blocks), ("decoder", config.decoder_blocks)):
+    parts = [("encoder", config.encoder_blocks, width), ("decoder", config.decoder_blocks, width)]
+    if config.fine_blocks:
+        out["fine.in"] = (width, FINE**2 * config.fine_width)
+        out["fine.out"] = (config.fine_width, size // FINE**2)
+        parts.append(("fine", config.fine_blocks, config.fine_width))
+    for side, blocks, width in parts:
         for i in range(blocks):
             block = f"{side}.block{i}"
             out[f"{block}.gain"] = (width,)
-            out[f"{block}.conv"] = (3, 3, 3, width, width)
+            # The first block sees the patch before, too; more of that costs more than it gives.
+            out[f"{block}.conv"] = (2 if i == 0 and side != "fine" else 1, 3, 3, width, width)
             out[f"{block}.conv_bias"] = (width,)
             out[f"{block}.out"] = (width, width)
             out[f"{block}.out_bias"] = (width,)
@@ -116,7 +125,21 @@ def reconstruct(weights: Weights, latents_BTYXC: Array, past: Any, config: Autoe
     stream = Stream(past)
     h_BTYXD = causal_conv(stream, "decoder.in", latents_BTYXC, weights["decoder.in"], weights["decoder.in_bias"])
     h_BTYXD = _blocks(weights, stream, "decoder", h_BTYXD, config.decoder_blocks)
-    return latents_BTYXC @ weights["decoder.linear"] + h_BTYXD @ weights["decoder.out"] + weights["mean"], stream.left
+    patches_BTYXP = latents_BTYXC @ weights["decoder.linear"] + h_BTYXD @ weights["decoder.out"] + weights["mean"]
+    if config.fine_blocks:
+        patches_BTYXP += _fine_patches(weights, stream, h_BTYXD, config)
+    return patches_BTYXP, stream.left
+
+
+def _fine_patches(weights: Weights, stream: Stream, h_BTYXD: Array, config: AutoencoderConfig) -> Array:
+    """What blocks at twice the rows and columns add to patches."""
+    b, t, y, x, _ = h_BTYXD.shape
+    split = (h_BTYXD @ weights["fine.in"]).reshape(b, t, y, x, FINE, FINE, config.fine_width)
+    fine = split.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, FINE * y, FINE * x, config.fine_width)
+    out = _blocks(weights, stream, "fine", fine, config.fine_blocks) @ weights["fine.out"]
+    time, height, width = config.strides
+    pieces = out.reshape(b, t, y, FINE, x, FINE, time, height // FINE, width // FINE, CHANNELS)
+    return pieces.transpose(0, 1, 2, 4, 6, 3, 7, 5, 8, 9).reshape(b, t, y, x, -1)
 
 
 def group_frames(video_BTYXC: Array, first: bool, patch: Patch) -> Array:
@@ -152,5 +175,5 @@ def _blocks(weights: Weights, stream: Stream, side: str, x_BTYXD: Array, count: 
 
 
 def halo(config: AutoencoderConfig) -> int:
-    """Latents on every side that the result of either network depends on: one for each 3 x 3 convolution."""
-    return max(config.encoder_blocks, 1 + config.decoder_blocks)
+    """Latents on every side that either network's result depends on: one for each 3 x 3 convolution, or two fine."""
+    return max(config.encoder_blocks, 1 + config.decoder_blocks + -(-config.fine_blocks // FINE))

@@ -61,7 +61,7 @@ def _parts(name: str) -> tuple[str, str]:
 def save_causal_vae(
     folder: Path, weights: Mapping[str, Any], config: AutoencoderConfig, mean_C: np.ndarray, std_C: np.ndarray
 ) -> None:
-    """Writes weights and config of a causal_vae.
+    """Writes weights, in half precision, and config of a causal_vae.
 
     Args:
       folder: where to; made if it is not there.
@@ -69,7 +69,7 @@ def save_causal_vae(
       mean_C, std_C: of its latents over the training data, which loading uses to scale them to unit variance.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
+    arrays = {name: np.ascontiguousarray(array, np.float16) for name, array in weights.items()}
     with whole_file(folder / "model.safetensors") as partial:
         save_file(arrays, partial)
     about = {"kind": "causal_vae", "mean": mean_C.tolist(), "std": std_C.tolist(), **dataclasses.asdict(config)}
@@ -116,7 +116,7 @@ def read_causal_vae(where: str, config: AutoencoderConfig) -> dict[str, jax.Arra
       UserError: naming a tensor that is missing, unexpected or of another shape.
     """
     tensors = read_tensors(_read_config(where)[0] / "model.safetensors", causal_vae.shapes(config))
-    return jax.tree.map(jax.numpy.asarray, tensors)
+    return {name: jax.numpy.asarray(array, np.float32) for name, array in tensors.items()}
 
 
 def _read_config(where: str) -> tuple[Path, AutoencoderConfig, np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def init_state(config: Config, weights: Mapping[str, jax.Array]) -> TrainState:
 def crop_loss(
     weights: Mapping[str, jax.Array], crops_BTYXC: jax.Array, keys_B: jax.Array, config: Config, observer: Any = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Squared error per pixel value plus the weighted KL divergence and distance of features, averaged over crops.
+    """Squared error per pixel value plus the weighted other terms of `AutoencoderConfig`, averaged over crops.
 
     Args:
       weights: of the autoencoder.
@@ -73,11 +73,20 @@ def crop_loss(
     error = jnp.mean((frames_BTYXC - crops_BTYXC) ** 2)
     kl = jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance) / 2
     loss, parts = error + config.autoencoder.kl * kl, {"squared_error": error, "kl": kl}
+    if config.autoencoder.edges:
+        parts["edge_error"] = edge_error(frames_BTYXC, crops_BTYXC)
+        loss += config.autoencoder.edges * parts["edge_error"]
     if config.autoencoder.perceptual:
         flat = [video_BTYXC.reshape(-1, *crops_BTYXC.shape[2:]) for video_BTYXC in (frames_BTYXC, crops_BTYXC)]
         parts["feature_distance"] = feature_distance(observer, *flat)
         loss += config.autoencoder.perceptual * parts["feature_distance"]
     return loss, parts
+
+
+def edge_error(frames_BTYXC: jax.Array, true_BTYXC: jax.Array) -> jax.Array:
+    """Mean absolute error of the differences between neighbouring pixels, over rows and over columns."""
+    error = frames_BTYXC - true_BTYXC
+    return (jnp.abs(jnp.diff(error, axis=2)).mean() + jnp.abs(jnp.diff(error, axis=3)).mean()) / 2
 
 
 def make_train_step(config: Config, observer: Any = None) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
