@@ -32,7 +32,7 @@ NEGATIVE = flags.DEFINE_string("negative", "", "What guidance keeps away from; d
 SIZE = flags.DEFINE_string(
     "size",
     "",
-    "Width x height in pixels, such as 40x32; default: the training clips' if all have one, that of what is given, or 32x32.",
+    "Width x height in pixels, such as 40x32; default: the one size trained on, or that of what is given, or 32x32.",
 )
 FRAMES = flags.DEFINE_integer("frames", 17, "Number of frames: 1 + k times the patch's; 1 is an image.")
 IMAGE = flags.DEFINE_string("image", "", "First frame: an image file.")
