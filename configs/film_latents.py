@@ -18,14 +18,15 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "data": {
                 "path": "data/film-latents",
-                **{"row_tokens": 1440, "row_text": 320, "row_examples": 8, "rows_per_step": 2, "max_frames": 5},
+                **{"row_tokens": 1280, "row_text": 160, "row_examples": 8, "rows_per_step": 2, "max_frames": 5},
+                "captions": ("short",),
             },
             "model": {"width": 192, "depth": 4, "head_width": 32},
             "diffusion": {
                 **{"given_shift": 3.0, "input_std": -1.0},
                 "modes": {
-                    **{"text": 0.35, "first_frame": 0.3, "two_groups": 0.1},
-                    **{"head": 0.1, "last_frame": 0.1, "first_last": 0.05},
+                    **{"text": 0.35, "first_frame": 0.35, "two_groups": 0.1},
+                    **{"head": 0.1, "last_frame": 0.05, "first_last": 0.05},
                 },
             },
             "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 500},

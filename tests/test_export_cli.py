@@ -58,6 +58,13 @@ def test_the_command_writes_the_average_or_the_weights(run, tmp_path, exported):
     done = run("vdit.export", f"--workdir={workdir}", f"--out={tmp_path / 'raw'}", "--raw")
     assert done.status == 0, done.err
     assert done.out.startswith(f"{tmp_path / 'raw'}: ") and "of step 60" in done.out
+    done = run("vdit.export", f"--workdir={workdir}", f"--out={tmp_path / 'half'}", "--half")
+    assert done.status == 0, done.err
+    halved = load_file(tmp_path / "half" / "model.safetensors")
+    assert_same(halved, {name: array.astype(np.float16) for name, array in arrays(state.ema).items()})
+    assert all(array.dtype == np.float16 for array in halved.values())
+    loaded = arrays(start(tmp_path, tmp_path / "half").state.params)
+    assert_same(loaded, {name: array.astype(np.float32) for name, array in halved.items()})
     assert_same(load_file(tmp_path / "raw" / "model.safetensors"), arrays(state.params))
     assert run("vdit.export", f"--workdir={workdir}", f"--out={tmp_path / 'raw'}").error.endswith(
         "exists; give a new folder"

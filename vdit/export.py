@@ -17,6 +17,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 OUT = flags.DEFINE_string("out", None, "Folder to write: weights, config.json, dataset.json and export.json.")
 RAW = flags.DEFINE_bool("raw", False, "Write the weights themselves, not their moving average.")
 MERGE = flags.DEFINE_bool("merge", False, "Write whole weights with the adapters of config.lora added to them.")
+HALF = flags.DEFINE_bool("half", False, "Write half precision (float16): half the size, enough to sample from.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to export; default: the newest.")
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     from vdit.generation.restore import load_run
     from vdit.training.export import write_weights
 
-    write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value, MERGE.value)
+    write_weights(load_run(WORKDIR.value, STEP.value), Path(OUT.value), RAW.value, MERGE.value, HALF.value)
     if jax.process_index() == 0:
         about = read_json(Path(OUT.value) / EXPORT)
         print(f"{OUT.value}: {about['tensors']} tensors, {about['parameters']:,} parameters of step {about['step']}")

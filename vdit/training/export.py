@@ -32,8 +32,8 @@ FILE_BYTES = 5_000_000_000
 """Weights of more than this are spread over several files, as is usual."""
 
 
-def write_weights(run: Run, out: Path, raw: bool = False, merge: bool = False) -> None:
-    """Writes a run's parameters: their moving average, or with `raw` themselves.
+def write_weights(run: Run, out: Path, raw: bool = False, merge: bool = False, half: bool = False) -> None:
+    """Writes a run's parameters: their moving average, or with `raw` themselves; with `half` in float16.
 
     Of a run with config.lora these are adapters (see `lora_files`), or with `merge` the weights with them added.
 
@@ -58,7 +58,7 @@ def write_weights(run: Run, out: Path, raw: bool = False, merge: bool = False) -
                 if first:
                     write_lora(partial, _pairs(arrays), lora, run.config.model)
             for file, names in files.items():
-                tensors = {name: np.ascontiguousarray(process_allgather(leaves[name])) for name in names}
+                tensors = {name: _stored(process_allgather(leaves[name]), half) for name in names}
                 if first:
                     save_file(tensors, partial / file, {"format": "vdit"})
             if first:
@@ -71,6 +71,10 @@ def _pairs(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndar
     """Matrix of a block -> (A, B), from "blocks.MATRIX.a" and "blocks.MATRIX.b"."""
     names = dict.fromkeys(name.split(".")[1] for name in arrays)
     return {name: (arrays[f"blocks.{name}.a"], arrays[f"blocks.{name}.b"]) for name in names}
+
+
+def _stored(array: np.ndarray, half: bool) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float16 if half else None)
 
 
 def _files(sizes: dict[str, int]) -> dict[str, list[str]]:
