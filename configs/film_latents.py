@@ -5,8 +5,8 @@ Build the data with the shipped autoencoder, or one that configs/film_autoencode
     python -m data_pipelines.build --source=film --autoencoder=causal_vae:weights/film_autoencoder --max_tokens=28 \
         --max_frames=17 --hop=4 --out=data/film-latents
 
-The short run of docs/film.md is its branch at step 300:
---config.train.branch_from=runs/film --config.train.steps=400 --config.optimizer.cooldown=100
+The short run of docs/film.md is its branch at step 200:
+--config.train.branch_from=runs/film --config.train.steps=250 --config.optimizer.cooldown=50
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "data": {
                 "path": "data/film-latents",
-                **{"row_tokens": 1280, "row_text": 160, "row_examples": 8, "rows_per_step": 2, "max_frames": 5},
+                **{"row_tokens": 960, "row_text": 120, "row_examples": 6, "rows_per_step": 2, "max_frames": 5},
                 "captions": ("short",),
             },
             "model": {"width": 192, "depth": 4, "head_width": 32},
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                     **{"head": 0.1, "last_frame": 0.05, "first_last": 0.05},
                 },
             },
-            "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 500},
-            "train": {"steps": 2000, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (300,)},
+            "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 250},
+            "train": {"steps": 900, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (200,)},
         }
     )

@@ -141,3 +141,17 @@ def test_what_is_read_is_upright_and_in_order() -> None:
         assert (picture[16, -16] > 128).tolist() == [True, False, False]
     grey16 = read_conditioning(SampleRequest(image=str(cases / "g16_full.png")), Patch(), 8.0).head[0]
     assert np.diff(grey16[48, ::8, 0].astype(int)).min() > 0
+
+
+def test_a_model_of_one_size_makes_that_size(tmp_path):
+    """Of a photograph too, if its aspect ratio is near; else one line says which size would stretch it."""
+    for name, size in (("film", (1280, 720)), ("square", (700, 700))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    size = (64, 112)
+    plain = read_conditioning(SampleRequest(), Patch(4, 16, 16), 12.0, size)
+    film = read_conditioning(SampleRequest(image=str(tmp_path / "film.png")), Patch(4, 16, 16), 12.0, size)
+    assert (plain.height, plain.width) == (film.height, film.width) == size and film.head.shape == (1, *size, 3)
+    with pytest.raises(UserError, match="--size=112x64 would stretch --image of 700x700 by 1.75"):
+        read_conditioning(SampleRequest(image=str(tmp_path / "square.png")), Patch(4, 16, 16), 12.0, size)
+    chosen = SampleRequest(image=str(tmp_path / "square.png"), size="64x64")
+    assert read_conditioning(chosen, Patch(4, 16, 16), 12.0, size).head.shape == (1, 64, 64, 3)
