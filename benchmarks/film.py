@@ -1,6 +1,6 @@
 """What models of the film make of a first frame and of captions, beside floors and ceilings (docs/film.md).
 
-    python -m benchmarks.film --workdirs=runs/film-short,weights/film [--strip=docs/figures/film.png] [--page]
+    python -m benchmarks.film [--workdirs=runs/film-short,weights/film] [--strip=docs/figures/film.png] [--page]
 
 --data are the shots in pixels, at the models' size. From the first frame of each shot the next 16 are made: PSNR, SSIM,
 kernel distance of EfficientNet-Lite0 features, blockiness and motion, beside the frame repeated and what the
@@ -24,7 +24,9 @@ from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
-WORKDIRS = flags.DEFINE_list("workdirs", ["weights/film"], "Runs or exported weights, from little compute to much.")
+WORKDIRS = flags.DEFINE_list(
+    "workdirs", ["runs/film-short", "weights/film"], "Runs or exported weights, from little compute to much."
+)
 DATA = flags.DEFINE_string("data", "data/film-112x64", "Data set of pixels with the shots.")
 FRAMES = flags.DEFINE_integer("frames", 17, "Frames of a clip.", lower_bound=2)
 GUIDANCE = flags.DEFINE_float("guidance", 3.0, "Of text to video.")
@@ -183,7 +185,7 @@ def main(argv: list[str]) -> None:
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if PAGE.value:
-        put("film.md", "python -m benchmarks.film", tables(results))
+        put("film.md", "python -m benchmarks.film --page", tables(results))
     if STRIP.value:
         write_strip(STRIP.value, chosen, dataset, [made for _, made in found], FRAMES.value)
     print(tables(results))

@@ -13,18 +13,21 @@ import numpy as np
 
 from vdit.evaluation.clips import Clip
 from vdit.evaluation.distances import clip_features, paired_kernel
-from vdit.evaluation.generated import FRAME_INTERVAL, GIVEN, SEED
+from vdit.evaluation.generated import FRAME_INTERVAL, SEED
 from vdit.evaluation.intervals import bootstrap_mean
 from vdit.evaluation.likeness import psnr, ssim
 from vdit.evaluation.pictures import blockiness, motion
 from vdit.generation import Generator, LatentGenerator, Request, Settings
 from vdit.patches import Patch
 
+CONTINUE = Settings(steps=4, sampler="euler")
+"""Few steps: with the first frame given more of them add detail, but no likeness."""
+
 OfFrames = Callable[[np.ndarray], np.ndarray]
 
 
 def continued(
-    generator: Generator | LatentGenerator, clips: Sequence[Clip], given: int = 1, settings: Settings = GIVEN
+    generator: Generator | LatentGenerator, clips: Sequence[Clip], given: int = 1, settings: Settings = CONTINUE
 ) -> list[np.ndarray]:
     """The clips as the model continues their first `given` frames, with their captions."""
     requests = []
