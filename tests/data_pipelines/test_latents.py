@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import fake_source
 import jax
@@ -19,6 +20,7 @@ from data_pipelines.reading.store import Dataset
 from data_pipelines.sources.registry import SOURCES
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.errors import UserError
+from vdit.generation.restore import generator_of, load_run
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
 from vdit.patches import Patch
@@ -128,6 +130,11 @@ def test_a_model_trains_on_latents(latents, tmp_path):
     tiny.train(config, tmp_path / "run", lambda row: losses.append(row.get("loss")))
     assert np.isfinite([loss for loss in losses if loss is not None]).all()
     assert jax.numpy.isfinite(tiny.restored(tmp_path / "run", config).state.params["out"].get_value()).all()
+    about = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    about["autoencoder"]["hash"] = "0" * 64
+    (tmp_path / "run" / "dataset.json").write_text(json.dumps(about))
+    with tiny.two_devices(), pytest.raises(UserError, match="holds other weights than those that made the data of"):
+        generator_of(load_run(tmp_path / "run"))
     other = tiny.change(config, data={"autoencoder": "wan:somewhere"})
     with pytest.raises(UserError, match="was made with the autoencoder causal_vae:.*, not wan:somewhere"):
         tiny.train(other, tmp_path / "other")
