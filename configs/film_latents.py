@@ -30,6 +30,6 @@ def get_config() -> ConfigDict:
                 },
             },
             "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 250},
-            "train": {"steps": 900, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (200,)},
+            "train": {"steps": 1100, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (200,)},
         }
     )

@@ -79,7 +79,7 @@ class LatentGenerator:
             grid = unit.grid(request.frames, request.height, request.width)
             mask_TYX = patchify(request.mask_TYX[..., None], unit).all(-1).reshape(grid)
             if edited is None:
-                given = _still_before(request.given_TYXC, request.mask_TYX.any((1, 2)))
+                given = _still_before(request.given_TYXC, np.asarray(request.mask_TYX.any((1, 2))))
         return dataclasses.replace(
             self._resized(request),
             given_TYXC=self._latents(given),
