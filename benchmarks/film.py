@@ -29,6 +29,7 @@ WORKDIRS = flags.DEFINE_list(
 )
 DATA = flags.DEFINE_string("data", "data/film-112x64", "Data set of pixels with the shots.")
 FRAMES = flags.DEFINE_integer("frames", 17, "Frames of a clip.", lower_bound=2)
+SHOTS = flags.DEFINE_integer("shots", 0, "Training shots that are made, spread evenly; 0 = all.", lower_bound=0)
 GUIDANCE = flags.DEFINE_float("guidance", 3.0, "Of text to video.")
 STRIP = flags.DEFINE_string("strip", "", "PNG of true clips, first frames continued, and captions.")
 STRIP_SHOTS = flags.DEFINE_list("strip_shots", ["val:1", "train:30", "train:80"], "Shots of the strip, split:number.")
@@ -62,23 +63,53 @@ def read_shots(dataset: Any, split: str, frames: int) -> Shots:
     return Shots(numbers, [dataset.read_clip(split, i, 0, frames, CAPTION) for i in numbers])
 
 
-def measure(workdir: str, dataset: Any, frames: int, guidance: float, features: Any) -> tuple[dict[str, Any], Any]:
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What models are measured against.
+
+    Attributes:
+      shots: of each split, all that samples may resemble.
+      seen: features of their frames.
+      sampled: of each split, those that are made; positions among `shots`.
+    """
+
+    shots: dict[str, Shots]
+    seen: dict[str, list[np.ndarray]]
+    sampled: dict[str, np.ndarray]
+
+    def chosen(self, split: str) -> Shots:
+        """The shots that are made."""
+        of, places = self.shots[split], self.sampled[split]
+        return Shots([of.numbers[i] for i in places], [of.clips[i] for i in places])
+
+
+def read_truth(dataset: Any, frames: int, most: int, features: Any) -> Truth:
+    """All shots of at least so many frames; of those of training `most` are made, spread evenly (0 = all)."""
+    from vdit.evaluation.distances import clip_features
+    from vdit.evaluation.generated import FRAME_INTERVAL
+
+    shots = {split: read_shots(dataset, split, frames) for split in ("train", "val")}
+    seen = {split: clip_features(own.videos, FRAME_INTERVAL, features) for split, own in shots.items()}
+    counts = {split: len(own.numbers) for split, own in shots.items()}
+    some = min(most or counts["train"], counts["train"])
+    train = np.linspace(0, counts["train"] - 1, some).round().astype(int)
+    return Truth(shots, seen, {"train": train, "val": np.arange(counts["val"])})
+
+
+def measure(workdir: str, dataset: Any, truth: Truth, guidance: float, features: Any) -> tuple[dict[str, Any], Any]:
     """(measures, videos by (split, kind)) of a model."""
     from vdit.evaluation.continuation import compare_continuations, continued
-    from vdit.evaluation.distances import clip_features
-    from vdit.evaluation.generated import FRAME_INTERVAL, TEXT, text_to_video
-    from vdit.evaluation.intervals import bootstrap_mean
-    from vdit.evaluation.pictures import blockiness, motion
-    from vdit.evaluation.retrieval import found_alike, ranks, similarities
+    from vdit.evaluation.generated import TEXT, text_to_video
     from vdit.generation import LatentGenerator
     from vdit.generation.restore import generator_of, load_run
 
     run = load_run(workdir)
     generator = generator_of(run)
-    shots = {split: read_shots(dataset, split, frames) for split in ("train", "val")}
     made: dict[tuple[str, str], list[np.ndarray]] = {}
     out: dict[str, Any] = {"workdir": workdir, "step": run.position.step, "flops": run.training_flops}
-    for split, own in shots.items():
+    for split in truth.shots:
+        own = truth.chosen(split)
+        frames = len(own.videos[0])
         made[split, "first_frame"] = continued(generator, own.clips)
         ways = {
             "model": made[split, "first_frame"],
@@ -89,32 +120,35 @@ def measure(workdir: str, dataset: Any, frames: int, guidance: float, features: 
         out[f"first_frame {split}"] = compare_continuations(ways, own.videos, generator.patch, features)
         settings = dataclasses.replace(TEXT, guidance=guidance)
         made[split, "text"] = text_to_video(generator, dataset, split, own.numbers, CAPTION, settings, frames)
+        out[f"text {split}"] = of_text(made[split, "text"], split, truth, generator.patch, features)
+    return out, made
 
-    seen = {key: clip_features(videos, FRAME_INTERVAL, features) for key, videos in made.items() if key[1] == "text"}
-    true = {split: clip_features(own.videos, FRAME_INTERVAL, features) for split, own in shots.items()}
-    every = [*true["train"], *true["val"]]
+
+def of_text(videos: list[np.ndarray], split: str, truth: Truth, block: Any, features: Any) -> dict[str, Any]:
+    """What is measured of the videos made from the captions of a split."""
+    from vdit.evaluation.distances import clip_features
+    from vdit.evaluation.generated import FRAME_INTERVAL
+    from vdit.evaluation.intervals import bootstrap_mean
+    from vdit.evaluation.pictures import blockiness, motion
+    from vdit.evaluation.retrieval import found_alike, ranks, similarities
 
     def share(found_E: np.ndarray, chance: float) -> dict[str, Any]:
         mean = bootstrap_mean(found_E.astype(float))
         return {"value": mean.mean, "interval": list(mean.interval), "chance": chance}
 
-    own_rank = ranks(similarities(seen["train", "text"], every), np.arange(len(true["train"])))
-    out["text train"] = {f"top{k}": share(own_rank < k, k / len(every)) for k in (1, 5)}
-    own_rank = ranks(similarities(seen["val", "text"], every), len(true["train"]) + np.arange(len(true["val"])))
-    alike = found_alike(*(similarities(x, true["train"]) for x in (seen["val", "text"], true["val"])), ALIKE)
-    out["text val"] = {f"top{k}": share(own_rank < k, k / len(every)) for k in (1, 5)}
-    out["text val"]["alike"] = share(alike, ALIKE / len(true["train"]))
-    for split in shots:
-        for name, of in (("motion", motion), ("blockiness", lambda v: blockiness(v, *_block(generator)))):
-            out[f"text {split}"][name] = {
-                kind: float(np.mean([of(video) for video in videos]))
-                for kind, videos in (("model", made[split, "text"]), ("true", shots[split].videos))
-            }
-    return out, made
-
-
-def _block(generator: Any) -> tuple[int, int]:
-    return generator.patch.height, generator.patch.width
+    train, val = truth.seen["train"], truth.seen["val"]
+    seen, places = clip_features(videos, FRAME_INTERVAL, features), truth.sampled[split]
+    own_rank = ranks(similarities(seen, [*train, *val]), places + (len(train) if split == "val" else 0))
+    out: dict[str, Any] = {f"top{k}": share(own_rank < k, k / len(train + val)) for k in (1, 5)}
+    if split == "val":
+        alike = found_alike(similarities(seen, train), similarities(val, train), ALIKE)
+        out["alike"] = share(alike, ALIKE / len(train))
+    true = truth.chosen(split).videos
+    for name, of in (("motion", motion), ("blockiness", lambda v: blockiness(v, block.height, block.width))):
+        out[name] = {
+            kind: float(np.mean([of(v) for v in clips])) for kind, clips in (("model", videos), ("true", true))
+        }
+    return out
 
 
 COLUMNS = (("psnr", 2), ("psnr_gain", 2), ("ssim", 3), ("kernel", 3), ("blockiness", 3), ("motion", 2))
@@ -152,19 +186,19 @@ def _label(result: dict[str, Any]) -> str:
     return f"{result['workdir']} ({result['flops']:.2g} FLOPs)"
 
 
-def write_strip(path: str, shots: list[tuple[str, int]], dataset: Any, videos: list[Any], frames: int) -> None:
+def write_strip(path: str, shots: list[tuple[str, int]], truth: Truth, videos: list[Any]) -> None:
     """Of each shot the true clip, then what each model makes of its first frame, then of its caption."""
-    places = np.linspace(0, frames - 1, SHOWN).round().astype(int)
-    blocks = []
+    blocks: list[np.ndarray] = []
     for split, number in shots:
-        own = read_shots(dataset, split, frames)
+        own = truth.chosen(split)
         if number not in own.numbers:
-            raise UserError(f"--strip_shots={split}:{number} is no shot of {frames} frames; choose of {own.numbers}")
+            raise UserError(f"--strip_shots={split}:{number} is none of the shots that are made: {own.numbers}")
         i = own.numbers.index(number)
+        places = np.linspace(0, len(own.videos[i]) - 1, SHOWN).round().astype(int)
         rows = [own.videos[i], *(made[split, kind][i] for kind in ("first_frame", "text") for made in videos)]
-        blocks.append(np.concatenate([np.concatenate(list(video[places]), 1) for video in rows], 0))
-        blocks.append(np.full((4, *blocks[0].shape[1:]), 255, np.uint8))
-    Image.fromarray(np.concatenate(blocks[:-1])).save(path, optimize=True)
+        gap = [np.full((4, SHOWN * rows[0].shape[2], 3), 255, np.uint8)] * bool(blocks)
+        blocks += [*gap, np.concatenate([np.concatenate(list(video[places]), 1) for video in rows], 0)]
+    Image.fromarray(np.concatenate(blocks)).save(path, optimize=True)
 
 
 def main(argv: list[str]) -> None:
@@ -180,14 +214,15 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         raise UserError(f"--strip_shots={','.join(STRIP_SHOTS.value)} is not of the form val:1,train:30") from error
     dataset, features = Dataset(DATA.value), load_features()
-    found = [measure(workdir, dataset, FRAMES.value, GUIDANCE.value, features) for workdir in WORKDIRS.value]
+    truth = read_truth(dataset, FRAMES.value, SHOTS.value, features)
+    found = [measure(workdir, dataset, truth, GUIDANCE.value, features) for workdir in WORKDIRS.value]
     results = [result for result, _ in found]
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if PAGE.value:
         put("film.md", "python -m benchmarks.film --page", tables(results))
     if STRIP.value:
-        write_strip(STRIP.value, chosen, dataset, [made for _, made in found], FRAMES.value)
+        write_strip(STRIP.value, chosen, truth, [made for _, made in found])
     print(tables(results))
 
 

@@ -39,22 +39,34 @@ def test_a_row_for_every_model_and_one_for_each_floor():
 
 
 def test_the_strip_shows_the_truth_above_what_was_made(tmp_path):
-    dataset = Dataset(tiny.dataset())
-    shots = film.read_shots(dataset, "train", 9)
-    assert shots.numbers and all(len(video) == 9 for video in shots.videos)
-    number = shots.numbers[0]
-    height, width = shots.videos[0].shape[1:3]
+    truth = film.read_truth(Dataset(tiny.dataset()), 9, 2, lambda frames: frames.mean((1, 2)))
+    assert len(truth.shots["train"].numbers) > 2 == len(truth.sampled["train"])
+    own = truth.chosen("train")
+    assert own.numbers == [truth.shots["train"].numbers[i] for i in (0, -1)]
+    assert all(len(video) == 9 for video in own.videos)
+    number = own.numbers[1]
+    height, width = own.videos[1].shape[1:3]
     made = {
-        ("train", kind): [np.full_like(video, shade) for video in shots.videos]
+        ("train", kind): [np.full_like(video, shade) for video in own.videos]
         for kind, shade in (("first_frame", 40), ("text", 90))
     }
-    film.write_strip(str(tmp_path / "strip.png"), [("train", number)], dataset, [made], 9)
+    film.write_strip(str(tmp_path / "strip.png"), [("train", number)], truth, [made])
     strip = np.asarray(Image.open(tmp_path / "strip.png"))
     assert strip.shape == (3 * height, film.SHOWN * width, 3)
-    np.testing.assert_array_equal(strip[:height, -width:], shots.videos[0][8])
+    np.testing.assert_array_equal(strip[:height, -width:], own.videos[1][8])
     assert (strip[height : 2 * height] == 40).all() and (strip[2 * height :] == 90).all()
-    with pytest.raises(UserError, match="--strip_shots=train:999 is no shot of 9 frames"):
-        film.write_strip(str(tmp_path / "strip.png"), [("train", 999)], dataset, [made], 9)
+    with pytest.raises(UserError, match="--strip_shots=train:999 is none of the shots that are made"):
+        film.write_strip(str(tmp_path / "strip.png"), [("train", 999)], truth, [made])
+
+
+def test_true_clips_find_themselves():
+    """The ceiling of what is measured of captions."""
+    of_frames = lambda frames: frames.mean((1, 2))  # noqa: E731
+    truth = film.read_truth(Dataset(tiny.dataset()), 9, 0, of_frames)
+    for split in ("train", "val"):
+        found = film.of_text(truth.shots[split].videos, split, truth, tiny.PATCH, of_frames)
+        assert found["top1"]["value"] == 1 and found["motion"]["model"] == found["motion"]["true"]
+    assert found["alike"]["value"] == 1
 
 
 def test_too_long_clips_are_one_line():
