@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                     **{"head": 0.1, "last_frame": 0.05, "first_last": 0.05},
                 },
             },
-            "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 400},
-            "train": {"steps": 1800, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (200,)},
+            "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50, "cooldown": 450},
+            "train": {"steps": 2100, "log_every": 20, "checkpoint_every": 100, "keep": 2, "keep_steps": (200,)},
         }
     )

@@ -118,8 +118,9 @@ def test_windows_of_latents_are_not_cut_when_rows_are_planned(latents):
     longest = int(dataset.index("train").frames.max())
     config = tiny.change(tiny.tiny_config(), data={"path": str(dataset.path), "row_tokens": 64, "row_examples": 8}).data
     make_plan(dataset, dataclasses.replace(config, max_frames=longest), dataset.patch, 0)
-    with pytest.raises(UserError, match=rf"up to {longest}\); build the data again with --max_frames=5"):
-        make_plan(dataset, dataclasses.replace(config, max_frames=2), dataset.patch, 0)
+    most = 1 + (longest - 2) * 4
+    with pytest.raises(UserError, match=rf"up to {longest}\); build the data again with --max_frames={most}$"):
+        make_plan(dataset, dataclasses.replace(config, max_frames=longest - 1), dataset.patch, 0)
 
 
 def test_a_model_trains_on_latents(latents, tmp_path):
