@@ -37,6 +37,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains on the data sets of config.data; arguments and result as of `training.loop.train`."""
     from data_pipelines.reading.mixture import open_data
+    from data_pipelines.reading.store import Dataset
     from data_pipelines.reading.training_data import open_training_data
     from vdit.evaluation.reconstruction import evaluate_autoencoder
     from vdit.evaluation.strips import sample_strips
