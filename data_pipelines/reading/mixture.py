@@ -82,6 +82,10 @@ class Mixture:
                 parts.append(dataclasses.replace(index, text_tokens=text))
         return join_indexes(parts)
 
+    def frames(self, split: str) -> np.ndarray:
+        """As `Dataset.frames`."""
+        return self.index(split).frames
+
     def locate(self, split: str, i: int) -> tuple[Dataset, int]:
         """The data set that example `i` stands in, and its number there."""
         ends = list(itertools.accumulate(self.parts(split)))

@@ -63,7 +63,7 @@ def compare_continuations(
             own["psnr_gain"] = _mean(values - base)
             if features is not None:
                 seen = [clip_features([v[1:] for v in part], FRAME_INTERVAL, features) for part in (videos, true)]
-                own["kernel"] = paired_kernel(*seen)
+                own["kernel"] = paired_kernel(seen[0], seen[1])
         own["blockiness"] = _mean(np.array([blockiness(v[1:], block.height, block.width) for v in videos]))
         own["motion"] = _mean(np.array([motion(v) for v in videos]))
         out[name] = own
