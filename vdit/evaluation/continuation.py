@@ -21,7 +21,7 @@ from vdit.generation import Generator, LatentGenerator, Request, Settings
 from vdit.patches import Patch
 
 CONTINUE = Settings(steps=4, sampler="euler")
-"""Few steps: with the first frame given more of them add detail, but no likeness."""
+"""How first frames are continued: in few steps, as the study's models do."""
 
 OfFrames = Callable[[np.ndarray], np.ndarray]
 
