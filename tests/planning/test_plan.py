@@ -248,7 +248,7 @@ def test_adapters_need_less_memory_and_no_gradient_of_the_weights():
     assert memory["frozen weights"] > 0 and memory["optimiser"] < whole["memory_gib"]["optimiser"] / 4
     assert adapted["model_tflops_per_step"] < 0.9 * whole["model_tflops_per_step"]
     outside = "compiled_over_model_flops_outside_attention"
-    assert 0.9 < adapted[outside] < 1.3 and "frozen weights" in table(adapted)
+    assert 0.9 < adapted[outside] < 1.3
 
 
 @pytest.mark.nightly
