@@ -14,7 +14,7 @@ from vdit.command.run import run_main
 from vdit.errors import UserError
 
 LABEL, GAP = 18, 6
-WAYS = ("the film", "its caption", "its first frame", "its first three", "its last two", "all but a box")
+WAYS = ("true clip", "its caption", "its first frame", "its first three", "its last two", "all but a box")
 """Columns: the true clip, and what is given of it."""
 
 
