@@ -46,6 +46,8 @@ _MEASURE = "measure_"
 """Begins the names of stored measures."""
 
 _META_KEYS = ("source", "licence", "patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")
+LONGEST = 300
+"""Characters of an error of a library that are shown."""
 REBUILD = "build the data set again, in a new folder, with `python -m data_pipelines.build --source=S --out=D`"
 
 
@@ -228,4 +230,6 @@ def _check(index: Index, meta: dict[str, Any], split: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error says, in one line that can be printed; some hold all bytes of the file."""
+    said = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "?" for c in said[:LONGEST]) or type(error).__name__

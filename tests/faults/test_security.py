@@ -28,6 +28,8 @@ FORBIDDEN = {
     "yaml.full_load", "shutil.unpack_archive",
 }  # fmt: skip
 METHODS = {"extractall"}
+OWN = {"listing.py"}
+"""Unpickles what the same process pickled into a temporary file without a name, that nobody else can open."""
 
 
 def calls_of(path: Path):
@@ -52,7 +54,10 @@ def faults_of(path: Path) -> list[str]:
 
 def test_nothing_that_is_read_is_run():
     assert len(SOURCES) > 100
-    assert [fault for path in SOURCES for fault in faults_of(path)] == []
+    assert [fault for path in SOURCES if path.name not in OWN for fault in faults_of(path)] == []
+    (own,) = (path for path in SOURCES if path.name in OWN)
+    assert {fault.split()[-1] for fault in faults_of(own)} == {"pickle.loads"}
+    assert 'sqlite3.connect("",' in (ROOT / "vdit/io/disk_dict.py").read_text(encoding="utf-8")  # without a name
 
 
 def test_the_scan_sees_what_it_forbids(tmp_path):
@@ -73,7 +78,7 @@ def test_only_loaders_of_configs_run_files():
     running = {path.name for path in SOURCES for name, _ in calls_of(path) if name.endswith("exec_module")}
     assert running == {"expand.py"}
     pickles = {path.name for path in SOURCES if "import pickle" in path.read_text(encoding="utf-8")}
-    assert pickles == {"pth.py"}
+    assert pickles == {"pth.py", *OWN}
     for page in ("docs/reliability.md", "vdit/train.py"):
         assert "configs are code" in (ROOT / page).read_text(encoding="utf-8").lower(), page
 

@@ -106,7 +106,8 @@ class Run:
     def train_step(self) -> Step:
         """The compiled step, shared by runs in one process that differ in data, length or schedule only."""
         config = self.config
-        muon = config.optimizer.muon_rate / config.optimizer.learning_rate  # of which the program knows the ratio
+        rate = config.optimizer.learning_rate
+        muon = config.optimizer.muon_rate / rate if rate else 0.0  # the program knows the ratio
         optimizer = dataclasses.replace(config.optimizer, learning_rate=0, muon_rate=muon, warmup=0, cooldown=0)
         key = config.seed, config.model, config.lora, config.diffusion, optimizer, self.mesh, self.shape
         if key not in _compiled_steps:
