@@ -62,7 +62,8 @@ def main(argv: list[str]) -> None:
         best = plans[0]
         print(json.dumps({**best, "candidates": plans}) if JSON.value else f"{ranking(plans)}\n\n{table(best)}")
         return
-    with ProgressBar(f"plan for {TOPOLOGY.value}", "program", total=1, note=COMPILING, lines=False) as bar:
+    with ProgressBar(f"plan for {TOPOLOGY.value}", "program", total=1) as bar:
+        bar.show(COMPILING)  # where there is a terminal; a mistake that is found before stays one line
         values, program = plan(config, TOPOLOGY.value, SLICES.value, rows, assumptions, budget_of(config))
         bar.advance()
     if DUMP_HLO.value and program.hlo:

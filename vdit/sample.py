@@ -119,7 +119,8 @@ def main(argv: list[str]) -> None:
     generator = generator_of(run, loras=loras, partner=PARTNER.value)
     session = Session(generator, run.meta, about, settings, FPS.value, SCALE.value)
     start = time.monotonic()
-    with ProgressBar("denoising", "step", note=COMPILING) as bar:
+    with ProgressBar("denoising", "step") as bar:
+        bar.show(COMPILING)  # where there is a terminal; a mistake that is found before stays one line
         for line in session.make(samples, WINDOW.value, bar.move_to, PREVIEW.value):
             bar.write(line)
     if len(samples) > 1:
