@@ -274,7 +274,10 @@ def test_a_disk_that_fills_up_leaves_no_partial_file(run, tmp_path, name):
         ('{"stagger": Infinity}', "line 1 of --prompts={file}: --stagger=inf is not from 0 to 1"),
         ('{"stagger": -1}', "line 1 of --prompts={file}: --stagger=-1 is not from 0 to 1"),
         ('{"stagger": 1' + "0" * 400 + "}", "config field stagger is a number of 401 digits, too large"),
-        ('{"edit": "a.mp4", "strength": NaN}', "line 1 of --prompts={file}: config field strength is nan, which is no number"),
+        (
+            '{"edit": "a.mp4", "strength": NaN}',
+            "line 1 of --prompts={file}: config field strength is nan, which is no number",
+        ),
         ('{"prompt": "a\\u0000b"}', "line 1 of --prompts={file}: --prompt holds a NUL character; leave it out"),
         ('{"prompt": "a\\ud800"}', "line 1 of --prompts={file}: --prompt holds half of a surrogate pair"),
         ('{"out": "a\\u0000.mp4"}', "line 1 of --prompts={file}: --out holds a NUL character; leave it out"),

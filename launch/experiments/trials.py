@@ -88,7 +88,8 @@ class Trials:
         fields, base = self.fields(arm, seed), self._experiment.base
         run = run_of(base, {**fields, **trunk_fields(steps)})
         model = run.config.model
-        name = self._name(f"trunk-w{model.width}d{model.depth}", arm, seed)
+        own = f"{arm.group}-" if arm.kind == "arm" else ""  # the grid's are named for their sizes alone
+        name = self._name(f"trunk-{own}w{model.width}d{model.depth}", arm, seed)
         name = name or f"trunk-{run_of(base, {**fields, **trunk_fields(1)}).id}"
         return dataclasses.replace(run, id=name, title=f"trunk of {arm.name}, seed {seed}")
 

@@ -64,7 +64,7 @@ def test_changes_follow_a_name():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("moon", "--world='moon' is not one of uniform, bounce"),
+        ("moon", "--world='moon' is not one of uniform, captioned, bounce"),
         ("uniform; colour=red", "'colour=red' should be FIELD=VALUE, FIELD one of kinds"),
         ("uniform; sides=big", "sides=big should be numbers, separated by commas"),
         ("uniform; kinds=orbit", "kinds=orbit is not one of uniform"),

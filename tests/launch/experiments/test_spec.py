@@ -39,7 +39,7 @@ def test_data_sets_of_one_name_are_made_by_one_command():
 
 def test_all_claims_of_the_study_are_there():
     wanted = {"compute", "data", "native", "packing", "physics", "combinations", "permanence", "captions", "images"}
-    wanted |= {"optimiser", "prediction", "recipe"}
+    wanted |= {"optimiser", "prediction", "recipe", "curation"}
     assert wanted == set(spec.names())
 
 

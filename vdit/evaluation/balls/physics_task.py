@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,19 +77,15 @@ def physics_errors(generator: Generator | LatentGenerator, dataset: Clips, split
 
     def of(chosen: Sequence[int]) -> dict[str, Any]:
         found = score([videos[i] for i in chosen], dataset, split, chosen)
-        return found | {"baselines": physics_baselines(dataset, split, tuple(chosen))}
+        return found | {"baselines": physics_baselines(dataset, split, chosen)}
 
     parts = {odd: [i for i in numbers if _odd(dataset, split, i) == odd] for odd in ODD}
     apart = {odd: of(chosen) for odd, chosen in parts.items() if chosen}
     return of(numbers) | ({"apart": apart} if apart else {})
 
 
-@functools.lru_cache(maxsize=64)
-def physics_baselines(dataset: Clips, split: str, numbers: tuple[int, ...]) -> dict[str, float]:
-    """The error of a frozen ball, of a straight line, and of the true clips (the floor of the measure), units/s.
-
-    Kept for the next run that is measured on the same clips of the same data set object.
-    """
+def physics_baselines(dataset: Clips, split: str, numbers: Sequence[int]) -> dict[str, float]:
+    """The error of a frozen ball, of a straight line, and of the true clips (the floor of the measure), units/s."""
     true = [dataset.read_clip(split, i).video_TYXC for i in numbers]
     measures = {**BASELINES, "floor": velocity_error}
     return {name: score(true, dataset, split, numbers, measure)["mean"] for name, measure in measures.items()}
