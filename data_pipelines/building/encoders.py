@@ -12,7 +12,6 @@ import numpy as np
 
 from data_pipelines.building.curation.captioner import Captioner
 from data_pipelines.building.curation.detector import Detector
-from data_pipelines.building.curation.embedding import Embedder
 from vdit.models.text.text_encoders import load_text_encoder
 from vdit.models.text.token_encoder import TextEncoder
 
@@ -48,6 +47,8 @@ class Encoders:
     ) -> None:
         self._name, self._autoencoder = text_encoder, autoencoder
         self.caption, self.detect = Captioner(captioner), Detector(detector)
+        from data_pipelines.building.curation.embedding import Embedder  # OpenCV: the help of a build waits for none
+
         self._embedder = Embedder()
         self._features: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
