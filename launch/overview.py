@@ -12,9 +12,11 @@ from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import read_json
 
-OUT = flags.DEFINE_string("out", "docs/figures", "Folder for samples-compute.png and samples-film.png.")
+OUT = flags.DEFINE_string("out", "docs/figures", "Folder for the pictures, samples-GROUP.png.")
 PROMPTS = flags.DEFINE_integer("prompts", 2, "Prompts shown in each picture.", lower_bound=1)
 
+GROUPS = ("compute", "bounce")
+"""Groups of samples of `configs/study.py` that the README shows."""
 LABEL = 110
 CAPTION = 22
 GAP = 4
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
 
     study, out = Path(argv[1] if len(argv) > 1 else "study"), Path(OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    for group in ("compute", "film"):
+    for group in GROUPS:
         write_png(out / f"samples-{group}.png", overview(study, group, PROMPTS.value))
         print(out / f"samples-{group}.png")
 
