@@ -248,7 +248,7 @@ def parameter_counts(params: Any) -> tuple[int, int]:
     """(N, all): N leaves out the input, text and output projections; steps of int8 weights are no parameters."""
     total = body = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if getattr(path[-2], "key", "") == "step":
+        if len(path) > 1 and getattr(path[-2], "key", "") == "step":
             continue
         size = int(np.prod(leaf.shape))
         total += size
