@@ -24,18 +24,6 @@ from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
-WORKDIRS = flags.DEFINE_list(
-    "workdirs", ["runs/film-short", "weights/film"], "Runs or exported weights, from little compute to much."
-)
-DATA = flags.DEFINE_string("data", "data/film-112x64", "Data set of pixels with the shots.")
-FRAMES = flags.DEFINE_integer("frames", 17, "Frames of a clip.", lower_bound=2)
-SHOTS = flags.DEFINE_integer("shots", 0, "Training shots that are made, spread evenly; 0 = all.", lower_bound=0)
-GUIDANCE = flags.DEFINE_float("guidance", 3.0, "Of text to video.")
-STRIP = flags.DEFINE_string("strip", "", "PNG of true clips, first frames continued, and captions.")
-STRIP_SHOTS = flags.DEFINE_list("strip_shots", ["val:1", "train:30", "train:80"], "Shots of the strip, split:number.")
-PAGE = flags.DEFINE_bool("page", False, "Write the tables into docs/film.md.")
-OUT = flags.DEFINE_string("out", "", "JSON file to write; empty = none.")
-
 CAPTION = "short"
 ALIKE = 10
 """Training shots nearest to a held-out one that count as alike."""
@@ -209,22 +197,34 @@ def main(argv: list[str]) -> None:
     from data_pipelines.reading.store import Dataset
     from vdit.models.features.efficientnet import load_features
 
+    values = flags.FLAGS
     try:
-        chosen = [(split, int(number)) for split, _, number in (shot.partition(":") for shot in STRIP_SHOTS.value)]
+        chosen = [(split, int(number)) for split, _, number in (shot.partition(":") for shot in values.strip_shots)]
     except ValueError as error:
-        raise UserError(f"--strip_shots={','.join(STRIP_SHOTS.value)} is not of the form val:1,train:30") from error
-    dataset, features = Dataset(DATA.value), load_features()
-    truth = read_truth(dataset, FRAMES.value, SHOTS.value, features)
-    found = [measure(workdir, dataset, truth, GUIDANCE.value, features) for workdir in WORKDIRS.value]
+        raise UserError(f"--strip_shots={','.join(values.strip_shots)} is not of the form val:1,train:30") from error
+    dataset, features = Dataset(values.data), load_features()
+    truth = read_truth(dataset, values.frames, values.shots, features)
+    found = [measure(workdir, dataset, truth, values.guidance, features) for workdir in values.workdirs]
     results = [result for result, _ in found]
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if PAGE.value:
+    if values.out:
+        Path(values.out).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if values.page:
         put("film.md", "python -m benchmarks.film --page", tables(results))
-    if STRIP.value:
-        write_strip(STRIP.value, chosen, truth, [made for _, made in found])
+    if values.strip:
+        write_strip(values.strip, chosen, truth, [made for _, made in found])
     print(tables(results))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list(
+        "workdirs", ["runs/film-short", "weights/film"], "Runs or exported weights, from little compute to much."
+    )
+    flags.DEFINE_string("data", "data/film-112x64", "Data set of pixels with the shots.")
+    flags.DEFINE_integer("frames", 17, "Frames of a clip.", lower_bound=2)
+    flags.DEFINE_integer("shots", 0, "Training shots that are made, spread evenly; 0 = all.", lower_bound=0)
+    flags.DEFINE_float("guidance", 3.0, "Of text to video.")
+    flags.DEFINE_string("strip", "", "PNG of true clips, first frames continued, and captions.")
+    flags.DEFINE_list("strip_shots", ["val:1", "train:30", "train:80"], "Shots of the strip, split:number.")
+    flags.DEFINE_bool("page", False, "Write the tables into docs/film.md.")
+    flags.DEFINE_string("out", "", "JSON file to write; empty = none.")
     run_main(main)
