@@ -37,22 +37,6 @@ def seconds(function: Callable[[], Any], least: float = 0.3) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def matmul_rate(mesh: Any, size: int = 1024) -> Callable[[], float]:
-    """A function that measures FLOP/s of size x size float32 products, one on every device at once."""
-    import jax
-    from jax.sharding import NamedSharding
-
-    from vdit.parallel.mesh import rows_spec
-    from vdit.parallel.rowwise import rowwise
-
-    devices = mesh.size
-    square = np.random.default_rng(0).standard_normal((devices, size, size)).astype(np.float32)
-    x = jax.device_put(square, NamedSharding(mesh, rows_spec(3)))
-    product = jax.jit(lambda x: rowwise(lambda a: (a[0] @ a[0])[None], x))
-    product(x).block_until_ready()
-    return lambda: 2 * devices * size**3 / seconds(lambda: product(x))
-
-
 def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     """Rates and shares of one model size; medians over `rounds`, ratios taken within each round."""
     import jax
@@ -66,6 +50,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     from vdit.models.attention.attention import attention
     from vdit.models.transformer import parameter_counts
     from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+    from vdit.parallel.peak import product_rate
     from vdit.training.step import init_state, make_train_step
 
     head_width = next(head for head in (64 if width >= 512 else 32, 24, width) if width % head == 0)
@@ -104,7 +89,7 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
         }
         for part in parts.values():
             jax.block_until_ready(part())
-        rate = matmul_rate(mesh)
+        rate = product_rate()
         rows = [{"matmul": rate(), **{name: seconds(part) for name, part in parts.items()}} for _ in range(rounds)]
     share = [work / row["step"] / row["matmul"] for row in rows]
     return {

@@ -13,6 +13,16 @@ def read(path: Path) -> Any:
     return nbformat.read(path, as_version=4)
 
 
+def read_smaller(path: Path, values: dict[str, str]) -> Any:
+    """The notebook with other values in its cell of parameters, each of which must be there."""
+    notebook = read(path)
+    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    for theirs, ours in values.items():
+        assert theirs in parameters.source
+        parameters.source = parameters.source.replace(theirs, ours)
+    return notebook
+
+
 def unfinished(notebook: Any) -> list[str]:
     """Code cells that were not run in order, or ended in an error."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

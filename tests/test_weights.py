@@ -66,3 +66,11 @@ def test_every_folder_has_a_card_and_names_no_machine(folder):
     for file in folder.glob("*.json"):
         assert not any(part in file.read_text() for part in ('"/work', '"/home', '"/tmp', '"/root'))
         json.loads(file.read_text())
+
+
+def test_the_film_model_opens_with_its_autoencoder():
+    with tiny.two_devices():
+        run = load_run(WEIGHTS / "film")
+        generator = generator_of(run)
+    assert (generator.patch.time, generator.patch.height, generator.patch.width) == (4, 16, 16)
+    assert run.meta["size"] == [8, 14] and run.config.data.max_frames == 5

@@ -149,6 +149,18 @@ def long_run() -> tuple[Config, Path]:
     return config, workdir
 
 
+def recorded(config: Config, copies: Path) -> tuple[Config, Path, Any]:
+    """(config, folder of copies of the workdir made after every row, result) of a run that nothing happens to."""
+    rows = []
+
+    def progress(row: Any) -> None:
+        rows.append(row)
+        copy_now(copies / "run", copies / str(len(rows)))
+
+    train(config, copies / "run", progress)
+    return config, copies, result(copies / "run", config)
+
+
 def restored(workdir: Path, config: Config, step: int | None = None) -> run.Run:
     """The run at its newest checkpoint, or at `step`."""
     with two_devices():

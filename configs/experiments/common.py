@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs import balls
+from launch.experiments.spec import Arm, Figure
 from launch.sweeps.grid import size, size_name
 
 SIZES = {"XS": size(16), "S": size(24), "M": size(32), "L": size(48), "XL": size(64)}
@@ -22,3 +24,27 @@ COLOURED = balls.clips("coloured", captions=True)
 def sizes(*widths: int) -> dict[str, dict[str, Any]]:
     """Sizes of two blocks by name: {"w8d2": ...}."""
     return {size_name(fields): fields for fields in map(size, widths)}
+
+
+FIGURES = (
+    Figure("flops", ("loss",), "validation loss"),
+    Figure("flops", ("velocity_in",), "velocity error, units/s"),
+)
+"""Loss and velocity error against compute."""
+
+
+def contrast(
+    values: Mapping[str, Mapping[str, Any]], scales: Sequence[tuple[str, float]], group: str = "{}"
+) -> list[Arm]:
+    """Arms named "VALUE TIMESx", each value at each scale.
+
+    Args:
+      values: name -> dotted fields of the config.
+      scales: (name of a size, budget in units).
+      group: of the figure's lines, with {} for the name of the value.
+    """
+    return [
+        Arm(f"{name} {times}x", {**SIZES[size], **fields}, times * UNIT, group=group.format(name))
+        for name, fields in values.items()
+        for size, times in scales
+    ]

@@ -5,22 +5,13 @@ python -m launch.experiment --name=optimiser (with --dry_run: what it takes)
 
 from configs import balls
 from configs.experiments import common
-from launch.experiments.spec import Arm, Experiment, Figure
+from launch.experiments.spec import Experiment
 
 SCALES = (("XS", 1), ("S", 4), ("M", 16))
 
 
 def get_config() -> Experiment:
-    arms = [
-        Arm(
-            f"{name} {times}x",
-            {**common.SIZES[size], "optimizer.method": method},
-            times * common.UNIT,
-            group=name,
-        )
-        for name, method in (("Muon", "muon"), ("AdamW", "adamw"))
-        for size, times in SCALES
-    ]
+    values = {"Muon": {"optimizer.method": "muon"}, "AdamW": {"optimizer.method": "adamw"}}
     return Experiment(
         name="optimiser",
         title="Muon against AdamW",
@@ -28,12 +19,9 @@ def get_config() -> Experiment:
         question="By how much at each of three budgets, and does the ratio change with compute?",
         data={"balls": balls.UNIFORM},
         base=balls.recipe(),
-        arms=arms,
+        arms=common.contrast(values, SCALES),
         measures=("loss", "velocity"),
-        figures=(
-            Figure("flops", ("loss",), "validation loss"),
-            Figure("flops", ("velocity_in",), "velocity error, units/s"),
-        ),
+        figures=common.FIGURES,
         compare=[
             (metric, f"Muon {times}x", f"AdamW {times}x")
             for metric in ("velocity_in", "loss")

@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import stored_notebooks
 import tiny
 from nbclient import NotebookClient
 
@@ -14,11 +15,7 @@ SMALL = {"BASE_CLIPS = 2000": "BASE_CLIPS = 40", "BASE_STEPS = 1000": "BASE_STEP
 
 @pytest.mark.nightly
 def test_it_runs(tmp_path):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    for theirs, ours in SMALL.items():
-        assert theirs in parameters.source
-        parameters.source = parameters.source.replace(theirs, ours)
+    notebook = stored_notebooks.read_smaller(NOTEBOOK, SMALL)
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env=tiny.environment())  # raises if a cell does
     videos = {name: np.load(tmp_path / f"{name}.npz")["video"] for name in ("before", "half", "after")}

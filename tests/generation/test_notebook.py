@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import stored_notebooks
 import tiny
 from nbclient import NotebookClient
 
@@ -23,11 +24,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """(folder, notebook with outputs)."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    for theirs, ours in SMALL.items():
-        assert theirs in parameters.source
-        parameters.source = parameters.source.replace(theirs, ours)
+    notebook = stored_notebooks.read_smaller(NOTEBOOK, SMALL)
     for cell in notebook.cells:
         cell.source = cell.source.replace("steps=16", "steps=2")
     folder = tmp_path_factory.mktemp("notebook")

@@ -45,14 +45,7 @@ def config_of(steps: int = 4, **changes):
 @functools.cache
 def undisturbed():
     """(config, folder of copies of the workdir made after every row, result)."""
-    config, copies, rows = config_of(), tiny.folder() / "lora", []
-
-    def progress(row) -> None:
-        rows.append(row)
-        tiny.copy_now(copies / "run", copies / str(len(rows)))
-
-    tiny.train(config, copies / "run", progress)
-    return config, copies, tiny.result(copies / "run", config)
+    return tiny.recorded(config_of(), tiny.folder() / "lora")
 
 
 def workdir():

@@ -19,15 +19,7 @@ ROWS = [(1, False), (2, False), (3, False), (3, True), (4, False), (5, False), (
 def undisturbed(checkpoint_every: int):
     """(config, folder of copies of the workdir made after every row, result) of a run that nothing happened to."""
     config = tiny.change(CONFIG, train={"checkpoint_every": checkpoint_every})
-    copies = tiny.folder() / f"undisturbed-{checkpoint_every}"
-    rows = []
-
-    def progress(row) -> None:
-        rows.append(row)
-        tiny.copy_now(copies / "run", copies / str(len(rows)))
-
-    tiny.train(config, copies / "run", progress)
-    return config, copies, tiny.result(copies / "run", config)
+    return tiny.recorded(config, tiny.folder() / f"undisturbed-{checkpoint_every}")
 
 
 def test_the_undisturbed_run_writes_every_row_once():
