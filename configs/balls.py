@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ml_collections import ConfigDict
+
 
 def clips(world: str, limit: int = 20000, captions: bool = False) -> tuple[str, ...]:
     """The command that builds clips of a world of `--source=physics`, without --out; captions need a text encoder."""
@@ -37,3 +39,21 @@ def recipe(**modes: float) -> dict[str, Any]:
         "optimizer": {"method": "muon", "learning_rate": 8e-3, "warmup": 50},
         "train": {"log_every": 50, "checkpoint_every": 1000, "keep": 1},
     }
+
+
+def captioned(size: dict[str, int], steps: int, **modes: float) -> ConfigDict:
+    """The config of a run on the balls of three colours with captions.
+
+    Where a ball of a caption goes is decided near t = 1, so times are late for text too.
+
+    Args:
+      size: width, depth and head_width of the model.
+      steps: length of the run, of which a fifth is the cool-down.
+      **modes: shares of the ways to prompt.
+    """
+    config = ConfigDict(recipe(**modes))
+    config.data.path = "data/physics"
+    config.diffusion.shift, config.diffusion.given_shift = 4.0, 2.5
+    config.model = ConfigDict(size)
+    config.train.steps, config.optimizer.cooldown = steps, steps // 5
+    return config

@@ -15,13 +15,4 @@ MODES = {
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict(balls.recipe(**MODES))
-    config.data.path = "data/physics"
-    config.diffusion.shift, config.diffusion.given_shift = (
-        4.0,
-        2.5,
-    )  # where a ball of a caption goes is decided near t = 1
-    config.model = ConfigDict({"width": 64, "depth": 3, "head_width": 32})
-    config.optimizer.cooldown = 8000
-    config.train.steps = 40000
-    return config
+    return balls.captioned({"width": 64, "depth": 3, "head_width": 32}, 40000, **MODES)

@@ -10,13 +10,4 @@ from configs import balls
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict(balls.recipe(text=0.4, first_frame=0.1, two_groups=0.5))
-    config.data.path = "data/physics"
-    config.diffusion.shift, config.diffusion.given_shift = (
-        4.0,
-        2.5,
-    )  # where a ball of a caption goes is decided near t = 1
-    config.model = ConfigDict({"width": 48, "depth": 2, "head_width": 24})
-    config.optimizer.cooldown = 800
-    config.train.steps = 4000
-    return config
+    return balls.captioned({"width": 64, "depth": 2, "head_width": 32}, 4000, text=0.4, first_frame=0.1, two_groups=0.5)
