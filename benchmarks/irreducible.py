@@ -116,8 +116,8 @@ def measure(data: Path, clips: int) -> dict[str, Any]:
 
 def laws(runs: Path, least: float) -> list[list[str]]:
     """Rows of a table: what the law of a study's grid says with E fitted, and with E known."""
-    from vdit.scaling.laws.extrapolate import judge
-    from vdit.scaling.laws.laws import Form, fit_law
+    from vdit.scaling.laws.approaches.parametric import Form, fit_law
+    from vdit.scaling.laws.checks.extrapolate import judge
     from vdit.scaling.runs import read_csv, table
 
     rows = read_csv(runs)

@@ -17,15 +17,15 @@ from scipy import stats
 
 from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
-from vdit.scaling.laws.arms import fit_arms
-from vdit.scaling.laws.diagnose import diagnose
-from vdit.scaling.laws.envelope import fit_envelope
-from vdit.scaling.laws.influence import influence, influence_warnings
+from vdit.scaling.laws.approaches.envelope import fit_envelope
+from vdit.scaling.laws.approaches.parabolas import fit_isoflop
+from vdit.scaling.laws.approaches.parametric import Fit, Form, fit_law, heavy_tails
+from vdit.scaling.laws.checks.diagnose import diagnose
+from vdit.scaling.laws.checks.influence import influence, influence_warnings
+from vdit.scaling.laws.extensions.arms import fit_arms
+from vdit.scaling.laws.extensions.quality import fit_quality
+from vdit.scaling.laws.extensions.repetition import RepetitionLaw, fit_repetition
 from vdit.scaling.laws.law import NAMES, Interval, Law, central
-from vdit.scaling.laws.laws import Fit, Form, fit_law, heavy_tails
-from vdit.scaling.laws.parabolas import fit_isoflop
-from vdit.scaling.laws.quality import fit_quality
-from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition
 from vdit.scaling.runs import Table
 
 PAGE = "laws.md"

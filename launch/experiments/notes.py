@@ -21,7 +21,7 @@ from vdit.errors import UserError
 from vdit.evaluation.balls.framing import ball_boxes_kept, box_kept
 from vdit.io.files import read_json
 from vdit.render.pages import Block, Points, Table, Text, code
-from vdit.scaling.laws.repetition import fit_repetition
+from vdit.scaling.laws.extensions.repetition import fit_repetition
 from vdit.scaling.laws.seeds import mean
 
 FILM_ASPECT = 1280 / 720

@@ -15,7 +15,7 @@ from vdit.errors import UserError
 from vdit.io.files import write_text
 from vdit.io.formatting import count
 from vdit.render.pages import Block, Page, Picture, Points, Section, Table, Text, code, markdown
-from vdit.scaling.laws.quality import fit_quality
+from vdit.scaling.laws.extensions.quality import fit_quality
 from vdit.scaling.laws.seeds import LEVEL, mean
 from vdit.scaling.reporting.measures import columns
 from vdit.scaling.runs import Run

@@ -15,9 +15,9 @@ from launch.sweeps.grid import size_name
 from vdit.config import Config
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
-from vdit.scaling.laws.extrapolate import predict_held_out
-from vdit.scaling.laws.laws import fit_law
-from vdit.scaling.laws.quality import fit_quality
+from vdit.scaling.laws.approaches.parametric import fit_law
+from vdit.scaling.laws.checks.extrapolate import predict_held_out
+from vdit.scaling.laws.extensions.quality import fit_quality
 from vdit.scaling.runs import Table, table
 
 Rows = Sequence[Mapping[str, Any]]

@@ -14,8 +14,8 @@ from launch.sweeps import budget
 from launch.sweeps.expand import Run
 from vdit.errors import UserError
 from vdit.io.formatting import align
-from vdit.scaling.laws.laws import fit_law
-from vdit.scaling.laws.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parametric import fit_law
 from vdit.scaling.runs import read_csv, table
 
 

@@ -7,7 +7,7 @@ from launch.experiments.spec import Arm, Experiment, Figure
 from launch.sweeps import budget
 from vdit.config_dict import to_dict
 from vdit.render.pages import Page, Section, markdown
-from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.law import Law
 
 
 def small(**changes) -> Experiment:

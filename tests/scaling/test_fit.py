@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdit.scaling.laws.laws import fit_law
+from vdit.scaling.laws.approaches.parametric import fit_law
 from vdit.scaling.loading import load
 from vdit.scaling.reporting import fit_words
 from vdit.scaling.result import Asked, report

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws.laws import Form, fit_law
+from vdit.scaling.laws.approaches.parametric import Form, fit_law
 from vdit.scaling.reading import Run
 
 _ABOVE_NEIGHBOURS = 1.3  # a run whose loss is so many times that of those nearest in N and D has diverged,

@@ -61,8 +61,8 @@ def main(argv: list[str]) -> None:
     import json
 
     from vdit.scaling.columns import SPELLINGS
+    from vdit.scaling.laws.approaches.parametric import Form
     from vdit.scaling.laws.law import NAMES, Law
-    from vdit.scaling.laws.laws import Form
     from vdit.scaling.loading import load
     from vdit.scaling.reporting import fit_words
     from vdit.scaling.result import Asked, report

@@ -11,7 +11,7 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.scaling.cleaning import clean
-from vdit.scaling.laws.diagnose import contradicting_budgets, implausible_flops
+from vdit.scaling.laws.checks.diagnose import contradicting_budgets, implausible_flops
 from vdit.scaling.reading import Run, read_runs
 from vdit.scaling.runs import Table, table
 from vdit.scaling.where import select

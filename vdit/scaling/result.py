@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from vdit.scaling.laws import forms
 from vdit.scaling.laws.answers import at_budget, has_optimum, with_inference
-from vdit.scaling.laws.arms import fit_arms
-from vdit.scaling.laws.diagnose import diagnose
-from vdit.scaling.laws.envelope import Envelope, fit_envelope
-from vdit.scaling.laws.extrapolate import extrapolation, judge
-from vdit.scaling.laws.influence import influence, influence_warnings
+from vdit.scaling.laws.approaches.envelope import Envelope, fit_envelope
+from vdit.scaling.laws.approaches.parabolas import IsoFlop, PowerLaw, fit_isoflop
+from vdit.scaling.laws.approaches.parametric import Form, fit_law
+from vdit.scaling.laws.checks.diagnose import diagnose
+from vdit.scaling.laws.checks.extrapolate import extrapolation, judge
+from vdit.scaling.laws.checks.influence import influence, influence_warnings
+from vdit.scaling.laws.checks.sensitivity import sensitivity
+from vdit.scaling.laws.extensions import forms
+from vdit.scaling.laws.extensions.arms import fit_arms
+from vdit.scaling.laws.extensions.quality import Quality, fit_quality
+from vdit.scaling.laws.extensions.repetition import REPEATED, fit_repetition
 from vdit.scaling.laws.law import LEVEL, NAMES, Cost, Law
-from vdit.scaling.laws.laws import Form, fit_law
-from vdit.scaling.laws.parabolas import IsoFlop, PowerLaw, fit_isoflop
-from vdit.scaling.laws.quality import Quality, fit_quality
-from vdit.scaling.laws.repetition import REPEATED, fit_repetition
-from vdit.scaling.laws.sensitivity import sensitivity
 from vdit.scaling.loading import Loaded
 
 _DRAWS = 500  # of approaches 1 and 2

@@ -14,7 +14,7 @@ from launch.sweeps.isoflop import isoflop
 from launch.sweeps.state import Folder, State
 from launch.targets import local
 from vdit.errors import UserError
-from vdit.scaling.laws.laws import Law
+from vdit.scaling.laws.law import Law
 from vdit.scaling.runs import write_csv
 
 SIZES = tuple(size(width, head_width=4) for width in (4, 8, 12, 16))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from vdit.scaling.laws.approaches.parametric import EXPONENTS, Fit
 from vdit.scaling.laws.law import Interval, Law, Number, central
-from vdit.scaling.laws.laws import EXPONENTS, Fit
 
 _FACTORS = (0.25, 0.5, 2.0, 4.0)  # sizes beside the best whose price is said
 _GRID = 4001  # sizes that an optimum without a closed form is sought among

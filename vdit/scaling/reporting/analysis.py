@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws import forms
-from vdit.scaling.laws.diagnose import diagnose
-from vdit.scaling.laws.envelope import Envelope, fit_envelope
-from vdit.scaling.laws.extrapolate import carried_forward, judge
-from vdit.scaling.laws.influence import influence, influence_warnings
-from vdit.scaling.laws.laws import Fit, fit_law
-from vdit.scaling.laws.parabolas import IsoFlop, fit_isoflop
-from vdit.scaling.laws.sensitivity import sensitivity
+from vdit.scaling.laws.approaches.envelope import Envelope, fit_envelope
+from vdit.scaling.laws.approaches.parabolas import IsoFlop, fit_isoflop
+from vdit.scaling.laws.approaches.parametric import Fit, fit_law
+from vdit.scaling.laws.checks.diagnose import diagnose
+from vdit.scaling.laws.checks.extrapolate import carried_forward, judge
+from vdit.scaling.laws.checks.influence import influence, influence_warnings
+from vdit.scaling.laws.checks.sensitivity import sensitivity
+from vdit.scaling.laws.extensions import forms
 from vdit.scaling.loading import load
 from vdit.scaling.reading import read_runs
 from vdit.scaling.runs import Run, Study, Table, table

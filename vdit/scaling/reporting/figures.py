@@ -10,8 +10,8 @@ import numpy as np
 
 from vdit.render import charts
 from vdit.render.charts import BLUE, GREY, NAMED, ORANGE, VIOLET, Named
-from vdit.scaling.laws.extrapolate import judge
-from vdit.scaling.laws.laws import LEVEL, central
+from vdit.scaling.laws.checks.extrapolate import judge
+from vdit.scaling.laws.law import LEVEL, central
 from vdit.scaling.reporting.analysis import Analysis, envelope
 from vdit.scaling.reporting.measures import Measure, is_number
 from vdit.scaling.runs import table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdit.scaling.laws import quality
+from vdit.scaling.laws.extensions import quality
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from vdit.io import formatting
 from vdit.render.pages import Block, Pending, Row, Section, Table, Text, code, plain
-from vdit.scaling.laws.laws import LEVEL, Cost
+from vdit.scaling.laws.law import LEVEL, Cost
 from vdit.scaling.reporting import law_figures
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.provenance import chart, unit

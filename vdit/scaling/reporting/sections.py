@@ -25,8 +25,8 @@ from vdit.render.pages import (
     data_uri,
     plain,
 )
-from vdit.scaling.laws.extrapolate import judge
-from vdit.scaling.laws.laws import LEVEL
+from vdit.scaling.laws.checks.extrapolate import judge
+from vdit.scaling.laws.law import LEVEL
 from vdit.scaling.reading import Run
 from vdit.scaling.reporting import figures, samples, words
 from vdit.scaling.reporting.analysis import Analysis

@@ -8,7 +8,7 @@ from typing import Any
 
 from vdit.io.formatting import count, flops, span
 from vdit.render.pages import code, plain
-from vdit.scaling.laws.laws import LEVEL
+from vdit.scaling.laws.law import LEVEL
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.figures import floor_of
 from vdit.scaling.reporting.measures import Measure, is_number, measures

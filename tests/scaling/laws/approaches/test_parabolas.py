@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from vdit.scaling.laws.approaches.parabolas import fit_isoflop, fit_parabola, group_budgets, power_law
 from vdit.scaling.laws.law import Law
-from vdit.scaling.laws.parabolas import fit_isoflop, fit_parabola, group_budgets, power_law
 
 LAW = Law(A=3.0, B=55.0, E=0.09, alpha=0.4, beta=0.4)  # a = 0.5, and parabolas are symmetric
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from vdit.scaling.laws.envelope import Envelope
-from vdit.scaling.laws.laws import Fit
-from vdit.scaling.laws.parabolas import IsoFlop, Parabola
+from vdit.scaling.laws.approaches.envelope import Envelope
+from vdit.scaling.laws.approaches.parabolas import IsoFlop, Parabola
+from vdit.scaling.laws.approaches.parametric import Fit
 from vdit.scaling.runs import Table
 
 _RATIO = (0.1, 50.0)  # counted FLOPs over 6 N D that a transformer can have

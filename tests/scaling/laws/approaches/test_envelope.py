@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vdit.scaling.laws.envelope import fit_envelope, group_sizes
+from vdit.scaling.laws.approaches.envelope import fit_envelope, group_sizes
 from vdit.scaling.laws.law import Law
 
 LAW = Law(A=3.0, B=55.0, E=0.09, alpha=0.36, beta=0.44)  # a = 0.55

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.scaling.laws.approaches.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parametric import Fit, Form, fit_law
 from vdit.scaling.laws.law import Cost
-from vdit.scaling.laws.laws import Fit, Form, fit_law
-from vdit.scaling.laws.parabolas import group_budgets
 from vdit.scaling.runs import Table
 
 _RATIOS = (0.0, 1.0, 2.0, 5.0)

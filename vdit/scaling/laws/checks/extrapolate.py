@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vdit.scaling.laws.laws import LEVEL, MIN_ROWS, Fit, fit_law
-from vdit.scaling.laws.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parametric import MIN_ROWS, Fit, fit_law
+from vdit.scaling.laws.law import LEVEL
 from vdit.scaling.runs import Table
 
 MOST = 8  # budgets that are predicted from smaller ones

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vdit.scaling.laws.estimation.redraw import _in_common, redraw
 from vdit.scaling.laws.law import central
-from vdit.scaling.laws.redraw import _in_common, redraw
 
 WIDE = np.array([[-1e6, 1e6]] * 2)
 X_R = np.linspace(-1, 1, 8)

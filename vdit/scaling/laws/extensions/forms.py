@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vdit.scaling.laws import robust
-from vdit.scaling.laws.laws import HUBER_DELTA, MIN_ROWS
-from vdit.scaling.laws.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parabolas import group_budgets
+from vdit.scaling.laws.approaches.parametric import HUBER_DELTA, MIN_ROWS
+from vdit.scaling.laws.estimation import robust
 from vdit.scaling.runs import Table
 
 _STEP = 1e-20  # of the complex steps, which have no rounding error (Squire & Trapp 1998)

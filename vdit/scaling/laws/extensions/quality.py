@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.scaling.laws.estimation.surface import nonnegative
 from vdit.scaling.laws.law import LEVEL, Interval, central
 from vdit.scaling.laws.seeds import LEVEL as TREND_LEVEL
 from vdit.scaling.laws.seeds import Mean, mean
-from vdit.scaling.laws.surface import nonnegative
 from vdit.scaling.reading import Run
 
 MIN_FLOOR = 4  # budgets that a floor can be fitted to

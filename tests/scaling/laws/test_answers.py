@@ -3,9 +3,9 @@ import pytest
 
 from vdit.errors import UserError
 from vdit.scaling.laws.answers import at_budget, budget_for, cheapest, iso_loss, mis_sized, with_inference
-from vdit.scaling.laws.arms import fit_arms
+from vdit.scaling.laws.approaches.parametric import fit_law
+from vdit.scaling.laws.extensions.arms import fit_arms
 from vdit.scaling.laws.law import Law
-from vdit.scaling.laws.laws import fit_law
 
 LAW = Law(482.0, 2085.0, 1.82, 0.35, 0.37)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from vdit.scaling.laws import calibrate
-from vdit.scaling.laws.calibrate import calibrated
-from vdit.scaling.laws.laws import Form, fit_law, resample
-from vdit.scaling.laws.robust import minimise
+from vdit.scaling.laws.approaches.parametric import Form, fit_law, resample
+from vdit.scaling.laws.estimation import calibrate
+from vdit.scaling.laws.estimation.calibrate import calibrated
+from vdit.scaling.laws.estimation.robust import minimise
 
 WIDE = np.array([[-1e6, 1e6]] * 2)
 

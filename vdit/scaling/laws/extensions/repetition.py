@@ -16,10 +16,10 @@ import dataclasses
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws import robust
+from vdit.scaling.laws.approaches.parametric import HUBER_DELTA, MIN_ROWS, Form, fit_law
+from vdit.scaling.laws.estimation import robust
+from vdit.scaling.laws.estimation.surface import BOUNDS, Surface, surface
 from vdit.scaling.laws.law import LEVEL, NAMES, Interval, Law, Number
-from vdit.scaling.laws.laws import HUBER_DELTA, MIN_ROWS, Form, fit_law
-from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
 REPEATED = 1.01  # epochs from which on a run counts as one that repeats
 _LOG_R = (

@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 
+from vdit.scaling.laws.estimation.robust import Model, huber
 from vdit.scaling.laws.law import Law
-from vdit.scaling.laws.robust import Model, huber
 
 # In centred units the three terms sum to about 1: logs of A', B', E', then alpha and beta.
 BOUNDS = [(-14.0, 3.0), (-14.0, 3.0), (-10.0, 1.0), (0.0, 4.0), (0.0, 4.0)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.scaling.laws.laws import Fit, leave_one_out, leverage
+from vdit.scaling.laws.approaches.parametric import Fit, leave_one_out, leverage
 from vdit.scaling.runs import Table
 
 SHOWN = 5

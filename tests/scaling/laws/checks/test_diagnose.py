@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from vdit.scaling.laws import forms
-from vdit.scaling.laws.diagnose import diagnose
-from vdit.scaling.laws.envelope import fit_envelope
-from vdit.scaling.laws.influence import influence, influence_warnings
+from vdit.scaling.laws.approaches.envelope import fit_envelope
+from vdit.scaling.laws.approaches.parabolas import fit_isoflop
+from vdit.scaling.laws.approaches.parametric import fit_law
+from vdit.scaling.laws.checks.diagnose import diagnose
+from vdit.scaling.laws.checks.influence import influence, influence_warnings
+from vdit.scaling.laws.checks.sensitivity import sensitivity
+from vdit.scaling.laws.extensions import forms
 from vdit.scaling.laws.law import Law
-from vdit.scaling.laws.laws import fit_law
-from vdit.scaling.laws.parabolas import fit_isoflop
-from vdit.scaling.laws.sensitivity import sensitivity
 from vdit.scaling.runs import Table
 
 LAW = Law(482.0, 2085.0, 1.82, 0.35, 0.37)

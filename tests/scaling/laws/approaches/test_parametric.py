@@ -3,12 +3,12 @@ import pytest
 from scipy.optimize import minimize as minimize_scipy
 
 from vdit.errors import UserError
-from vdit.scaling.laws import laws
-from vdit.scaling.laws.extrapolate import carried_forward, extrapolation, judge, predict_held_out
+from vdit.scaling.laws.approaches import parametric
+from vdit.scaling.laws.approaches.parametric import NO_COST, Form, fit_law
+from vdit.scaling.laws.checks.extrapolate import carried_forward, extrapolation, judge, predict_held_out
+from vdit.scaling.laws.estimation.robust import huber, minimise
+from vdit.scaling.laws.estimation.surface import BOUNDS, nonnegative, surface
 from vdit.scaling.laws.law import NAMES, Cost, Law, measure_cost
-from vdit.scaling.laws.laws import NO_COST, Form, fit_law
-from vdit.scaling.laws.robust import huber, minimise
-from vdit.scaling.laws.surface import BOUNDS, nonnegative, surface
 from vdit.scaling.runs import Table
 
 TRUE = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)
@@ -85,7 +85,7 @@ def test_many_minima_at_once_agree_with_scipy():
     rows = surface(runs.params, runs.tokens, runs.loss)
     weights = rng.integers(0, 3, (3, len(runs))).astype(float)
     start, form = rows.grid_starts(1, 1e-3), Form("huber")
-    _, values = laws._descend(rows, form, np.tile(start, (3, 1)), weights)
+    _, values = parametric._descend(rows, form, np.tile(start, (3, 1)), weights)
     low, high = np.array(BOUNDS).T
     for w, value in zip(weights, values, strict=True):
 
@@ -155,9 +155,9 @@ def test_resamples_are_those_of_draws_one_after_another():
     rng = np.random.default_rng(3)
     sizes = np.repeat([1.0, 2.0], [1, 9])  # of ten runs one alone has another size: a third of resamples miss it
     one_by_one = [picked for picked in rng.integers(10, size=(900, 10)) if 0 in picked and len(set(picked)) >= 5]
-    found_KR = laws.resample(sizes, np.arange(10.0), 300, 3)
+    found_KR = parametric.resample(sizes, np.arange(10.0), 300, 3)
     np.testing.assert_array_equal(found_KR, [np.bincount(picked, minlength=10) for picked in one_by_one[:300]])
-    assert laws.resample(np.ones(10), np.arange(10.0), 7, 0).shape == (0, 10)  # none has two sizes
+    assert parametric.resample(np.ones(10), np.arange(10.0), 7, 0).shape == (0, 10)  # none has two sizes
 
 
 def test_runs_of_one_loss_are_refused():

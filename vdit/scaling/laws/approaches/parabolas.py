@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.scaling.laws.approaches.parametric import Fit, fit_law
 from vdit.scaling.laws.law import Interval, central
-from vdit.scaling.laws.laws import Fit, fit_law
 
 SPREAD = 1.5  # runs whose FLOPs differ by more than this factor are not of one budget
 MIN_SIZES = 3

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from vdit.scaling.laws import robust
-from vdit.scaling.laws.robust import Model
+from vdit.scaling.laws.estimation import robust
+from vdit.scaling.laws.estimation.robust import Model
 
 _CLEARLY = 2.0  # log of how much likelier residuals must be of noise that is the same at every loss
 _BY_CHANCE = 0.05  # chance of a likeness of partners' residuals from which on it is not drawn

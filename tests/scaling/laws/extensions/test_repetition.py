@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from vdit.errors import UserError
-from vdit.scaling.laws import repetition
+from vdit.scaling.laws.estimation.surface import surface
+from vdit.scaling.laws.extensions import repetition
+from vdit.scaling.laws.extensions.repetition import RepetitionLaw, fit_repetition
 from vdit.scaling.laws.law import Law
-from vdit.scaling.laws.repetition import RepetitionLaw, fit_repetition
-from vdit.scaling.laws.surface import surface
 
 TRUE = RepetitionLaw(Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42), repeats=12.0, excess=5.0)
 

@@ -14,13 +14,13 @@ import numpy as np
 from scipy import special
 
 from vdit.errors import UserError
-from vdit.scaling.laws import robust
 from vdit.scaling.laws.answers import budget_for
-from vdit.scaling.laws.calibrate import calibrated
+from vdit.scaling.laws.approaches.parametric import LEAST_SQUARES, MIN_ROWS, NO_COST, Fit, Form, fit_law, resample
+from vdit.scaling.laws.estimation import robust
+from vdit.scaling.laws.estimation.calibrate import calibrated
+from vdit.scaling.laws.estimation.redraw import redraw
+from vdit.scaling.laws.estimation.surface import BOUNDS, Surface, surface
 from vdit.scaling.laws.law import Cost, Law, Number, central, measure_cost
-from vdit.scaling.laws.laws import LEAST_SQUARES, MIN_ROWS, NO_COST, Fit, Form, fit_law, resample
-from vdit.scaling.laws.redraw import redraw
-from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
 _UNLIKE = 0.01  # chance, under shared exponents, of a misfit from which on it is said that they differ
 

@@ -12,12 +12,12 @@ import dataclasses
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws import robust
-from vdit.scaling.laws.calibrate import calibrated
+from vdit.scaling.laws.estimation import robust
+from vdit.scaling.laws.estimation.calibrate import calibrated
+from vdit.scaling.laws.estimation.redraw import redraw
+from vdit.scaling.laws.estimation.robust import Model
+from vdit.scaling.laws.estimation.surface import BOUNDS, Surface, surface
 from vdit.scaling.laws.law import LEVEL, NAMES, Cost, Interval, Law, central, measure_cost
-from vdit.scaling.laws.redraw import redraw
-from vdit.scaling.laws.robust import Model
-from vdit.scaling.laws.surface import BOUNDS, Surface, surface
 
 HUBER_DELTA = 1e-3
 LEAST_SQUARES = 1e3  # a delta that no residual reaches

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vdit.errors import UserError
-from vdit.scaling.laws.quality import fit_quality
+from vdit.scaling.laws.extensions.quality import fit_quality
 
 
 def runs(value, seeds=3, noise=0.02):

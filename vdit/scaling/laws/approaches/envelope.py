@@ -13,9 +13,9 @@ import dataclasses
 import numpy as np
 
 from vdit.errors import UserError
+from vdit.scaling.laws.approaches.parabolas import MOST_BIAS, PowerLaw
+from vdit.scaling.laws.approaches.parametric import Fit, fit_law
 from vdit.scaling.laws.law import Interval, central
-from vdit.scaling.laws.laws import Fit, fit_law
-from vdit.scaling.laws.parabolas import MOST_BIAS, PowerLaw
 
 SAME_SIZE = 0.03  # sizes whose N differs by less, in logs, are one size (seeds, or digitised figures)
 POINTS = 400  # amounts of compute at which the envelope is looked at

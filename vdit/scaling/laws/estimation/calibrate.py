@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from vdit.scaling.laws import robust
-from vdit.scaling.laws.robust import Model
+from vdit.scaling.laws.estimation import robust
+from vdit.scaling.laws.estimation.robust import Model
 
 _ENOUGH = 20  # runs a coefficient, from which on the difference is small
 _WORLDS, _DRAWS = 60, 20  # simulated data sets, and resamples of each
