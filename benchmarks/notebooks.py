@@ -1,6 +1,7 @@
 """Runs the notebooks and stores their outputs: `python -m benchmarks.notebooks [--only=data]`.
 
-Each runs in an empty folder, as in a fresh session. What differs from machine to machine (times, paths) is not stored.
+Each runs in an empty folder, as in a fresh session. What differs from machine to machine (times, paths) is not stored,
+and of what is shown in two ways only the picture: where notebooks are read, scripts do not run.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ def execute(path: Path) -> None:
         cell.metadata.pop("execution", None)  # when each cell began and ended
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # progress
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data.pop("text/html", None)
     notebook.metadata.language_info = {"name": "python"}
     nbformat.write(notebook, path)
 

@@ -13,7 +13,6 @@ from absl import flags
 from vdit.command.run import run_main
 from vdit.errors import UserError
 
-LABEL, GAP = 18, 6
 WAYS = ("true clip", "its caption", "its first frame", "its first three", "its last two", "all but a box")
 """Columns: the true clip, and what is given of it."""
 
@@ -27,6 +26,7 @@ def main(argv: list[str]) -> None:
     from vdit.generation.restore import generator_of, load_run
     from vdit.models.text.text_encoders import load_text_encoder
     from vdit.parallel.runtime import initialise
+    from vdit.render import animation
 
     initialise()
     run = load_run(argv[1])
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     rows = [(clip.captions["short"], [clip.video_TYXC, *(next(videos) for _ in WAYS[1:])]) for clip in clips]
     path = Path(values.out) / "balls.gif"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, rows, world.fps)
+    animation.write_gif(path, animation.grid(WAYS, rows, scale=6), world.fps)
     print(path)
 
 
@@ -58,34 +58,6 @@ def _requests(clip: Any, text_ME: Any) -> list[Any]:
     given: tuple[dict[str, Any], ...] = ({}, {"given_TYXC": video_TYXC[:1]}, {"given_TYXC": video_TYXC[:3]})
     masked = tuple({"given_TYXC": video_TYXC, "mask_TYX": mask} for mask in (tail_TYX, box_TYX))
     return [Request(text_ME, frames, height, width, clip.fps, clip.id % 2**31, **way) for way in (*given, *masked)]
-
-
-def _write(path: Path, rows: list[tuple[str, list[Any]]], fps: float) -> None:
-    """The grid as an endless GIF, every pixel a square; shorter clips stand still at their end."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    scale = 6
-    side = max(max(video.shape[1:3]) for _, videos in rows for video in videos) * scale
-    frames = max(len(video) for _, videos in rows for video in videos)
-    size = (GAP + len(WAYS) * (side + GAP), LABEL + len(rows) * (side + LABEL + GAP))
-    pictures = []
-    for t in range(frames):
-        picture = Image.new("RGB", size, "#dddddd")
-        draw = ImageDraw.Draw(picture)
-        for column, way in enumerate(WAYS):
-            draw.text((GAP + column * (side + GAP), 4), way, fill="black")
-        for number, (caption, videos) in enumerate(rows):
-            top = LABEL + number * (side + LABEL + GAP)
-            draw.text((GAP, top + side + 3), caption, fill="#333333")
-            for column, video in enumerate(videos):
-                shown = np.kron(video[min(t, len(video) - 1)], np.ones((scale, scale, 1), np.uint8))
-                picture.paste(Image.fromarray(shown), (GAP + column * (side + GAP), top))
-        pictures.append(picture)
-    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])).quantize(256)
-    pictures = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
-    wait = [round(1000 / fps)] * (frames - 1) + [1000]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=wait, loop=0, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Notebooks as they are stored."""
 
+import base64
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,11 @@ def private(notebook: Any) -> list[str]:
     """Outputs that name folders of the machine on which it was run."""
     texts = [(cell.id, str(output.get("text", ""))) for cell in notebook.cells for output in cell.get("outputs", [])]
     return [name for name, text in texts if PRIVATE.search(text)]
+
+
+def pictures(notebook: Any) -> Iterator[bytes]:
+    """The PNG files that it shows, in order."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                yield base64.b64decode(output.data["image/png"])

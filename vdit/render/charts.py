@@ -214,9 +214,22 @@ def standalone(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return made
 
 
-def show(chart: alt.TopLevelMixin) -> Any:
+class Shown:
+    """A chart in a notebook: one to zoom where scripts run, and a picture for where they do not."""
+
+    def __init__(self, made: dict[str, Any]) -> None:
+        self._made = made
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, Any]:
+        del asked
+        with alt.renderers.enable("html"):
+            bundle: Any = alt.Chart.from_dict(self._made)._repr_mimebundle_()
+        return {**bundle, "image/png": vl_convert.vegalite_to_png(self._made, VEGA_LITE)}
+
+
+def show(chart: alt.TopLevelMixin) -> Shown:
     """The same as a chart that a notebook shows."""
-    return alt.Chart.from_dict(standalone(chart))
+    return Shown(standalone(chart))
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
