@@ -13,12 +13,6 @@ else:
 os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# What a shell ignores or blocks (nohup, a job in the background, CI) is inherited, by the commands of tests as well.
-for _number in (signal.SIGHUP, signal.SIGTERM, signal.SIGPROF):
-    signal.signal(_number, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -27,6 +21,17 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 hypothesis.settings.register_profile("vdit", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vdit")
+
+
+@pytest.fixture(autouse=True)
+def usual_signals() -> None:
+    """What a shell ignores or blocks (nohup, a job in the background, CI), or a library within an earlier test (the
+    TPU compiler: SIGPROF; Ray: SIGTERM), is inherited by the commands of tests as well."""
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
 
 SLOW = """
 parallel/test_equality planning/test_plan faults/test_kills models/test_attention parallel/test_two_processes

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from unittest import mock
 
 import fake_source
 import pytest
@@ -54,7 +55,9 @@ def test_a_ray_of_this_machine_gives_the_same_bytes(tmp_path: pathlib.Path, monk
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
-def test_a_cluster_that_does_not_answer(tmp_path: pathlib.Path, address: str) -> None:
+def test_a_cluster_that_does_not_answer(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for name, nothing in (("find_gcs_addresses", set()), ("find_bootstrap_address", None)):  # of others on this machine
+        monkeypatch.setattr(ray._private.services, name, mock.Mock(return_value=nothing))
     args = BuildArgs("noisy", str(tmp_path / "out"), Options(limit=8), engine="ray", ray_address=address)
     with pytest.raises(
         UserError, match=f"--ray_address={address}: no cluster that this Ray {ray.__version__} can join"
