@@ -56,6 +56,13 @@ audit: ## known faults of the pinned dependencies; asks PyPI about each of them
 bench: venv ## what the CPU reaches, model size by model size
 	$(BIN)/python -m benchmarks.step
 
+figures: venv ## draw the README's figures and tables again, from $(STUDY) and weights/
+	$(BIN)/python -m launch.showcase weights/balls
+	$(BIN)/python -m launch.overview $(STUDY)
+	$(BIN)/python -m vdit.scaling.report $(STUDY) --out=$(STUDY)/report.html --figures=docs/figures
+	$(BIN)/python -m benchmarks.study $(STUDY) --keep
+	$(BIN)/python -m benchmarks.readme
+
 nightly: venv ## what is too slow for CI
 	$(BIN)/python -m benchmarks.step --json > benchmarks/step.json
 	$(BIN)/python -m pytest -m nightly
