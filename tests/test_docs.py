@@ -26,7 +26,7 @@ def test_every_page_is_in_the_index():
 
 def test_from_the_command_to_the_loss_are_eight_files_that_hold_what_the_page_names():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[`[\w/.]+`\]\(\.\./([\w/.]+)\) \| ([^|]+) \|", page, re.M)
+    rows = re.findall(r"^\| \[`[\w/.]+`\]\(\.\./([\w/.]+\.py)\) \| ([^|]+) \|", page, re.M)
     assert 0 < len(rows) <= 8
     for path, names in rows:
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
