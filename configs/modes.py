@@ -15,4 +15,7 @@ MODES = {
 
 
 def get_config() -> ConfigDict:
-    return balls.captioned({"width": 64, "depth": 3, "head_width": 32}, 40000, **MODES)
+    config = balls.captioned({"width": 96, "depth": 4, "head_width": 32}, 18000, **MODES)
+    # Captions say little of a clip, so that a gradient needs more clips than where frames are given.
+    config.data.update({"row_tokens": 800, "row_text": 512, "row_examples": 40})
+    return config
