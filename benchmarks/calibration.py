@@ -21,13 +21,9 @@ from absl import flags
 
 from benchmarks import pages
 from benchmarks.planner import PUBLISHED_SECONDS, WAN_FEED_FORWARD, config_of
-from data_pipelines.reading.row_lengths import row_lengths
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.io.files import write_json
-from vdit.planning.chips import chip_of
-from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
-from vdit.planning.result import plan
 
 WRITE = flags.DEFINE_bool("write", False, "Compile nothing; write the page from benchmarks/calibration.json.")
 
@@ -89,6 +85,11 @@ def results() -> dict[str, dict[str, float | None]]:
 
 def compile_plan(measured: Measured) -> dict[str, float | None]:
     """Compiles the equal configuration, or takes it from the planner's cache."""
+    from data_pipelines.reading.row_lengths import row_lengths
+    from vdit.planning.chips import chip_of
+    from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
+    from vdit.planning.result import plan
+
     config, chip = equal_config(measured), chip_of(measured.topology)
     assumed = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     values = plan(config, measured.topology, 1, row_lengths(config), assumed, 1)[0]

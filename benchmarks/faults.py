@@ -27,10 +27,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import pages
-from benchmarks.kills import fork, kills, training
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from vdit.training.recovery.checkpoint import checkpoint_steps
 
 KILLS = flags.DEFINE_integer("kills", 0, "Kill runs so many times.", lower_bound=0)
 SOAK = flags.DEFINE_float("soak_minutes", 0.0, "Watch one run for so long.", lower_bound=0.0)
@@ -95,6 +93,9 @@ def soak(
       Of the last life, after a warm-up of a quarter of it: the growth of memory in MiB a minute (least squares), memory
       minute by minute, and memory, file descriptors, threads and child processes at its beginning and end.
     """
+    from benchmarks.kills import fork, training
+    from vdit.training.recovery.checkpoint import checkpoint_steps
+
     config, log = experiment(root, 10**6, log_every=20, checkpoint_every=save_every, evaluate_every=400), root / "log"
     shutil.rmtree(root / "soak", ignore_errors=True)
     began = time.monotonic()
@@ -185,6 +186,8 @@ def main(argv: list[str]) -> None:
         root = Path(FOLDER.value or temporary)
         root.mkdir(parents=True, exist_ok=True)
         if KILLS.value:
+            from benchmarks.kills import kills
+
             say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
             show({"kills": kills(KILLS.value, experiment(root, steps=40), root, say)})
         if SOAK.value:

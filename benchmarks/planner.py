@@ -16,15 +16,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from benchmarks import pages
 from configs import vdit_10b
-from data_pipelines.reading.row_lengths import row_lengths
 from vdit.command.run import no_arguments, run_main
 from vdit.config import Config, MeshConfig
 from vdit.config_dict import build
-from vdit.planning import cost as costs
-from vdit.planning import estimate, hlo
-from vdit.planning.chips import CHIPS
-from vdit.planning.compile import compile_step
-from vdit.planning.result import plan
 
 TOPOLOGY = "v5p:2x2x1"
 PUBLISHED_SECONDS = 36.0
@@ -65,6 +59,13 @@ def config_of(feed_forward: float, keep_weights: bool) -> Config:
 
 def measure(config: Config) -> dict[str, Any]:
     """The plan, and how often attention goes over its blocks."""
+    from data_pipelines.reading.row_lengths import row_lengths
+    from vdit.planning import cost as costs
+    from vdit.planning import estimate, hlo
+    from vdit.planning.chips import CHIPS
+    from vdit.planning.compile import compile_step
+    from vdit.planning.result import plan
+
     chip, rows = CHIPS["v5p"], row_lengths(config)
     assumed = estimate.Assumptions(estimate.EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     values = plan(config, TOPOLOGY, 1, rows, assumed, 1)[0]

@@ -25,17 +25,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import pages
-from data_pipelines.reading.row_lengths import row_lengths
-from vdit import flops
 from vdit.command.run import no_arguments, run_main
 from vdit.config import ATTENTION_BLOCKS, Config
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.io.formatting import count
-from vdit.planning.chips import chip_of
-from vdit.planning.compile import fingerprint
-from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
-from vdit.planning.result import plan
 
 ONLY = flags.DEFINE_string("only", "", "Compile only lines whose name contains this.")
 MINUTES = flags.DEFINE_float("minutes", None, "Begin no line after so many minutes.")
@@ -142,6 +136,12 @@ def config_of(line: Line) -> Config:
 
 def measure(line: Line) -> dict[str, Any]:
     """The plan of a line, with what it was compiled from."""
+    from data_pipelines.reading.row_lengths import row_lengths
+    from vdit.planning.chips import chip_of
+    from vdit.planning.compile import fingerprint
+    from vdit.planning.estimate import EXPECTED_EFFICIENCY, Assumptions
+    from vdit.planning.result import plan
+
     config, chip = config_of(line), chip_of(line.topology)
     assumptions = Assumptions(EXPECTED_EFFICIENCY, chip.link, chip.dcn, chip.price)
     steps = config.train.steps * config.data.rows_per_step
@@ -151,6 +151,8 @@ def measure(line: Line) -> dict[str, Any]:
 
 def page(results: dict[str, Any]) -> str:
     """docs/scaling.md."""
+    from vdit.planning.compile import fingerprint
+
     done = [line for line in LINES if line.name in results]
     tuned = [line for line in FINETUNING if line.name in results]
     missing = [line for line in [*LINES, *FINETUNING] if line.name not in results]
@@ -175,6 +177,9 @@ def page(results: dict[str, Any]) -> str:
 
 def _attention_work() -> list[str]:
     """Executed attention over the sum of n^2 for each size's clips, which needs no compilation."""
+    from data_pipelines.reading.row_lengths import row_lengths
+    from vdit import flops
+
     lines = []
     for size in dict.fromkeys(line.size for line in LINES):
         config = config_of(next(line for line in LINES if line.size == size))
@@ -291,6 +296,8 @@ collectives: GiB of every array that a chip gathers, reduces or exchanges in a s
 
 def main(argv: list[str]) -> None:
     no_arguments(argv)
+    from vdit.planning.compile import fingerprint
+
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     stale = [line for line in [*LINES, *FINETUNING] if results.get(line.name, {}).get("fingerprint") != fingerprint()]
     todo = [] if WRITE.value else sorted((line for line in stale if ONLY.value in line.name), key=_turn)
