@@ -21,6 +21,9 @@ TIME, MODE, DROPOUT, FORCING, GROUP_TIME, GIVEN = (0xFFFFFFFF - i for i in range
 """What is folded into an example's key to draw something for it. Token indices are folded into the same keys, so these
 are numbers that no token has (GIVEN - i for the i-th draw of what is given)."""
 
+GIVEN_DRAWS = tuple(GIVEN - i for i in range(conditioning.DRAWS))
+"""For the uniform numbers that decide what an example's mode leaves open."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +97,13 @@ def corrupt_batch(batch: PackedBatch, key: jax.Array, config: DiffusionConfig) -
 
     def local(batch: PackedBatch, seed: jax.Array) -> DenoisingInputs:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
-        draw = lambda number: randomness.example_uniform(keys_BN, number)  # noqa: E731
-        mode_BN = conditioning.draw_mode(draw(MODE), config.modes)
-        given_BN = conditioning.draw_conditioning(mode_BN, _draws(keys_BN), batch.grid_BN3)
-        times_BN = times_of(draw(TIME), batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
-        null_BN = draw(DROPOUT) < config.caption_dropout
-        forced_BN = draw(FORCING) < config.forcing if config.forcing else None
+        drawn = randomness.example_uniform(keys_BN, (TIME, MODE, DROPOUT, FORCING, *GIVEN_DRAWS))
+        time_BN, mode_BN, dropout_BN, forcing_BN = drawn[:4]
+        chosen_BN = conditioning.draw_mode(mode_BN, config.modes)
+        given_BN = conditioning.draw_conditioning(chosen_BN, jnp.moveaxis(drawn[4:], 0, -1), batch.grid_BN3)
+        times_BN = times_of(time_BN, batch.grid_BN3, config, conditioning.any_given(given_BN, batch.grid_BN3))
+        null_BN = dropout_BN < config.caption_dropout
+        forced_BN = forcing_BN < config.forcing if config.forcing else None
         return _corrupt(batch, keys_BN, times_BN, given_BN, null_BN, forced_BN, config)
 
     return rowwise(local, batch, jax.random.key_data(key))
@@ -116,17 +120,13 @@ def validation_inputs(
     def local(batch: PackedBatch, seed: jax.Array, quantile: jax.Array, mode: jax.Array) -> DenoisingInputs:
         keys_BN = randomness.example_keys(jax.random.wrap_key_data(seed), batch.ids_BN2)
         shape = batch.grid_BN3.shape[:2]
-        given_BN = conditioning.draw_conditioning(jnp.full(shape, mode), _draws(keys_BN), batch.grid_BN3)
+        draws_BND = jnp.moveaxis(randomness.example_uniform(keys_BN, GIVEN_DRAWS), 0, -1)
+        given_BN = conditioning.draw_conditioning(jnp.full(shape, mode), draws_BND, batch.grid_BN3)
         some_BN = conditioning.any_given(given_BN, batch.grid_BN3)
         times_BN = times_of(jnp.full(shape, quantile), batch.grid_BN3, config, some_BN)
         return _corrupt(batch, keys_BN, times_BN, given_BN, jnp.zeros(shape, bool), None, config)
 
     return rowwise(local, batch, jax.random.key_data(key), quantile, mode)
-
-
-def _draws(keys_BN: jax.Array) -> jax.Array:
-    """The uniform numbers of each example that decide what its mode leaves open, draws_BND."""
-    return jnp.stack([randomness.example_uniform(keys_BN, GIVEN - i) for i in range(conditioning.DRAWS)], -1)
 
 
 def _corrupt(
