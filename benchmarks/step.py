@@ -3,13 +3,22 @@
 Model FLOPs (counted from the segments of real packed rows, no padding, no recomputation) per second, over the rate of a
 plain float32 matrix product on the same devices, measured in turn with the steps: the machine's noise hits both. Beside
 it the share of the step's time that its parts take when run alone.
+
+`--since=COMMIT` compares instead the steps of the study's recipe (configs/balls.py) with those of an older commit, by
+processor time, which other work on the machine disturbs less: each in a process of its own, by turns, the least of all
+rounds. The last column is the loss after 20 steps, which is to stay the same.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +26,14 @@ from absl import flags
 
 from vdit.command.run import run_main
 from vdit.config import Config, DataConfig, ModelConfig
+from vdit.errors import UserError
 
 DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")
 SIZES = flags.DEFINE_list("sizes", None, "WIDTHxDEPTH of the models; default: those of the study, and 512x4.")
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 512, "Slots of a row; two rows a step. The study's balls have 512.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, of which the median is printed.")
+SINCE = flags.DEFINE_string("since", "", "Commit with whose steps those of this tree are compared.")
+RECIPE = flags.DEFINE_bool("recipe", False, "Print as JSON what --since compares, for one tree.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
@@ -112,6 +124,91 @@ def measure(width: int, depth: int, rounds: int, data: str) -> dict[str, Any]:
     }
 
 
+def recipe_step(width: int, depth: int, data: str) -> dict[str, float]:
+    """Processor seconds of a step of the study's recipe (least of the rounds), its GFLOP, the loss after 20 steps."""
+    import jax
+
+    from configs import balls
+    from data_pipelines.reading import pipeline
+    from data_pipelines.reading.store import Dataset
+    from launch.sweeps.grid import size
+    from vdit import flops
+    from vdit.config_dict import build
+    from vdit.data import interface_of
+    from vdit.parallel.mesh import make_mesh, to_global, use_mesh
+    from vdit.training.step import init_state, make_train_step
+
+    values: dict[str, Any] = balls.recipe()
+    model = {name.removeprefix("model."): value for name, value in size(width, depth).items()}
+    diffusion = {**values["diffusion"], "input_std": 0.25, "mean": (0.95,) * 3}
+    config = build({**values, "data": {**values["data"], "path": data}, "model": model, "diffusion": diffusion}, Config)
+    dataset = Dataset(data)
+    interface, mesh = interface_of(dataset.meta), make_mesh(config.mesh)
+    rows = pipeline.rows(dataset, config.data, dataset.patch, 0)
+    local = [next(rows) for _ in range(20)]
+    shape = flops.shape_of(config.model, interface.patch, interface.text)
+    work = np.mean([flops.batch_training_flops(shape, batch.segments_BL, batch.text_index_BL) for batch in local])
+    with use_mesh(mesh):
+        graph, state = init_state(config, interface)
+        step, batches = make_train_step(graph, config), [to_global(batch, mesh) for batch in local]
+        took = []
+        for number in range(1 + ROUNDS.value):
+            start = time.process_time()
+            for batch in batches:
+                state, metrics = step(state, batch, np.float32(1e-3))
+            jax.block_until_ready(state)
+            took.append((time.process_time() - start) / len(batches))
+            if not number:
+                loss = float(metrics["loss"])
+    return {"seconds": min(took[1:]), "gflop": float(work) / 1e9, "loss": loss}
+
+
+def compare(sizes: list[tuple[int, int]]) -> None:
+    """Prints the steps of an older commit and of this tree."""
+    here = Path(__file__).resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(
+            ["git", "worktree", "add", "--detach", folder, SINCE.value], cwd=here.parent, capture_output=True, text=True
+        )
+        if made.returncode:
+            raise UserError(f"--since={SINCE.value}: {made.stderr.strip().splitlines()[-1]}")
+        try:
+            for width, depth in sizes:
+                _compare_size(width, depth, {"before": folder, "after": str(here.parents[1])})
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=here.parent, check=True)
+
+
+def _compare_size(width: int, depth: int, trees: dict[str, str]) -> None:
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
+    for _ in range(2):  # by turns
+        for name, tree in trees.items():
+            command = [
+                sys.executable,
+                "-P",
+                __file__,
+                "--recipe",
+                f"--sizes={width}x{depth}",
+                f"--rounds={ROUNDS.value}",
+            ]
+            done = subprocess.run(
+                [*command, f"--data={Path(DATA.value).absolute()}"],
+                env={**os.environ, "PYTHONPATH": tree},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise UserError(f"the step {name} fails: {done.stderr.strip().splitlines()[-1]}")
+            found[name] += json.loads(done.stdout)
+    least = {name: min(rows, key=lambda row: row["seconds"]) for name, rows in found.items()}
+    for name, row in least.items():
+        print(
+            f"width {width:4} depth {depth:2} {name:6}  {1e3 * row['seconds']:7.2f} ms of processor time  "
+            f"{row['gflop'] / row['seconds']:6.1f} GFLOP/s  loss {row['loss']:.9f}"
+        )
+    print(f"{'':24}{least['before']['seconds'] / least['after']['seconds']:.2f} times as fast", flush=True)
+
+
 def main(argv: list[str]) -> None:
     del argv
     from vdit.parallel.runtime import cpu_devices_for, initialise
@@ -121,6 +218,12 @@ def main(argv: list[str]) -> None:
 
     sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]
     sizes = sizes or [(size["model.width"], size["model.depth"]) for size in OF_STUDY.values()] + [(512, 4)]
+    if SINCE.value:
+        compare(sizes)
+        return
+    if RECIPE.value:
+        print(json.dumps([recipe_step(width, depth, DATA.value) for width, depth in sizes]))
+        return
     rows = []
     for width, depth in sizes:
         row = measure(width, depth, ROUNDS.value, DATA.value)

@@ -31,6 +31,7 @@ from small_model import (
 from vdit.batch import PackedBatch
 from vdit.config import TIME_FEATURES, Config, MeshConfig, OptimizerConfig
 from vdit.errors import UserError
+from vdit.models import transformer
 from vdit.models.feed_forward import feed_forward
 from vdit.models.transformer import parameter_counts, rms_norm, time_features
 from vdit.models.wan.wan_dit import gelu
@@ -207,7 +208,7 @@ def test_bfloat16_is_close_and_trains():
 
 
 def test_scanned_layers_are_a_loop_over_layers(monkeypatch):
-    def loop(body, carry, stacked):
+    def loop(body, carry, stacked, unroll):
         for layer in range(MODEL.depth):
             carry, _ = body(carry, jax.tree.map(lambda leaf, i=layer: leaf[i], stacked))
         return carry, None
@@ -219,6 +220,15 @@ def test_scanned_layers_are_a_loop_over_layers(monkeypatch):
     found = predict(pack([CLIPS]), config)
     _compiled.cache_clear()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_that_are_no_loop_give_the_same_loss_and_gradients(monkeypatch):
+    batch = pack([CLIPS], count=5)
+    loss, gradients = loss_and_gradients(batch)
+    monkeypatch.setattr(transformer, "UNROLLED", 0)
+    expected, expected_gradients = loss_and_gradients(batch, config_of(keep_weights=True))  # another compilation
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert_same_gradients(gradients, expected_gradients, 1e-5)
 
 
 def test_remat_changes_nothing():

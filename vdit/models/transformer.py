@@ -21,11 +21,15 @@ from vdit.models.feed_forward import feed_forward
 from vdit.models.memory import optimization_barrier, recomputed
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import GATHERED, product, use, weight
-from vdit.parallel.mesh import STATE
+from vdit.parallel.mesh import STATE, platform
 from vdit.parallel.rowwise import rowwise, take
 
 INPUT = "block_input"
 """Name of a block's input, for remat policies."""
+
+UNROLLED = 3
+"""Blocks, at most, that are not a loop on a CPU: a loop copies what it hands from one to the next, which takes as long
+as a small block; a longer program takes longer to compile."""
 
 
 def rms_norm(x_BLD: jax.Array) -> jax.Array:
@@ -75,6 +79,13 @@ def remat(block: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
         return jax.checkpoint(named, policy=kept)
     kept = policies.save_only_these_names(*weights, *[SAVED] * (config.remat == "attention"))
     return jax.checkpoint(block, policy=kept)
+
+
+def unrolled(config: ModelConfig) -> bool:
+    """Whether the blocks are no loop: few of them, on a CPU, with weights that every device holds."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    whole = all(size == 1 for axis, size in sizes.items() if axis != "replica")
+    return config.depth <= UNROLLED and platform() == "cpu" and whole
 
 
 def time_features(times_BK: jax.Array, width: int = TIME_FEATURES) -> jax.Array:
@@ -221,7 +232,7 @@ class SpacetimeTransformer(nnx.Module):
         def block(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
             return nnx.merge(graph, state)(x, modulation, rotary, batch.segments_BL), None
 
-        return jax.lax.scan(remat(block, config), x_BLD, stacked)[0], hidden
+        return jax.lax.scan(remat(block, config), x_BLD, stacked, unroll=unrolled(config))[0], hidden
 
     def _captions(self, batch: PackedBatch, null_BN: jax.Array) -> jax.Array:
         """Projected caption features in every slot that holds a caption token, tokens_BLD."""

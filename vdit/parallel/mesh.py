@@ -52,6 +52,12 @@ def _grid(devices: list[Any], sizes: list[int]) -> np.ndarray:
     return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
 
 
+def platform() -> str:
+    """The kind of devices of the mesh in use: "cpu", "gpu" or "tpu"; of a topology too, which this machine lacks."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def rows_spec(ndim: int) -> P:
     """Spec of an array whose leading dimension is B and whose others are whole."""
     return P(ROWS, *(None,) * (ndim - 1))

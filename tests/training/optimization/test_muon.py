@@ -13,6 +13,7 @@ from small_model import CONFIG, initial, one_device, shard_like
 from vdit import flops
 from vdit.config import MeshConfig, OptimizerConfig
 from vdit.parallel.mesh import make_mesh, use_mesh
+from vdit.training.optimization import muon
 from vdit.training.optimization.muon import BETA, orthogonalise, scale_by_muon, shape_factor, uses_muon
 from vdit.training.optimization.optimizer import make_optimizer, rate_multipliers
 
@@ -136,3 +137,27 @@ def test_a_quadratic_is_minimised():
             update, state = rule.update(gradient, state)
             param = param.replace(param[...] - 0.2 * (1 - step / 200) * update[...])
     np.testing.assert_allclose(param[...], target, atol=0.05)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_matrices_that_are_made_even_together_are_those_made_one_by_one(replicas, monkeypatch):
+    """Two devices share them out; three cannot: there are eight and four of a shape."""
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, width=32, head_width=16, depth=2))
+    params = initial(config)[1]
+    gradients = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    optimizer = make_optimizer(MUON)
+
+    def update(params, gradients):
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    found = []
+    for together in (0, muon.TOGETHER):
+        monkeypatch.setattr(muon, "TOGETHER", together)
+        mesh = make_mesh(MeshConfig(replica=replicas), jax.devices()[:replicas])
+        with use_mesh(mesh):
+            placed = [shard_like(tree, config) for tree in (params, gradients)]
+            compiled = jax.jit(lambda *trees: update(*trees)).lower(*placed).compile()
+            assert ("all-gather" in compiled.as_text()) == (bool(together) and replicas == 2)
+            found.append(jax.tree.leaves(compiled(*placed)))
+    for one_by_one, together in zip(*found, strict=True):
+        np.testing.assert_allclose(np.asarray(together), np.asarray(one_by_one), atol=2e-6)

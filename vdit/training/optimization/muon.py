@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vdit.flops import NEWTON_SCHULZ
+from vdit.parallel.mesh import AXES
 
 BETA = 0.95
 """Decay of the momentum, with Nesterov's look ahead, as in Jordan et al."""
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of the Newton-Schulz iteration: singular values end between about 0.7 and 1.2."""
+
+TOGETHER = 2**22
+"""Numbers in matrices that are made even together: their copies fit the caches of a CPU, and any memory."""
 
 
 def uses_muon(param: nnx.Variable) -> bool:
@@ -51,7 +57,10 @@ def shape_factor(param: nnx.Variable) -> float:
 
 
 def scale_by_muon() -> optax.GradientTransformation:
-    """Momentum, orthogonalised block by block: each device gathers one matrix at a time, whatever the mesh."""
+    """Momentum, orthogonalised.
+
+    Where parameters are sharded each device gathers one matrix at a time; small ones that are not are done together.
+    """
 
     def init(params: Any) -> Any:
         return jax.tree.map(jnp.zeros_like, params)
@@ -60,24 +69,77 @@ def scale_by_muon() -> optax.GradientTransformation:
         del params
         momentum = jax.tree.map(lambda m, g: BETA * m + g, momentum, grads)
         ahead = jax.tree.map(lambda m, g: BETA * m + g, momentum, grads)
-        is_param = lambda node: isinstance(node, nnx.Variable)  # noqa: E731
-        return jax.tree.map(_direction, ahead, is_leaf=is_param), momentum
+        every, structure = jax.tree.flatten(ahead, is_leaf=lambda node: isinstance(node, nnx.Variable))
+        own = [param for param in every if jax.tree.leaves(param)]  # the others are masked: they are Adam's
+        if all(_is_whole(param) for param in own) and sum(param[...].size for param in own) <= TOGETHER:
+            found: Iterator[nnx.Variable] = iter(_directions(own))
+        else:
+            found = map(_direction, own)
+        return structure.unflatten([next(found) if jax.tree.leaves(p) else p for p in every]), momentum
 
     return optax.GradientTransformation(init, update)
 
 
+def _is_whole(param: nnx.Variable) -> bool:
+    """Whether every device holds all of a parameter."""
+    sizes, spec = jax.sharding.get_abstract_mesh().shape, jax.typeof(param[...]).sharding.spec
+    named = [axes if isinstance(axes, tuple) else (axes,) for axes in spec if axes]
+    return all(sizes[axis] == 1 for axes in named for axis in axes)
+
+
+def _unsharded(x: jax.Array) -> jax.Array:
+    return jax.sharding.reshard(x, P(*(None,) * x.ndim))
+
+
+def _directions(params: Sequence[nnx.Variable]) -> list[nnx.Variable]:
+    """Directions of parameters that every device holds: all matrices of one shape at once, shared out to the devices.
+
+    Products of small matrices take less time than what surrounds each of them.
+    """
+    parts = [_as_matrices(_unsharded(param[...]), param) for param in params]
+    even = [part for part, _ in parts]
+    for shape in {part.shape[1:] for part in even}:
+        of_shape = [i for i, (part, _) in enumerate(parts) if part.shape[1:] == shape]
+        stacked = orthogonalise(_shared(jnp.concatenate([even[i] for i in of_shape])))
+        ends = np.cumsum([len(even[i]) for i in of_shape])[:-1]
+        found = jnp.split(_unsharded(stacked), ends)
+        for i, matrices_SMN in zip(of_shape, found, strict=True):
+            even[i] = matrices_SMN
+    specs = [jax.typeof(param[...]).sharding.spec for param in params]
+    return [
+        param.replace(jax.sharding.reshard(back(x), spec))
+        for param, x, (_, back), spec in zip(params, even, parts, specs, strict=True)
+    ]
+
+
+def _shared(x_SMN: jax.Array) -> jax.Array:
+    """The matrices in equal parts on the devices, where they make such parts."""
+    devices = jax.sharding.get_abstract_mesh().size
+    return x_SMN if len(x_SMN) % devices else jax.sharding.reshard(x_SMN, P(AXES, None, None))
+
+
 def _direction(param: nnx.Variable) -> nnx.Variable:
-    metadata = param.get_metadata()
-    if not jax.tree.leaves(param):  # masked: it is Adam's
-        return param
-    separate, fan_in = metadata["separate"], metadata["fan_in"]
+    """The direction of one parameter, one block after another."""
 
     def of_block(x: jax.Array) -> jax.Array:
         spec = jax.typeof(x).sharding.spec
-        whole = jax.sharding.reshard(x, P(*(None,) * x.ndim)).astype(jnp.float32)
-        front = jnp.moveaxis(whole, separate, range(len(separate)))
-        count = math.prod(front.shape[: len(separate)])
-        even = orthogonalise(front.reshape(count, fan_in, -1)).reshape(front.shape)
-        return jax.sharding.reshard(jnp.moveaxis(even, range(len(separate)), separate).astype(x.dtype), spec)
+        matrices_SMN, back = _as_matrices(_unsharded(x)[None], param)
+        return jax.sharding.reshard(back(orthogonalise(matrices_SMN))[0], spec)
 
     return param.replace(jax.lax.map(of_block, param[...]))
+
+
+def _as_matrices(x: jax.Array, param: nnx.Variable) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """The matrices of some blocks of a parameter, matrices_SMN float32 with M <= N, and the way back."""
+    metadata = param.get_metadata()
+    separate = [axis + 1 for axis in metadata["separate"]]
+    leading = range(1, 1 + len(separate))
+    front = jnp.moveaxis(x, separate, leading)
+    matrices_SMN = front.reshape(math.prod(front.shape[: 1 + len(separate)]), metadata["fan_in"], -1)
+    tall = matrices_SMN.shape[1] > matrices_SMN.shape[2]
+
+    def back(even_SMN: jax.Array) -> jax.Array:
+        even_SMN = even_SMN.swapaxes(1, 2) if tall else even_SMN
+        return jnp.moveaxis(even_SMN.reshape(front.shape), leading, separate).astype(x.dtype)
+
+    return (matrices_SMN.swapaxes(1, 2) if tall else matrices_SMN).astype(jnp.float32), back
