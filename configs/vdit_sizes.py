@@ -20,7 +20,7 @@ def config(
     steps: int,
     remat: str = "attention",
 ) -> ConfigDict:
-    """A run on TPUs: bfloat16, splash attention, one row on every chip or context group.
+    """A run on accelerators: bfloat16, one row on every chip or context group.
 
     Args:
       width, depth, head_width, feed_forward: of the model.
@@ -48,7 +48,6 @@ def config(
                 "feed_forward": feed_forward,
                 "base_width": 256,
                 "dtype": "bfloat16",
-                "attention": "splash",
                 "remat": remat,
             },
             "optimizer": {"learning_rate": 1e-3, "warmup": 1000, "ema": 0.9999},

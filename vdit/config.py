@@ -19,7 +19,9 @@ WAN_TIME_FEATURES = 256
 """The same of Wan's transformer."""
 
 
-ATTENTION_BACKENDS = ("chunked", "splash", "gpu", "reference")
+ATTENTION_BACKENDS = ("auto", "chunked", "splash", "gpu", "reference")
+ATTENTION_OF_PLATFORM = {"cpu": "chunked", "tpu": "splash", "gpu": "gpu"}
+"""What "auto" is on a platform; elsewhere "chunked", which runs anywhere."""
 ATTENTION_BLOCKS = {"chunked": 64, "splash": 512}
 """Tokens of a chunk or block of a backend where model.attention_block is 0."""
 SIBLING = "../"
@@ -163,7 +165,8 @@ class ModelConfig:
         memory.
       keep_weights: where remat is not "none", gathered weights of blocks are kept for the backward pass too: two bytes
         a parameter more (in bfloat16), and they are gathered once a step instead of twice.
-      attention: backend, see models.attention: "chunked" for CPU, "splash" for TPU, "gpu", "reference" for tests.
+      attention: backend, see models.attention: "auto" takes that of the devices, "chunked" is for CPU, "splash" for
+        TPU, "gpu" for GPU, "reference" for tests.
       attention_block: tokens of a chunk of the backend; 0 takes its own (64 for chunked, 512 for splash).
       context: how rows over mesh.context attend: "all_to_all", "ring" or "auto", see models.attention.
     """
@@ -181,7 +184,7 @@ class ModelConfig:
     dtype: str = "float32"
     remat: str = "none"
     keep_weights: bool = False
-    attention: str = "chunked"
+    attention: str = "auto"
     attention_block: int = 0
     context: str = "auto"
 
@@ -200,6 +203,10 @@ class ModelConfig:
     @property
     def heads(self) -> int:
         return self.width // self.head_width
+
+    def backend(self, platform: str) -> str:
+        """The attention backend on a platform, as `jax.Device.platform` names it: what "auto" stands for there."""
+        return ATTENTION_OF_PLATFORM.get(platform, "chunked") if self.attention == "auto" else self.attention
 
     @property
     def branch_scale(self) -> float:

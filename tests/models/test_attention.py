@@ -316,7 +316,7 @@ def test_float64():
 
 
 WRONG = [
-    (dict(backend="cudnn"), 1, "model.attention='cudnn' is not one of chunked, splash, gpu, reference"),
+    (dict(backend="cudnn"), 1, "model.attention='cudnn' is not one of auto, chunked, splash, gpu, reference"),
     (dict(backend="chunked", context="all_to_all"), 4, "mesh.context=4 to divide the 2 heads of a device; take ring"),
     (dict(backend="reference"), 4, "model.attention=reference has no ring over mesh.context"),
     (dict(backend="gpu", context="ring"), 2, "model.attention=gpu has no ring over mesh.context"),

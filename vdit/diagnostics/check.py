@@ -85,7 +85,8 @@ def check(config: Config, workdir: epath.PathLike, data: TrainingData) -> str:
     run = FirstStep(config, interface, mesh, params)
     found = run(packed)
     axes, model = "x".join(map(str, mesh.shape.values())), config.model
-    title = f"the step ({platform} {axes}, {model.dtype}, {model.attention}) against one CPU device, float32, reference"
+    how = f"{platform} {axes}, {model.dtype}, {model.backend(platform)}"
+    title = f"the step ({how}) against one CPU device, float32, reference"
     off = _show(title, gradient_rows(found, FirstStep(plain, interface, plain_mesh(), params)(packed), precision))
     title = "packed rows against every example alone in a row"
     off += _show(title, gradient_rows(found, mean_of(run, alone), precision))
@@ -128,7 +129,7 @@ def gradient_rows(found: Computed, expected: Computed, precision: str) -> list[R
 
 def attention_rows(config: Config, mesh: jax.sharding.Mesh, batch: PackedBatch) -> list[Row]:
     """Output and gradients of every backend on random queries, keys and values; takes one row of each row shard."""
-    model = config.model
+    model, platform = config.model, mesh.devices.flat[0].platform
     segments_BL = batch.segments_BL[: row_shards(mesh)]
     real = (segments_BL > 0)[:, None, :, None]
     shape = len(segments_BL), model.heads, segments_BL.shape[1], model.head_width
@@ -141,7 +142,7 @@ def attention_rows(config: Config, mesh: jax.sharding.Mesh, batch: PackedBatch) 
     each = [reference([x[row] for x in wide], segments_BL[row]) for row in rows_of]
     expected = [np.concatenate(parts) for parts in zip(*each, strict=True)]
     allowed, rows = ATTENTION[precision_of(config, mesh)], []
-    for backend in dict.fromkeys((model.attention, *BACKENDS[mesh.devices.flat[0].platform])):
+    for backend in dict.fromkeys((model.backend(platform), *BACKENDS[platform])):
         try:
             found = [x.astype(np.float32) for x in attender(config, mesh, backend)(inputs, segments_BL)]
         except UserError as error:

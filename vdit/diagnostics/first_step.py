@@ -135,7 +135,8 @@ def attender(
       A function from inputs [q, k, v, gradient of out] and segments_BL to [out, dq, dk, dv], all _BHLK. It raises
       UserError if the backend cannot do it here.
     """
-    block = config.model.attention_block if backend == config.model.attention else 0
+    own = config.model.backend(mesh.devices.flat[0].platform)
+    block = config.model.attention_block if backend == own else 0
 
     @jax.jit
     def both(q: jax.Array, k: jax.Array, v: jax.Array, grad: jax.Array, segments_BL: jax.Array) -> Any:

@@ -126,7 +126,13 @@ class Block(nnx.Module):
         )
         q, k = (apply_qk_norm_rope(x, *rotary, self.qk_gain[i]) for i, x in enumerate((q, k)))
         mixed_BHLK = attention(
-            q, k, v, segments_BL, backend=config.attention, block=config.attention_block, context=config.context
+            q,
+            k,
+            v,
+            segments_BL,
+            backend=config.backend(platform()),
+            block=config.attention_block,
+            context=config.context,
         )
         mixed_BLD = optimization_barrier(product("bhlk,hkd->bld", mixed_BHLK, use(self.out, dtype), tokens))
         x_BLD = gated(x_BLD, mixed_BLD * config.branch_scale, gate_a, own[2])

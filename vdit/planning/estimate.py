@@ -126,7 +126,7 @@ def _slowest(areas: np.ndarray, rows_per_step: int, shards: int) -> float:
 
 def speed_of(model: ModelConfig) -> float:
     """Speed of the attention kernels over that with blocks of 512; between two known blocks, in proportion."""
-    if model.attention != "splash":
+    if model.backend("tpu") != "splash":
         return 1.0
     return float(np.interp(model.attention_block or ATTENTION_BLOCKS["splash"], list(SPEED), list(SPEED.values())))
 
@@ -137,7 +137,7 @@ def executed_areas(config: Config, rows: RowLengths) -> np.ndarray:
     Where captions are attended to from outside the stream (family "wan"), they are segments of their own in it, and
     the pairs of the second attention count too.
     """
-    model, backend = config.model, config.model.attention
+    model, backend = config.model, config.model.backend("tpu")
     block = model.attention_block or ATTENTION_BLOCKS.get(backend, 0)
     cross = flops.shape_of(model, rows.interface.patch, rows.interface.text).cross
     if backend == "reference":
@@ -171,9 +171,9 @@ def executed_matmuls(config: Config, cost: Cost) -> float:
 
     The backward kernel runs once for each layer, part of the ring and micro-batch, so the others are counted by it.
     """
-    if config.model.attention == "reference":
+    if config.model.backend("tpu") == "reference":
         return 0.0
-    if config.model.attention == "chunked":
+    if config.model.backend("tpu") == "chunked":
         return CHUNKED_MATMULS + 2 * (config.model.remat == "blocks")
     counts = dict.fromkeys(KERNEL_MATMULS, 0)
     for kernel in cost.kernels:

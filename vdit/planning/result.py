@@ -60,7 +60,7 @@ def plan(
         "rows_per_step": config.data.rows_per_step,
         "row_tokens": config.data.row_tokens,
         "remat": config.model.remat,
-        "attention": config.model.attention,
+        "attention": config.model.backend("tpu"),
         "steps": math.ceil(budget / config.data.rows_per_step),
         "tokens_per_step": work.tokens,
         "fill": work.tokens / work.slots,
@@ -102,7 +102,7 @@ def _compiled(
     seconds = estimate.seconds_of(cost, work, chip, assumptions, coordinates, slices)
     low, expected, high = (seconds[name].total for name in ("low", "expected", "high"))
     busy = sum(op.cycles for op in cost.ops if op.kind != "prefetch")
-    apart = config.model.attention != "reference"  # that one is part of the compiled program
+    apart = config.model.backend("tpu") != "reference"  # that one is part of the compiled program
 
     def mfu(step_seconds: float) -> float:
         return work.model_flops / (mesh.size * chip.peak * step_seconds)

@@ -25,7 +25,7 @@ from vdit.models.rotary import angle_table, rotate
 from vdit.models.transformer import remat, time_features
 from vdit.models.wan.wan_image import IMAGE_TOKENS, ImageEmbedder
 from vdit.models.weights import product, use, weight
-from vdit.parallel.mesh import STATE
+from vdit.parallel.mesh import STATE, platform
 from vdit.parallel.rowwise import rowwise, sum_of_segments, take
 
 CAPTION = 512
@@ -99,7 +99,7 @@ class Block(nnx.Module):
         config, dtype = self.config, x_BLD.dtype
         tokens, rows = (jax.typeof(x).sharding.spec for x in (x_BLD, text_BMD))
         heads, words = (P(spec[0], "tensor", spec[1], None) for spec in (tokens, rows))
-        options: dict[str, Any] = {"backend": config.attention, "block": config.attention_block}
+        options: dict[str, Any] = {"backend": config.backend(platform()), "block": config.attention_block}
         table_BKD = modulation_BKD + self.table[...].reshape(-1).astype(dtype)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = jnp.split(take(table_BKD, layout["time_BL"]), 6, axis=-1)
 

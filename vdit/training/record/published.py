@@ -53,14 +53,12 @@ def pipeline_config(folder: epath.Path) -> Config:
 
 
 def on_this_backend(config: Config) -> Config:
-    """The config with the attention kernel and the dtype of the devices that are here."""
+    """The config with the dtype of the devices that are here."""
     import jax
 
-    kernels = {"tpu": "splash", "gpu": "gpu"}
-    if (backend := jax.default_backend()) not in kernels:
+    if jax.default_backend() not in ("tpu", "gpu"):
         return config
-    model = dataclasses.replace(config.model, attention=kernels[backend], dtype="bfloat16")
-    return dataclasses.replace(config, model=model)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="bfloat16"))
 
 
 def pipeline_meta(folder: epath.Path) -> dict[str, Any]:
