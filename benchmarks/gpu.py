@@ -195,7 +195,7 @@ def config_of(name: str) -> Config:
         data=DataConfig(
             row_tokens=slots,
             row_examples=slots // 16,
-            row_text=slots // 2,
+            row_text=slots,
             rows_per_step=make_mesh(MeshConfig()).size,
         ),
         model=ModelConfig(

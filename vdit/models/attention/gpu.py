@@ -13,6 +13,9 @@ IMPLEMENTATIONS = ("mosaic_gpu", "triton")
 """Tried in this order: Hopper and Blackwell, then any GPU. Both skip key blocks outside the range. cuDNN through
 JAX takes a dense mask only, L^2 numbers a row, and is left out."""
 
+MOSAIC_BLOCK = 128
+"""Tokens of a block of Mosaic's backward kernel, of which a row has to be made."""
+
 
 def key_ranges(segments_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First key and end of the keys of every query: those of its segment, none for padding. int32 start_BL, end_BL."""
@@ -48,6 +51,9 @@ def gpu_attention(
     q, k, v = (without_padding(x, segments_BL).swapaxes(1, 2) for x in (q_BHLK, k_BHLK, v_BHLK))
     reasons = []
     for name in implementations:
+        if name == "mosaic_gpu" and q.shape[1] % MOSAIC_BLOCK:
+            reasons.append(f"{name}: rows of {q.shape[1]} tokens are not a multiple of {MOSAIC_BLOCK}")
+            continue
         try:
             out_BLHK = api.IMPLEMENTATIONS[name](q, k, v, mask=mask, logits_scale=q.shape[-1] ** -0.5)
             return jnp.where((segments_BL > 0)[:, None, :, None], out_BLHK.swapaxes(1, 2), 0)
