@@ -23,8 +23,8 @@ from vdit.models.attention.splash import active_blocks
 from vdit.parallel.mesh import make_mesh, rows_spec, tokens_spec, use_mesh
 
 ROWS, SLOTS, HEADS, WIDTH = 2, 24, 2, 4
-BLOCKS = (4, 7, 64)
-"""Dividing the row, not dividing it, larger than it."""
+BLOCKS = (4, 5, 7, 64)
+"""Dividing the row, not dividing it; two of which four hold the row, which is then one dense product."""
 LONG = 300
 """Slots of a row that takes three of splash's smallest blocks of 128, the last of them in part."""
 NAMES = ("out", "dq", "dk", "dv")
@@ -125,6 +125,7 @@ def test_reference_is_softmax_within_segments():
 @settings(max_examples=30)
 @given(rows=st.tuples(packed_row(), packed_row()), block=st.sampled_from(BLOCKS), seed=st.integers(0, 99))
 @example(rows=([SLOTS], [1] * SLOTS), block=4, seed=0)
+@example(rows=([SLOTS], [1] * SLOTS), block=5, seed=0)
 @example(rows=([SLOTS], [1] * SLOTS), block=7, seed=0)
 @example(rows=([SLOTS], [1] * SLOTS), block=64, seed=0)
 @example(rows=([], [3]), block=4, seed=0)
@@ -160,12 +161,14 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(("context", "tensor", "kind"), LAYOUTS.values(), ids=LAYOUTS.keys())
 @settings(max_examples=8)
-@given(rows=st.tuples(packed_row(), packed_row()), seed=st.integers(0, 99))
-@example(rows=([SLOTS], [1] * SLOTS), seed=0)
-@example(rows=([], [3, 2]), seed=0)
-def test_rows_over_several_devices_equal_reference(context, tensor, kind, rows, seed):
+@given(rows=st.tuples(packed_row(), packed_row()), block=st.sampled_from((1, 4)), seed=st.integers(0, 99))
+@example(rows=([SLOTS], [1] * SLOTS), block=1, seed=0)
+@example(rows=([SLOTS], [1] * SLOTS), block=4, seed=0)
+@example(rows=([], [3, 2]), block=4, seed=0)
+def test_rows_over_several_devices_equal_reference(context, tensor, kind, rows, block, seed):
+    """A device's part of a row is walked in chunks of one token, and is one product with chunks of four."""
     segments_BL = segments(*rows)
-    found = run("chunked", 4, arrays(seed), segments_BL, mesh_of(context, tensor), kind)
+    found = run("chunked", block, arrays(seed), segments_BL, mesh_of(context, tensor), kind)
     assert_close(found, run("reference", 0, arrays(seed), segments_BL))
     for name, a in zip(NAMES, found, strict=True):
         assert not a[segments_BL == 0].any(), f"{name} is not 0 in padding"
@@ -214,7 +217,9 @@ def test_active_blocks_are_those_that_share_a_segment():
 
 
 @pytest.mark.parametrize("scale", [30.0, 1e-3])
-@pytest.mark.parametrize(("backend", "block", "context"), [("chunked", 4, 1), ("chunked", 4, 4), ("splash", 128, 1)])
+@pytest.mark.parametrize(
+    ("backend", "block", "context"), [("chunked", 4, 1), ("chunked", 64, 1), ("chunked", 1, 4), ("splash", 128, 1)]
+)
 def test_softmax_is_stable(backend, block, context, scale):
     """Scores of thousands overflow a softmax without its running maximum."""
     q, k, v, grad = arrays(3)
@@ -225,7 +230,7 @@ def test_softmax_is_stable(backend, block, context, scale):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * max(1, scale))
 
 
-WAYS = [("reference", 0, 1), ("chunked", 4, 1), ("chunked", 7, 1), ("chunked", 64, 1), ("chunked", 4, 4)]
+WAYS = [("reference", 0, 1), *(("chunked", block, 1) for block in BLOCKS), ("chunked", 1, 4), ("chunked", 4, 4)]
 WAYS += [("splash", 128, 1)]
 
 
@@ -252,7 +257,7 @@ def test_nothing_leaks_between_segments(backend, block, context):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("block", "context"), [(4, 1), (7, 1), (64, 1), (4, 4)])
+@pytest.mark.parametrize(("block", "context"), [(4, 1), (5, 1), (7, 1), (64, 1), (1, 4), (4, 4)])
 def test_what_is_not_finite_stays_in_its_segment(block, context, value):
     """A chunk reaches into the next segment: 0 times NaN is NaN."""
     segments_BL, inputs = segments([5, 6, 7], [10, 9, 5]), arrays(1)
@@ -265,6 +270,24 @@ def test_what_is_not_finite_stays_in_its_segment(block, context, value):
         assert not np.isfinite(a[mine]).all(), name
 
 
+@pytest.mark.parametrize("block", [5, 64])
+@pytest.mark.parametrize("broken", range(4))
+def test_what_is_not_finite_is_seen_in_its_segment(broken, block):
+    """In q, k, v or the gradient: none is hidden by a weight of 0 or by zeros that stand in its place."""
+    segments_BL, inputs = segments([5, 6, 7], [10, 9, 5]), arrays(1)
+    clean = run("chunked", block, inputs, segments_BL)
+    inputs[broken] = inputs[broken].copy()
+    inputs[broken][0, :, 6] = np.nan
+    mine = np.zeros_like(segments_BL, bool)
+    mine[0] = segments_BL[0] == 2
+    out, *gradients = run("chunked", block, inputs, segments_BL)
+    assert np.isfinite(out[mine]).all() == (broken == 3)
+    depends = gradients if broken != 2 else gradients[:2]  # the gradient by v does not depend on v
+    assert not any(np.isfinite(a[mine]).all() for a in depends)
+    for name, a, b in zip(NAMES, (out, *gradients), clean, strict=True):
+        np.testing.assert_array_equal(a[~mine], b[~mine], err_msg=name)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_reference_is_not_touched_by_what_padding_holds(value):
     segments_BL, inputs = segments([5, 6], [10]), arrays(1)
@@ -275,7 +298,7 @@ def test_the_reference_is_not_touched_by_what_padding_holds(value):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-@pytest.mark.parametrize(("backend", "block"), [("reference", 0), ("chunked", 4), ("splash", 128)])
+@pytest.mark.parametrize(("backend", "block"), [("reference", 0), ("chunked", 2), ("chunked", 4), ("splash", 128)])
 def test_scores_are_not_scaled_in_bfloat16(backend, block):
     """1/sqrt(7) is off by 0.25% in bfloat16, and log2(e), by which splash multiplies, by 0.18%.
 
@@ -295,7 +318,8 @@ def test_scores_are_not_scaled_in_bfloat16(backend, block):
 
 
 @pytest.mark.parametrize(
-    ("backend", "block", "context", "slots"), [("chunked", 7, 1, 24), ("chunked", 4, 2, 24), ("splash", 128, 1, LONG)]
+    ("backend", "block", "context", "slots"),
+    [("chunked", 5, 1, 24), ("chunked", 7, 1, 24), ("chunked", 2, 2, 24), ("splash", 128, 1, LONG)],
 )
 def test_bfloat16(backend, block, context, slots):
     segments_BL = segments([13, slots - 18], [4, slots - 4], slots=slots)
@@ -312,7 +336,10 @@ def test_float64():
     with jax.enable_x64(True):
         expected = run("reference", 0, inputs, segments_BL)
         for context in (1, 2, 4):
-            assert_close(run("chunked", 7, inputs, segments_BL, mesh_of(context), "ring"), expected, 1e-11, 1e-13)
+            for block in (1, 7):
+                assert_close(
+                    run("chunked", block, inputs, segments_BL, mesh_of(context), "ring"), expected, 1e-11, 1e-13
+                )
 
 
 WRONG = [

@@ -55,7 +55,9 @@ def _feed_forward_gradient(kept: tuple[jax.Array, ...], grad_BLD: jax.Array) -> 
     return (
         jnp.einsum("blf,df->bld", grad_before_BLF, up_DF, out_sharding=specs[0]),
         jnp.einsum("bld,blf->df", x_BLD, grad_before_BLF, out_sharding=specs[1]),
-        jnp.einsum("bld,blf->df", grad_BLD, optimization_barrier(hidden_BLF), out_sharding=P(*specs[2][::-1])).T,
+        optimization_barrier(  # or XLA takes the transposition into the product
+            jnp.einsum("bld,blf->df", grad_BLD, optimization_barrier(hidden_BLF), out_sharding=P(*specs[2][::-1]))
+        ).T,
     )
 
 

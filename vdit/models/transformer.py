@@ -198,7 +198,7 @@ class SpacetimeTransformer(nnx.Module):
         shift, gain = jnp.split(take(final_BKD, time_index_BL), 2, axis=-1)
         x_BLD = rms_norm(x_BLD) * (1 + gain) + shift
         scale = config.base_width / config.width  # muP: the output layer's sum grows with width
-        out_BLP = jnp.einsum("bld,dp->blp", x_BLD * scale, use(self.out, dtype), out_sharding=tokens)
+        out_BLP = product("bld,dp->blp", x_BLD * scale, use(self.out, dtype), tokens)
         return out_BLP.astype(jnp.promote_types(dtype, jnp.float32)) + self.out_bias[...]
 
     def stream(
@@ -215,9 +215,9 @@ class SpacetimeTransformer(nnx.Module):
         rows = P(tokens[0], None, None)
         text_BL = batch.text_index_BL >= 0
 
-        x_BLD = jnp.einsum("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), out_sharding=tokens)
+        x_BLD = product("blp,pd->bld", noised_BLP.astype(dtype), use(self.patch_in, dtype), tokens)
         place_BLE = position_features(batch.positions_BL3).astype(dtype)
-        x_BLD += jnp.einsum("ble,ed->bld", place_BLE, use(self.position_in, dtype), out_sharding=tokens)
+        x_BLD += product("ble,ed->bld", place_BLE, use(self.position_in, dtype), tokens)
         x_BLD = jnp.where(
             text_BL[..., None], self._captions(batch, null_BN), x_BLD + self.patch_bias[...].astype(dtype)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -125,7 +126,7 @@ def product(equation: str, x: jax.Array, matrix: Matrix, out_sharding: P | None 
     x A B is computed from the left, so that neither A B nor its gradient is ever made, nor the gradient of W.
     """
     if not isinstance(matrix, LowRank):
-        return jnp.einsum(equation, x, matrix, out_sharding=out_sharding)
+        return _of_array(equation, out_sharding, x, matrix)
     of_x, of_matrix, of_out = equation.replace("->", ",").split(",")
     inputs = "".join(axis for axis in of_matrix if axis not in of_out)
     apart = of_matrix[len(inputs) : matrix.a.ndim - 1]
@@ -136,3 +137,35 @@ def product(equation: str, x: jax.Array, matrix: Matrix, out_sharding: P | None 
     low = jnp.einsum(f"{of_x},{inputs}{apart}r->{apart}{kept}r", x, matrix.a, out_sharding=low_sharding)
     added = jnp.einsum(f"{apart}{kept}r,r{apart}{outputs}->{of_out}", low, matrix.b, out_sharding=out_sharding)
     return jnp.einsum(equation, x, matrix.base, out_sharding=out_sharding) + matrix.scale * added
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _of_array(equation: str, out_sharding: P | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """The product with a plain matrix.
+
+    Its gradient by the matrix is a product of x, which may be transposed once for several matrices, with the gradient
+    of each; JAX's own transposes the other factor, and on CPU all elementwise work that makes it is done twice.
+    """
+    return jnp.einsum(equation, x, matrix, out_sharding=out_sharding)
+
+
+def _of_array_forward(
+    equation: str, out_sharding: P | None, x: jax.Array, matrix: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _of_array(equation, out_sharding, x, matrix), (x, matrix)
+
+
+def _of_array_backward(
+    equation: str, out_sharding: P | None, kept: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    del out_sharding
+    x, matrix = kept
+    of_x, of_matrix, of_out = equation.replace("->", ",").split(",")
+    spec_x, spec_matrix = (jax.typeof(array).sharding.spec for array in kept)
+    return (
+        jnp.einsum(f"{of_out},{of_matrix}->{of_x}", grad, matrix, out_sharding=spec_x),
+        jnp.einsum(f"{of_x},{of_out}->{of_matrix}", x, grad, out_sharding=spec_matrix),
+    )
+
+
+_of_array.defvjp(_of_array_forward, _of_array_backward)

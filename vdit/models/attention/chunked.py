@@ -8,6 +8,8 @@ saved log-sum-exp.
 
 A last chunk may reach past its segment: what lies there is read as zeros, and what is computed there is overwritten by
 the next segment in order, or lands in the `block` slots appended to every row.
+
+A row no longer than a large chunk is one dense product (`dense.py`).
 """
 
 from __future__ import annotations
@@ -20,9 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from vdit.models.attention.context import Kernel, scaled
-
-NOTHING = -1e30
-"""Log-sum-exp of a query without keys, and score of a key that is not there."""
+from vdit.models.attention.dense import DENSE, NOTHING
 
 LARGE = 4
 """Chunks of keys in a large one."""
@@ -177,6 +177,10 @@ def _backward_row(
     return jax.lax.fori_loop(0, ranges.number, segment, tuple(map(jnp.zeros_like, (q_HLK, k_HMK, v_HMK))))
 
 
+def _is_short(q_BHLK: jax.Array, k_BHMK: jax.Array, block: int) -> bool:
+    return max(q_BHLK.shape[2], k_BHMK.shape[2]) <= LARGE * block
+
+
 def _each_row(function: Callable[..., Any], arrays_B: Sequence[jax.Array], ranges: _Ranges) -> Any:
     """Runs `function(*arrays, ranges)` for one row after another."""
     return jax.lax.map(lambda row: function(*row[0], row[1]), (tuple(arrays_B), ranges))
@@ -197,6 +201,8 @@ def _forward(
     *,
     block: int,
 ) -> tuple[jax.Array, jax.Array]:
+    if _is_short(q_BHLK, k_BHMK, block):
+        return DENSE.forward(q_BHLK, k_BHMK, v_BHMK, q_segments_BL, k_segments_BM)
     wide = [_wide(x, block) for x in (scaled(q_BHLK), k_BHMK, v_BHMK)]
     row, length = functools.partial(_forward_row, block=block), q_BHLK.shape[2]
     out_BHLK, lse_BHL1 = _each_row(row, wide, jax.vmap(_ranges)(q_segments_BL, k_segments_BM))
@@ -217,6 +223,8 @@ def _backward(
     block: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     like = q_BHLK, k_BHMK, v_BHMK
+    if _is_short(q_BHLK, k_BHMK, block):
+        return DENSE.backward(*like, q_segments_BL, k_segments_BM, lse_BHL, delta_BHL, grad_BHLK)
     wide = [_wide(x, block) for x in (scaled(q_BHLK), *like[1:], lse_BHL, delta_BHL, grad_BHLK)]
     ranges = jax.vmap(_ranges)(q_segments_BL, k_segments_BM)
     dq, dk, dv = _each_row(functools.partial(_backward_row, block=block), wide, ranges)

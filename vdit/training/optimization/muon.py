@@ -75,7 +75,8 @@ def scale_by_muon() -> optax.GradientTransformation:
             found: Iterator[nnx.Variable] = iter(_directions(own))
         else:
             found = map(_direction, own)
-        return structure.unflatten([next(found) if jax.tree.leaves(p) else p for p in every]), momentum
+        directions = [next(found) if jax.tree.leaves(param) else param for param in every]
+        return jax.tree.unflatten(structure, directions), momentum
 
     return optax.GradientTransformation(init, update)
 
@@ -102,13 +103,11 @@ def _directions(params: Sequence[nnx.Variable]) -> list[nnx.Variable]:
         of_shape = [i for i, (part, _) in enumerate(parts) if part.shape[1:] == shape]
         stacked = orthogonalise(_shared(jnp.concatenate([even[i] for i in of_shape])))
         ends = np.cumsum([len(even[i]) for i in of_shape])[:-1]
-        found = jnp.split(_unsharded(stacked), ends)
-        for i, matrices_SMN in zip(of_shape, found, strict=True):
+        for i, matrices_SMN in zip(of_shape, jnp.split(_unsharded(stacked), ends), strict=True):
             even[i] = matrices_SMN
-    specs = [jax.typeof(param[...]).sharding.spec for param in params]
     return [
-        param.replace(jax.sharding.reshard(back(x), spec))
-        for param, x, (_, back), spec in zip(params, even, parts, specs, strict=True)
+        param.replace(jax.sharding.reshard(back(x), jax.typeof(param[...]).sharding.spec))
+        for param, x, (_, back) in zip(params, even, parts, strict=True)
     ]
 
 
