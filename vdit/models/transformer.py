@@ -18,7 +18,7 @@ from vdit.data import Interface
 from vdit.models.attention.attention import attention
 from vdit.models.attention.context import SAVED
 from vdit.models.feed_forward import feed_forward
-from vdit.models.memory import optimization_barrier, recomputed
+from vdit.models.memory import apart, optimization_barrier, recomputed
 from vdit.models.rotary import POSITION_FEATURES, position_features, rotary_table, rotate
 from vdit.models.weights import GATHERED, product, use, weight
 from vdit.parallel.mesh import STATE, platform
@@ -60,7 +60,8 @@ def gated(x_BLD: jax.Array, added_BLD: jax.Array, gate_BLD: jax.Array, own_gate_
 @recomputed
 def apply_qk_norm_rope(x_BHLK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array, gain_K: jax.Array) -> jax.Array:
     """Normalised and rotated q or k; the factor is the token's alone, so the rotation need not wait for it."""
-    return (rms_factor(x_BHLK) * rotate(x_BHLK, (cos_BLK, sin_BLK), gain_K)).astype(x_BHLK.dtype)
+    factor_BHLK = apart(jnp.broadcast_to(rms_factor(x_BHLK), x_BHLK.shape))
+    return (factor_BHLK * rotate(x_BHLK, (cos_BLK, sin_BLK), gain_K)).astype(x_BHLK.dtype)
 
 
 def remat(block: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vdit.models.attention.context import Kernel, scaled
+from vdit.models.memory import apart
 
 NOTHING = -1e30
 """Log-sum-exp of a query without keys, and score of a key that is not there."""
@@ -45,7 +46,7 @@ def _backward(
     # Of keys by queries, so that of five products only that for q has to be given its factor transposed.
     score_BHML = jnp.einsum("bhmk,bhlk->bhml", k, q + 0 * grad)
     weight_BHML = jnp.where(same_B1ML, jnp.exp(score_BHML - lse_BHL[:, :, None]), 0)
-    of_weight_BHML = jnp.einsum("bhmk,bhlk->bhml", v, grad) - delta_BHL[:, :, None]
+    of_weight_BHML = jnp.einsum("bhmk,bhlk->bhml", v, grad) - apart(delta_BHL)[:, :, None]
     of_score_BHML = jnp.where(same_B1ML, weight_BHML * of_weight_BHML, 0)
     dq = scaled(jnp.einsum("bhml,bhmk->bhlk", of_score_BHML, _finite(k)))
     dk = jnp.einsum("bhml,bhlk->bhmk", of_score_BHML, _finite(q))
