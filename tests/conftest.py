@@ -19,15 +19,18 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Once, not before every test: the TPU compiler handles it, and its timer ends a process that does not.
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
+
 hypothesis.settings.register_profile("vdit", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("vdit")
 
 
 @pytest.fixture(autouse=True)
 def usual_signals() -> None:
-    """What a shell ignores or blocks (nohup, a job in the background, CI), or a library within an earlier test (the
-    TPU compiler: SIGPROF; Ray: SIGTERM), is inherited by the commands of tests as well."""
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGPROF):
+    """What a shell ignores or blocks (nohup, a job in the background, CI), or a library within an earlier test (Ray:
+    SIGTERM), is inherited by the commands of tests as well."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
