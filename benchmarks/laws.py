@@ -8,24 +8,27 @@ python -m benchmarks.laws --sets=20         fewer draws: a look, not written int
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import flags
 from scipy import stats
 
+from benchmarks.law_designs import ASYMMETRIC, BESIROGLU, CHINCHILLA, SYMMETRIC, Design, designs, isoflop, noisy_designs
 from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
-from vdit.scaling.laws.approaches.envelope import fit_envelope
-from vdit.scaling.laws.approaches.parabolas import fit_isoflop
+from vdit.scaling.cleaning import clean
+from vdit.scaling.laws.approaches.envelope import Envelope, fit_envelope
+from vdit.scaling.laws.approaches.parabolas import IsoFlop, fit_isoflop
 from vdit.scaling.laws.approaches.parametric import Fit, Form, fit_law, heavy_tails
-from vdit.scaling.laws.checks.diagnose import diagnose
+from vdit.scaling.laws.checks.diagnose import diagnose, implausible_flops
 from vdit.scaling.laws.checks.influence import influence, influence_warnings
 from vdit.scaling.laws.extensions.arms import fit_arms
 from vdit.scaling.laws.extensions.quality import fit_quality
 from vdit.scaling.laws.extensions.repetition import RepetitionLaw, fit_repetition
-from vdit.scaling.laws.law import NAMES, Interval, Law, central
+from vdit.scaling.laws.law import NAMES, Interval, central
 from vdit.scaling.runs import Table
 
 PAGE = "laws.md"
@@ -35,67 +38,34 @@ RANGE = (0.74, 0.86)  # where shares of 80% intervals that hold the truth should
 NOISES = (0.002, 0.01, 0.03)
 HEAVY = 0.004  # scale of heavy-tailed noise
 DRAWS = 400  # bootstraps, and draws of approaches 1 and 2
-BESIROGLU = Law(482.0, 2085.0, 1.82, 0.3478, 0.3658)
-CHINCHILLA = Law(406.4, 410.7, 1.69, 0.34, 0.28)
-SYMMETRIC = Law(406.4, 410.7, 1.69, 0.31, 0.31)
-ASYMMETRIC = Law(406.4, 410.7, 1.69, 0.465, 0.155)
-
-
-@dataclasses.dataclass(frozen=True)
-class Design:
-    """Runs of a known law, before noise.
-
-    Attributes:
-      name: as printed.
-      law: the truth.
-      params, tokens: of each run; C = 6 N D.
-    """
-
-    name: str
-    law: Law
-    params: np.ndarray
-    tokens: np.ndarray
-
-    def table(self, noise: float, seed: int) -> Table:
-        """The runs with noise of the log loss; designs of other sizes have other noise."""
-        loss = self.law.loss(self.params, self.tokens)
-        loss = loss * np.exp(np.random.default_rng((len(loss), seed)).normal(0, noise, len(loss)))
-        c = 6 * self.params * self.tokens
-        budgets = np.exp(np.round(np.log(c), 6))
-        return Table(c, self.params, self.tokens, loss, budgets, tuple(map(str, range(len(loss)))))
-
-
-def isoflop(name: str, law: Law, budgets: np.ndarray, sizes: int, width: float, drift: float = 1.0) -> Design:
-    """Sizes within a factor `width` of the best at each budget; their middle drifts to `drift` times the best."""
-    along = np.linspace(0, 1, len(budgets))
-    n = law.optimal_params(budgets) * drift**along
-    params = (n[:, None] * np.geomspace(1 / width, width, sizes)).ravel()
-    return Design(name, law, params, np.repeat(budgets, sizes) / (6 * params))
-
-
-def rectangle(name: str, law: Law, params: np.ndarray, tokens: np.ndarray) -> Design:
-    """Every size at every number of tokens, as branches off one trunk a size give."""
-    n, d = (grid.ravel() for grid in np.meshgrid(params, tokens))
-    return Design(name, law, n, d)
-
-
-def ladder(name: str, law: Law, params: np.ndarray, ratios: tuple[float, ...]) -> Design:
-    """Every size at some ratios of tokens to parameters."""
-    n = np.repeat(params, len(ratios))
-    return Design(name, law, n, n * np.tile(ratios, len(params)))
-
-
-def designs() -> list[Design]:
-    """Six designs, from 20 runs to 72."""
-    sizes = np.geomspace(1e7, 2e9, 8)
-    return [
-        isoflop("4 budgets x 5 sizes, 1/4 to 4", BESIROGLU, np.geomspace(1e17, 1e19, 4), 5, 4),
-        isoflop("6 budgets x 7 sizes, 1/4 to 4", BESIROGLU, np.geomspace(1e18, 3e20, 6), 7, 4),
-        isoflop("8 budgets x 9 sizes, 1/8 to 8", CHINCHILLA, np.geomspace(1e17, 1e21, 8), 9, 8),
-        isoflop("asymmetric, drifting to 1/3", ASYMMETRIC, np.geomspace(1e17, 1e21, 5), 9, 8, 1 / 3),
-        rectangle("8 sizes x 8 lengths", BESIROGLU, np.geomspace(1e7, 2e9, 8), np.geomspace(2e8, 5e10, 8)),
-        ladder("8 sizes at D/N of 5, 20, 80", BESIROGLU, sizes, (5.0, 20.0, 80.0)),
-    ]
+ANY = "any of these"
+# How warnings begin. Said of runs that follow the law, with normal noise at sound sizes, these are false:
+FALSE = {
+    "runs that seem to have diverged": "left out in all",
+    "rows that repeat others": r"\d+ rows repeat",
+    "implausible FLOPs": "flops are",
+    "no cost law": "the runs show no cost law",
+    "two minima": "two searches",
+    "an exponent at its edge": r"(alpha|beta) ran",
+    "coefficients that make up for each other": ".* make up for each other",
+    "D goes with N": "D goes as",
+    "E above a measured loss": r"E = .* is above",
+    "large residuals": "residuals are large",
+    "residuals with a trend": "residuals are not noise",
+    "outliers": "outliers",
+    "single runs": "a hangs on single runs",
+    "grids off-centre": "grids are off-centre",
+    "approaches that disagree": "approaches disagree",
+}
+# These are true of the design or of the draw.
+TRUE = {
+    "few runs": "only ",
+    "a wide interval of a": "a is ill-determined",
+    "E near 0": "the irreducible loss E",
+    "budgets without a minimum": "approach 2: ",
+    "grids that drift": "grids drift",
+    "biased parabolas": "approach 2 is biased",
+}
 
 
 def _hit(interval: Interval | None, truth: float) -> float:
@@ -105,7 +75,7 @@ def _hit(interval: Interval | None, truth: float) -> float:
 def _third(design: Design, noise: float, seed: int) -> tuple[Fit, dict[str, float]]:
     """Approach 3 on one draw, and whether each of its intervals holds the truth (nan without one)."""
     runs, law = design.table(noise, seed), design.law
-    fit = fit_law(runs.params, runs.tokens, runs.loss, flops=runs.flops, bootstraps=DRAWS, seed=seed, starts=8)
+    fit = fit_law(runs.params, runs.tokens, runs.loss, flops=runs.flops, bootstraps=DRAWS, seed=seed)
     far = 100 * float(runs.flops.max())
     best = float(law.optimal_params(far))
     rng = np.random.default_rng(1_000_000 + seed)
@@ -119,7 +89,7 @@ def _third(design: Design, noise: float, seed: int) -> tuple[Fit, dict[str, floa
 
 
 def _one(design: Design, noise: float, seed: int) -> dict[str, float]:
-    """Whether each interval of one draw holds the truth (nan without one), and whether anything was warned of."""
+    """Whether each interval of one draw holds the truth (nan without one), and which warnings it raises."""
     fit, third = _third(design, noise, seed)
     runs, a = design.table(noise, seed), float(design.law.exponent())
     columns = runs.flops, runs.params, runs.tokens, runs.loss
@@ -130,22 +100,19 @@ def _one(design: Design, noise: float, seed: int) -> dict[str, float]:
         "a, approach 1": _hit(first.params.interval if first.params else None, a),
     }
     found = {name: third[name] for name in (*NAMES, "a, approach 3")} | approaches | third
-    warned = [*diagnose(runs, fit, second, first), *influence_warnings(influence(runs, fit), fit)]
-    return found | {"warned": float(bool(_alarms(warned)))}
+    lines = warnings_of(runs, fit, second, first)
+    kinds = {name: float(any(re.match(start, line) for line in lines)) for name, start in (FALSE | TRUE).items()}
+    return found | kinds | {ANY: max(kinds[name] for name in FALSE)}
 
 
-def _alarms(warnings: list[str]) -> list[str]:
-    """Warnings less those that say what is so of these designs: few runs, wide intervals, drifting grids, a bias."""
-    true = (
-        "only ",
-        "a is ill",
-        "grids ",
-        "approach 2: ",
-        "approach 2 is biased",
-        "the irreducible",
-        "residuals are large",
-    )
-    return [line for line in warnings if not line.startswith(true)]
+def warnings_of(runs: Table, fit: Fit, second: IsoFlop, first: Envelope) -> list[str]:
+    """All that a user would be warned of, from the reading of the table on."""
+    rows = [
+        {"run": name, "flops": c, "params": n, "tokens": d, "loss": y}
+        for name, c, n, d, y in zip(runs.names, runs.flops, runs.params, runs.tokens, runs.loss, strict=True)
+    ]
+    read = [*clean(rows)[1], *filter(None, [implausible_flops(runs)])]
+    return [*read, *diagnose(runs, fit, second, first), *influence_warnings(influence(runs, fit), fit)]
 
 
 def _arms(design: Design, noise: float, seed: int) -> float:
@@ -207,17 +174,21 @@ def shares(cells: dict[float, dict[str, np.ndarray]], name: str) -> tuple[float,
 
 def _coverage_page(sets: int) -> str:
     found = coverage(sets)
-    quantities = [name for name in next(iter(next(iter(found.values())).values())) if name != "warned"]
+    warned = [*FALSE, ANY, *TRUE]
+    quantities = [name for name in next(iter(next(iter(found.values())).values())) if name not in warned]
     metric = next(cells for name, cells in found.items() if name.startswith("a metric"))
     named = [name for name in found if not name.startswith("a metric")]
     rows = [[quantity, *(_cell(*shares(found[name], quantity)) for name in named)] for quantity in quantities]
-    rows.append(["a warning, of clean runs", *(f"{shares(found[name], 'warned')[0]:.1%}" for name in named)])
+    alarms = [[warning, *(_rate(shares(found[name], warning)[0]) for name in named)] for warning in warned]
     rest = "; ".join(f"{name} {_cell(*shares(metric, name))}" for name in next(iter(metric.values())))
     return (
         f"{sets} draws of each design at each noise of the loss, {', '.join(f'{n:.1%}' for n in NOISES)}, taken"
         f" together; the standard error of a cell is {0.4 / np.sqrt(3 * sets):.3f}.\n\n"
         + table(["80% interval of", *named], rows)
-        + f"\n\nA metric at six budgets, one seed each: {rest}. What an arm saves is from half of the draws."
+        + f"\n\nA metric at six budgets, one seed each: {rest}. What an arm saves is from half of the draws.\n\n"
+        + f'How often each warning is said of the same {3 * sets} draws. Those above "{ANY}" are false when said, those'
+        + " below it are true of the design or of the draw:\n\n"
+        + table(["warning", *named], alarms)
     )
 
 
@@ -263,6 +234,10 @@ def chance(hits: Sequence[np.ndarray]) -> str:
 def _cells(cells: dict[float, dict[str, np.ndarray]], name: str) -> str:
     """The shares at each noise."""
     return " ".join(_cell(*shares({noise: cell}, name)) for noise, cell in cells.items())
+
+
+def _rate(share: float) -> str:
+    return f"{share:.1%}" if share else "0"
 
 
 def _cell(share: float, with_one: float) -> str:
@@ -366,18 +341,6 @@ def _bias_page(_: int) -> str:
     header = ["law (alpha, beta)", "sizes", "within a factor", "published, all sizes", "here, near the best run",
               "of it the exponent a", "approach 3"]  # fmt: skip
     return table(header, rows)
-
-
-def noisy_designs(repeats: int) -> Iterator[tuple[float, int, int, np.ndarray, np.ndarray, np.ndarray]]:
-    """The noisy designs of arXiv 2603.22339 with its seeds: (noise, budgets, sizes, N, D, losses_KR)."""
-    for noise in (0.05, 0.1, 0.2):
-        for budgets in (2, 3, 4):
-            rngs = [np.random.default_rng(42 + repeat) for repeat in range(repeats)]
-            for sizes in (4, 8, 16, 32):
-                design = isoflop("", ASYMMETRIC, np.geomspace(1e17, 1e21, budgets), sizes, 8, 1 / 3)
-                exact = ASYMMETRIC.loss(design.params, design.tokens)
-                losses = [exact + np.concatenate([rng.normal(0, noise, sizes) for _ in range(budgets)]) for rng in rngs]
-                yield noise, budgets, sizes, design.params, design.tokens, np.array(losses)
 
 
 def noisy(repeats: int) -> dict[str, np.ndarray]:

@@ -9,13 +9,14 @@ et al. 2024). Where each budget has sizes of its own there are no such curves, a
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.scaling.laws.approaches.parabolas import MOST_BIAS, PowerLaw
+from vdit.scaling.laws.approaches.parabolas import MOST_BIAS, PowerLaw, around
 from vdit.scaling.laws.approaches.parametric import Fit, fit_law
-from vdit.scaling.laws.law import Interval, central
+from vdit.scaling.laws.law import LEVEL, Interval
 
 SAME_SIZE = 0.03  # sizes whose N differs by less, in logs, are one size (seeds, or digitised figures)
 POINTS = 400  # amounts of compute at which the envelope is looked at
@@ -170,13 +171,16 @@ def fit_envelope(
         without = f"fewer than {LEAST} sizes are ever best inside those tried"
         return Envelope(c, n, d, least, None, None, None, edges, without)
     intervals: list[Interval | None] = [None] * 3
+    wide: list[Interval | None] = [None] * 3
     biases: list[float | None] = [None] * 3
     without = ""
     if bootstraps:
-        intervals, biases, without = _intervals(curves, flops, params, tokens, loss, exponents, bootstraps, seed, fit)
+        intervals, wide, biases, without = _intervals(
+            curves, flops, params, tokens, loss, exponents, bootstraps, seed, fit
+        )
     laws = [
-        PowerLaw(float(np.exp(np.log(y).mean() - g * np.log(c).mean())), float(g), span, bias)
-        for y, g, span, bias in zip((n, d, least), exponents, intervals, biases, strict=True)
+        PowerLaw(float(np.exp(np.log(y).mean() - g * np.log(c).mean())), float(g), span, bias, span_95)
+        for y, g, span, bias, span_95 in zip((n, d, least), exponents, intervals, biases, wide, strict=True)
     ]
     return Envelope(c, n, d, least, laws[0], laws[1], laws[2], edges, without)
 
@@ -191,12 +195,13 @@ def _intervals(
     bootstraps: int,
     seed: int,
     fit: Fit | None,
-) -> tuple[list[Interval | None], list[float | None], str]:
-    """Intervals and biases of the three exponents, or why there are none."""
+) -> tuple[list[Interval | None], list[Interval | None], list[float | None], str]:
+    """Intervals of 80% and 95% and biases of the three exponents, or why there are none of 80%."""
+    nothing: list[Any] = [None] * 3
     try:
         fit = fit or fit_law(params, tokens, loss, flops=flops, bootstraps=0, starts=10)
     except UserError as error:
-        return [None] * 3, [None] * 3, f"no law to draw losses from ({error})"
+        return nothing, nothing, nothing, f"no law to draw losses from ({error})"
     log_loss_R = np.log(fit.law.loss(params, tokens))
     rng = np.random.default_rng(seed)
     noise_RK = rng.normal(0, fit.scatter, (len(loss), bootstraps))
@@ -208,18 +213,22 @@ def _intervals(
         ]
     )
     if np.isnan(drawn_K3).any(-1).mean() > 0.1:
-        return [None] * 3, [None] * 3, "with other noise too few sizes are best"
+        return nothing, nothing, nothing, "with other noise too few sizes are best"
     a, gain = float(fit.law.exponent(fit.cost)), float(_loss_exponent(fit, np.exp(curves.x_P)))
     missed_K3 = drawn_K3[np.isfinite(drawn_K3).all(-1)] - [a, 1 - fit.cost.exponent * a, gain]
     biases: list[float | None] = np.median(missed_K3, 0).tolist()
+    spans, wide = (
+        [around(value, missed_K, level) for value, missed_K in zip(exponents, missed_K3.T, strict=True)]
+        for level in (LEVEL, 0.95)
+    )
     if np.abs(np.median(missed_K3[:, :2], 0)).max() > MOST_BIAS:
-        why = f"the steps between sizes put it off by {biases[0]:+.3f}, were the fitted law true"
-        return [None] * 3, biases, why
-    found: list[Interval | None] = []
-    for value, missed_K in zip(exponents, missed_K3.T, strict=True):
-        low, high = central(missed_K) or (0.0, 0.0)
-        found.append((float(value - high), float(value - low)))
-    return found, biases, ""
+        return (
+            nothing,
+            wide,
+            biases,
+            f"the steps between sizes put it off by {biases[0]:+.3f}, were the fitted law true",
+        )
+    return spans, wide, biases, ""
 
 
 def _loss_exponent(fit: Fit, flops: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.scaling.laws.approaches.parametric import Fit, fit_law
-from vdit.scaling.laws.law import Interval, central
+from vdit.scaling.laws.law import LEVEL, Interval, central
 
 SPREAD = 1.5  # runs whose FLOPs differ by more than this factor are not of one budget
 MIN_SIZES = 3
@@ -64,12 +64,15 @@ class PowerLaw:
       factor, exponent: of the fitted line.
       interval: of the true exponent, corrected for the bias where it is known; None where none could be made.
       bias: by how much this way of finding the exponent would miss that of the fitted law, without any noise.
+      interval_95: likewise at 95%, by which approaches are compared, as tails are heavy; also where `interval` is not
+        given, from noise around the fitted law.
     """
 
     factor: float
     exponent: float
     interval: Interval | None = None
     bias: float | None = None
+    interval_95: Interval | None = None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.factor * np.asarray(x, np.float64) ** self.exponent
@@ -328,7 +331,36 @@ def fit_isoflop(
         without = f"{noise.freedom} residuals are left after fitting the parabolas: too few to know the noise by"
     elif fit is not None and bootstraps:
         laws, without = _with_intervals(laws, good, params, tokens, fit, noise, bootstraps, rng)
+    if without and fit is not None:
+        missed_K = _missed(good, params, tokens, fit, bootstraps, rng)
+        laws[0] = dataclasses.replace(laws[0], interval_95=around(laws[0].exponent, missed_K, 0.95))
     return IsoFlop(tuple(parabolas), laws[0], laws[1], laws[2], unused, akima, without)
+
+
+def around(value: float, missed_K: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """The interval of a truth, by how much estimates like `value` miss theirs in draws."""
+    span = central(missed_K, level)
+    return None if span is None else (float(value - span[1]), float(value - span[0]))
+
+
+def _missed(
+    good: Sequence[Parabola], params: np.ndarray, tokens: np.ndarray, fit: Fit, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """By how much exponents of N miss that of the fitted law, (K,), of losses drawn from it with its own residuals.
+
+    Of each draw the budgets count whose minimum stays inside their sizes.
+    """
+    exact = fit.law.loss(params, tokens)
+    top_KG = np.full((count, len(good)), np.nan)
+    for place, found in enumerate(good):
+        x_R = np.log(params[found.rows])
+        drawn_KR = exact[found.rows] * np.exp(rng.normal(0, fit.scatter, (count, len(x_R))))
+        top_K = _minima(x_R, np.log(tokens[found.rows]), drawn_KR, _window(x_R, drawn_KR))[0]
+        top_KG[:, place] = np.where((top_K > x_R.min()) & (top_K < x_R.max()), top_K, np.nan)
+    top_KG = top_KG[np.isfinite(top_KG).sum(1) >= 2]
+    x_KG = np.where(np.isfinite(top_KG), np.log([found.budget for found in good]), np.nan)
+    x_KG -= np.nanmean(x_KG, axis=1, keepdims=True)
+    return np.nansum(x_KG * top_KG, axis=1) / np.nansum(x_KG**2, axis=1) - float(fit.law.exponent(fit.cost))
 
 
 def _through(parabolas: Sequence[Parabola]) -> list[PowerLaw]:
@@ -371,6 +403,6 @@ def _with_intervals(
     truths = [a, 1 - fit.cost.exponent * a, exponents[2]]
     found = []
     for law, values, truth in zip(laws, drawn_K3.T, truths, strict=True):
-        low, high = central(values - truth) or (0.0, 0.0)
-        found.append(dataclasses.replace(law, interval=(law.exponent - high, law.exponent - low)))
+        spans = [around(law.exponent, values - truth, level) for level in (LEVEL, 0.95)]
+        found.append(dataclasses.replace(law, interval=spans[0], interval_95=spans[1]))
     return found, ""

@@ -6,23 +6,26 @@ import numpy as np
 from scipy import special
 
 from vdit.scaling.laws.approaches.envelope import Envelope
-from vdit.scaling.laws.approaches.parabolas import IsoFlop, Parabola
+from vdit.scaling.laws.approaches.parabolas import MIN_SIZES, IsoFlop, Parabola
 from vdit.scaling.laws.approaches.parametric import Fit
+from vdit.scaling.laws.law import central
 from vdit.scaling.runs import Table
 
 _RATIO = (0.1, 50.0)  # counted FLOPs over 6 N D that a transformer can have
 _SCATTERED = 0.5  # of the logs of FLOPs around a power law of N and D, from which on they are not those of the runs
 _RARE = 0.002  # chance of a trend in residuals without one
 _LARGE = 0.05  # scatter of the loss around the law
-_APART = 0.05  # between exponents without an interval
+_APART = 0.05  # to either side of an exponent without an interval
 _TOGETHER = 0.995  # correlation of log N and log D, from which on their parts in the loss are hardly told apart
+_DRIFTED = 2.5  # factor by which the best size moves against the middle of those tried
+_EDGES = 1 / 3  # share of budgets without a minimum, above which it is said
 _SHOWN = 5
 
 
 def diagnose(runs: Table, fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
     """All warnings about a table and the three approaches' fits to it."""
     found = [*fit.warnings, *_together(runs), *_floor(runs, fit), *_residuals(runs, fit), *_outliers(runs, fit)]
-    return found + [*_grids(runs, isoflop), *_disagreement(fit, isoflop, envelope)]
+    return found + [*_grids(runs, fit, isoflop), *_disagreement(fit, isoflop, envelope)]
 
 
 def implausible_flops(runs: Table) -> str:
@@ -118,19 +121,22 @@ def _outliers(runs: Table, fit: Fit) -> list[str]:
     return [f"outliers, {reach:.1%} or more from the law: {names}"]
 
 
-def _grids(runs: Table, isoflop: IsoFlop) -> list[str]:
+def _grids(runs: Table, fit: Fit, isoflop: IsoFlop) -> list[str]:
     """Budgets whose minimum is at an edge, sizes that are off-centre or drift, and the bias of parabolas."""
     found = []
-    if edges := [p for p in isoflop.parabolas if p.edge]:
+    edges = [p for p in isoflop.parabolas if p.edge]
+    if len(edges) > _EDGES * len(isoflop.parabolas) or any(_is_beyond(p, runs, fit) for p in edges):
         found.append(f"approach 2: {len(edges)} of {len(isoflop.parabolas)} budgets have no minimum inside their sizes")
     good = [p for p in isoflop.parabolas if not p.edge]
     if len(good) >= 2:
-        offset = np.array([_offset(p, runs) for p in good])
+        offset = np.array([_offset(p.params, p, runs) for p in good])
+        # The minima of a few parabolas drift by noise alone, the law's less.
+        by_law = np.array([_offset(float(fit.law.optimal_params(p.budget, fit.cost)), p, runs) for p in good])
         span = np.array([np.ptp(np.log(runs.params[p.rows])) / 2 for p in good])
         if np.median(np.abs(offset) / span) > 0.6:
             side, factor = "above" if np.median(offset) > 0 else "below", np.exp(abs(np.median(offset)))
             found.append(f"grids are off-centre: the best size is {factor:.2g} times {side} the middle of those tried")
-        elif len(good) > 2 and abs(_drift(good, offset)) > np.log(2.5):
+        elif len(good) > 2 and min(abs(_drift(good, offset)), abs(_drift(good, by_law))) > np.log(_DRIFTED):
             found.append(
                 f"grids drift: from the smallest to the largest budget the best size moves by a factor"
                 f" {np.exp(abs(_drift(good, offset))):.2g} against the middle of those tried"
@@ -141,10 +147,17 @@ def _grids(runs: Table, isoflop: IsoFlop) -> list[str]:
     return found
 
 
-def _offset(parabola: Parabola, runs: Table) -> float:
-    """Log of the best size over the middle of the sizes tried."""
+def _is_beyond(parabola: Parabola, runs: Table, fit: Fit) -> bool:
+    """Whether a budget's best size by the fitted law lies beyond its sizes too: noise alone hides minima of a few."""
+    n = runs.params[parabola.rows]
+    best = float(fit.law.optimal_params(parabola.budget, fit.cost))
+    return len(np.unique(n)) > MIN_SIZES and not n.min() < best < n.max()
+
+
+def _offset(best: float, parabola: Parabola, runs: Table) -> float:
+    """Log of a best size over the middle of the sizes tried."""
     x = np.log(runs.params[parabola.rows])
-    return float(np.log(parabola.params) - (x.min() + x.max()) / 2)
+    return float(np.log(best) - (x.min() + x.max()) / 2)
 
 
 def _drift(parabolas: list[Parabola], offset: np.ndarray) -> float:
@@ -153,25 +166,19 @@ def _drift(parabolas: list[Parabola], offset: np.ndarray) -> float:
 
 
 def _disagreement(fit: Fit, isoflop: IsoFlop, envelope: Envelope) -> list[str]:
-    """Exponents of approaches 1 and 2 that cannot be that of approach 3."""
-    a, span = float(fit.law.exponent(fit.cost)), fit.interval("a")
+    """Exponents of approaches 1 and 2 that cannot be that of approach 3: intervals of 95% apart."""
+    a = float(fit.law.exponent(fit.cost))
+    own = None if fit.free_exponents else central(fit.resamples.exponent(fit.cost), 0.95)
+    least, most = own or (a - _APART, a + _APART)
     found = []
     for name, law in (("1", envelope.params), ("2", isoflop.params)):
         if law is None:
             continue
-        low, high = _range(law.exponent - (law.bias or 0), law.interval)
-        least, most = _range(a, span)
+        value = law.exponent - (law.bias or 0)
+        low, high = law.interval_95 or (value - _APART, value + _APART)
         if low > most or high < least:
             found.append(
                 f"approaches disagree: a = {law.exponent:.3f} by approach {name}, {a:.3f} by approach 3, beyond what"
                 " their intervals allow"
             )
     return found
-
-
-def _range(value: float, interval: tuple[float, float] | None) -> tuple[float, float]:
-    """A value's interval, half as wide again (that of 80% is then one of 95%); without one, `_APART` to both sides."""
-    if interval is None:
-        return value - _APART, value + _APART
-    middle, half = (interval[0] + interval[1]) / 2, 1.5 * (interval[1] - interval[0]) / 2
-    return middle - half, middle + half
