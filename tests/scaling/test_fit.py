@@ -26,8 +26,9 @@ def test_chinchilla_without_its_five_highest_losses():
     assert [line.replace(":", ",").split(",")[0] for line in found["warnings"]] == [
         "residuals are not noise",  # C was read off a figure
         "outliers",  # what five fewer leave
-        "approach 2",  # budgets are clusters of C, some of few sizes
     ]
+    # Budgets are clusters of C, some of few sizes: those without a minimum are marked, and too few to warn of.
+    assert any(budget["edge"] for budget in found["approach2"]["budgets"])
     assert found["rows"] == 240 and "by construction" in found["cost"]["convention"]
     assert found["approach2"]["params"]["exponent"] == pytest.approx(0.5, abs=0.03)
     assert found["approach1"]["params"]["exponent"] == pytest.approx(0.5, abs=0.05)
@@ -113,3 +114,14 @@ def test_refusals_come_before_what_takes_seconds(command, arguments, said):
     failed = subprocess.run(run, capture_output=True, text=True)
     assert failed.returncode == 2 and said in failed.stderr
     assert not any(name in failed.stderr for name in ("scipy.stats", "scipy.interpolate", "altair"))
+
+
+def test_what_repeats_do_not_determine_has_no_number():
+    """As of Muennighoff et al.'s 182 runs, where R_N* runs to the edge of its range."""
+    found = {
+        "R_D": 25.2, "R_D_interval": (23.0, 28.0), "R_N": 1e12, "R_N_interval": None, "repeated_rows": 153,
+        "objective": 0.00657, "half_value_epochs": 18.4, "tenth_value_epochs": 59.0,
+        "warnings": ["R_N* is not determined: it ran to the edge of its range (1e+12)"],
+    }  # fmt: skip
+    line = fit_words._repetition(found)[0]
+    assert "R_D* = 25.2   [23, 28], R_N* = not determined; 153 runs repeat" in line and "0.00657" in line

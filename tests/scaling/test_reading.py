@@ -174,13 +174,20 @@ def test_clean_and_undertrained_runs_stay(tmp_path):
 
 @pytest.mark.parametrize(("column", "value"), [
     ("kind", "held-out"), ("kind", "HoldOut"), ("split", "test"), ("held_out", "True"), ("heldout", "1"),
-    ("is_heldout", "yes"), ("Hold-out?", "Y"), ("subset", "unseen"), ("role", "eval"), ("extrapolate", "t"),
+    ("is_heldout", "yes"), ("run is held out", "1.0"), ("for_holdout_only", "True"), ("phase", "Held-out run"),
+    ("what for", "extrapolation"), ("Hold-out?", "Y"), ("subset", "unseen"), ("role", "eval"), ("extrapolate", "t"),
 ])  # fmt: skip
 def test_held_out_in_any_spelling(tmp_path, column, value):
     runs = grid()
     write(tmp_path / "r.csv", [*runs[:-1], runs[-1] | {column: value}])
     loaded = load(tmp_path / "r.csv")
     assert loaded.held_out.names == ("r19",) and len(loaded.fitted) == 19
+
+
+def test_numbers_of_folds_hold_nothing_out(tmp_path):
+    write(tmp_path / "r.csv", [run | {"split": place % 4} for place, run in enumerate(grid())])
+    loaded = load(tmp_path / "r.csv")
+    assert loaded.held_out is None and len(loaded.fitted) == 20
 
 
 def test_held_out_by_what_is_fitted_and_by_validation(tmp_path):
@@ -213,6 +220,29 @@ def test_contradicting_budgets_and_flops_are_not_believed(tmp_path):
     assert loaded.fitted.convention == "C = 6 N D" and "without any order" in loaded.warnings[0]
     write(tmp_path / "u.csv", [run | {"params": run["params"] / 1e6} for run in runs])
     assert "are units mixed (a factor 1e6)" in load(tmp_path / "u.csv").warnings[0]
+
+
+def test_rows_of_one_name_keep_their_own_columns(tmp_path):
+    """Names of wandb repeat; rows of one name and size at several D may be checkpoints."""
+    runs = [run | {"run": "same", "arm": place % 2} for place, run in enumerate(grid())]
+    write(tmp_path / "r.csv", runs)
+    loaded = load(tmp_path / "r.csv", drop_highest=3)
+    assert [run["loss"] for run in loaded.runs] == list(loaded.fitted.loss) and len(loaded.runs) == 17
+    assert len({run["arm"] for run in loaded.runs}) == 2 and loaded.warnings == ()
+    curve = [{"run": "a", "params": 1e8, "tokens": d, "loss": 2 + 1e3 / d**0.3} for d in np.geomspace(1e9, 1e11, 5)]
+    write(tmp_path / "c.csv", [*runs, *curve])
+    assert any(line.startswith("1 runs have rows at several D (a)") for line in load(tmp_path / "c.csv").warnings)
+
+
+def test_perplexities_are_read_as_their_logs_and_said(tmp_path):
+    rows = [(c, n, d, np.exp(y)) for c, n, d, y in RUNS]
+    (tmp_path / "r.csv").write_text(text(["flops", "params", "tokens", "eval/ppl"], rows=rows))
+    for columns in (None, {"loss": "eval/ppl"}):
+        found = read_runs(tmp_path / "r.csv", columns)
+        assert [run["loss"] for run in found.runs] == pytest.approx([row[3] for row in RUNS])
+        assert "loss is the log of column eval/ppl" in found.notes
+    assert recognise(["train_loss", "val_perplexity", "eval/bpb"])["loss"][0] == "eval/bpb"
+    assert recognise(["train_loss", "val_perplexity"])["loss"][0] == "val_perplexity"
 
 
 def test_where(tmp_path):

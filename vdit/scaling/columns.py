@@ -60,7 +60,9 @@ _UNITS = {
     "billion": 1e9, "billions": 1e9, "bn": 1e9, "g": 1e9, "trillion": 1e12, "trillions": 1e12,
 }  # fmt: skip
 _HELD_OUT = {"heldout", "holdout", "test", "true", "1", "yes", "extrapolation", "extrapolated", "unseen", "predict"}
-_HELD_OUT |= {"y", "t", "heldoutrun", "evaluation", "eval"}
+_HELD_OUT |= {"y", "t", "heldoutrun", "evaluation", "eval", "outofsample", "oos"}
+_SURELY_HELD_OUT = {"heldout", "heldoutrun", "holdout", "extrapolation", "extrapolated", "outofsample"}
+_PERPLEXITY, _BITS = {"ppl", "perplexity"}, {"bpb", "bits"}  # a loss as its exponential, and in other units
 _FITTED = {"grid", "train", "training", "fit", "fitted", "fitting", "calibration", "insample", "seen"}
 _NOT_HELD_OUT = {*_FITTED, "false", "0", "no", "n", "f", "", "none", "nan"}
 _VALIDATION = ("val", "valid", "validation", "dev")  # what a loss is of, or what a law is tried on
@@ -162,6 +164,10 @@ def _rank(wanted: str, name: str) -> tuple[float, float] | None:
     for penalty, spelt in ((1, words), (50, last)):
         if "_".join(spelt) in spellings:
             return penalty + trained + spellings.index("_".join(spelt)), factor
+    if wanted == "kind" and re.search("held_?out|hold_?out", "_".join(words)):
+        return 150, 1.0
+    if wanted == "loss" and held & (_PERPLEXITY | _BITS):
+        return 120 + trained + 50 * bool(held & _PERPLEXITY), factor
     ends = words and words[-1] in _LAST_WORDS.get(wanted, ())
     begins = wanted == "loss" and words[:1] == ["loss"]  # loss of a data set, or in nats
     if (ends or begins) and ("embedding" not in held or "non" in held):
@@ -186,14 +192,33 @@ def amount(text: str, decimal_comma: bool = False) -> float | None:
         return None
 
 
+def _bare(value: Any) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(value).lower().removesuffix(".0"))
+
+
+def held_out_column(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str | None:
+    """A column of any name that says of some rows that they are held out."""
+    for name in names:
+        if any(isinstance(value := row.get(name), str) and _bare(value) in _SURELY_HELD_OUT for row in rows):
+            return name
+    return None
+
+
+def is_perplexity(name: str) -> bool:
+    """Whether a column holds exponentials of the loss."""
+    return bool(_PERPLEXITY & set(_words(name)))
+
+
 def kinds_of(values: Sequence[Any], column: str) -> list[str]:
     """What each run is for: grid or heldout in any spelling, other kinds as they are.
 
     A column such as `split` may say what a loss is of: rows that all say "validation" are fitted. Beside rows that say
     "train" they are held out.
     """
-    words = [re.sub(r"[^a-z0-9]", "", str(value).lower().removesuffix(".0")) for value in values]
+    words = [_bare(value) for value in values]
     fitted, held_out = "grid", "heldout"
+    if any(word.isdigit() and word not in ("0", "1") for word in words):  # folds or the like, no yes and no
+        return [str(value) for value in values]
     if "_".join(_words(column)) in _SAYS_FITTED:
         fitted, held_out = held_out, fitted
     tried = held_out if _FITTED & set(words) else fitted

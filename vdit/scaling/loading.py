@@ -11,7 +11,7 @@ import numpy as np
 
 from vdit.errors import UserError
 from vdit.scaling.cleaning import clean
-from vdit.scaling.laws.checks.diagnose import contradicting_budgets, implausible_flops
+from vdit.scaling.laws.checks.diagnose import checkpoints, contradicting_budgets, implausible_flops
 from vdit.scaling.reading import Run, read_runs
 from vdit.scaling.runs import Table, table
 from vdit.scaling.where import select
@@ -78,7 +78,8 @@ def load(
     if not grid:
         raise UserError(f"{path} has no finished run; {'; '.join(warnings)}")
     whole = table(grid, str(path))
-    fitted = whole.drop_highest(drop_highest)
+    kept = whole.without_highest(drop_highest)
+    fitted = whole.pick(kept)
     judged_runs, lost = clean(held_out) if held_out else ([], [])
     judged = table(judged_runs, str(path)) if judged_runs else None
     warnings += [f"held-out runs: {line}" for line in lost]
@@ -87,11 +88,12 @@ def load(
         convention = "6nd"
     if convention == "6nd":
         fitted, judged = fitted.by_6nd(), judged.by_6nd() if judged else None
+    if why := checkpoints(fitted):
+        warnings.append(why)
     if why := contradicting_budgets(fitted):
         warnings.append(why)
         fitted = dataclasses.replace(fitted, budgets=np.full(len(fitted), np.nan))
-    kept = dict(zip(whole.names, grid, strict=True))
-    return Loaded(fitted, judged, tuple(kept[name] for name in fitted.names), tuple(notes), tuple(warnings))
+    return Loaded(fitted, judged, tuple(grid[place] for place in kept), tuple(notes), tuple(warnings))
 
 
 def _named(run: Run) -> Run:

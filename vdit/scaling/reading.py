@@ -7,13 +7,14 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vdit.errors import UserError
-from vdit.scaling.columns import amount, kinds_of, recognise
+from vdit.scaling.columns import amount, held_out_column, is_perplexity, kinds_of, recognise
 
 Run = dict[str, Any]
 MOST_ROWS = 5_000  # nobody has finished more runs: such a table holds training curves
@@ -53,6 +54,9 @@ def read_runs(path: str | Path, columns: Mapping[str, str] | None = None) -> Run
         )
     found = recognise(names, columns)
     _check(path, found, names)
+    taken = {name for name, _ in found.values()}
+    if "kind" not in found and (name := held_out_column(rows, [name for name in names if name not in taken])):
+        found["kind"] = name, 1.0
     column = found["kind"][0] if "kind" in found else ""
     kinds = kinds_of([row.get(column) for row in rows], column) if column else []
     runs: list[Run] = []
@@ -65,8 +69,10 @@ def read_runs(path: str | Path, columns: Mapping[str, str] | None = None) -> Run
             unfinished.append(str(run.get("run") or len(runs) + len(unfinished) + 1))
         else:
             runs.append(run)
+    logs = is_perplexity(found["loss"][0])
     notes = [
-        f"{wanted} is read from column {name}" + (f", times {factor:g}" if factor != 1 else "")
+        f"{wanted} is {'the log of' if logs and wanted == 'loss' else 'read from'} column {name}"
+        + (f", times {factor:g}" if factor != 1 else "")
         for wanted, (name, factor) in found.items()
         if wanted not in ("state", "seed") and (name != wanted or factor != 1)
     ]
@@ -112,7 +118,7 @@ def _run(row: Mapping[str, Any], found: Mapping[str, tuple[str, float]], decimal
         value = row[name] if wanted in _TEXT else run[name]
         if factor != 1 and isinstance(value, (int, float)):
             value = value * factor
-        run[wanted] = value
+        run[wanted] = math.log(value) if wanted == "loss" and is_perplexity(name) and _positive(value) else value
     if "flops" not in run and isinstance(run.get("budget"), (int, float)) and not ("params" in run and "tokens" in run):
         run["flops"] = run["budget"]
     n, d, c = (run.get(name) for name in ("params", "tokens", "flops"))

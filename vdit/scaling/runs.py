@@ -59,9 +59,9 @@ class Table:
         c, n, d, loss, budgets = (a[rows] for a in (self.flops, self.params, self.tokens, self.loss, self.budgets))
         return Table(c, n, d, loss, budgets, tuple(self.names[i] for i in rows), self.derived_tokens)
 
-    def drop_highest(self, count: int) -> Table:
-        """All but the `count` runs of highest loss, in their old order."""
-        return self.pick(np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count]))
+    def without_highest(self, count: int) -> np.ndarray:
+        """Indices of all but the `count` runs of highest loss, in their old order."""
+        return np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count])
 
     def by_6nd(self) -> Table:
         """The same runs with C = 6 N D."""

@@ -145,9 +145,13 @@ def _hangs_on(found: dict[str, Any]) -> list[str]:
 def _repetition(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
+    shown = []
+    for name in ("R_D", "R_N"):
+        unknown = any(f"{name}* is not determined" in line for line in found["warnings"])
+        value = "not determined" if unknown else f"{found[name]:.3g}{_span(found[f'{name}_interval'])}"
+        shown.append(f"{name}* = {value}")
     return [
-        f"repeated data: R_D* = {found['R_D']:.3g}{_span(found['R_D_interval'])}, R_N* = {found['R_N']:.3g}"
-        f"{_span(found['R_N_interval'])}; {found['repeated_rows']} runs repeat",
+        f"repeated data: {', '.join(shown)}; {found['repeated_rows']} runs repeat; objective {found['objective']:.3g}",
         f"  a repeat is worth half of new data after {found['half_value_epochs']:.3g} epochs, a tenth after"
         f" {found['tenth_value_epochs']:.3g}",
         *(f"  warning: {line}" for line in found["warnings"]),

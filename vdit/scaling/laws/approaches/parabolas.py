@@ -329,11 +329,10 @@ def fit_isoflop(
     without = unfitted
     if bootstraps and not known:
         without = f"{noise.freedom} residuals are left after fitting the parabolas: too few to know the noise by"
+        if fit is not None:
+            laws[0] = _compared(laws[0], good, params, tokens, fit, bootstraps, rng)
     elif fit is not None and bootstraps:
         laws, without = _with_intervals(laws, good, params, tokens, fit, noise, bootstraps, rng)
-    if without and fit is not None:
-        missed_K = _missed(good, params, tokens, fit, bootstraps, rng)
-        laws[0] = dataclasses.replace(laws[0], interval_95=around(laws[0].exponent, missed_K, 0.95))
     return IsoFlop(tuple(parabolas), laws[0], laws[1], laws[2], unused, akima, without)
 
 
@@ -343,10 +342,16 @@ def around(value: float, missed_K: np.ndarray, level: float = LEVEL) -> Interval
     return None if span is None else (float(value - span[1]), float(value - span[0]))
 
 
-def _missed(
-    good: Sequence[Parabola], params: np.ndarray, tokens: np.ndarray, fit: Fit, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """By how much exponents of N miss that of the fitted law, (K,), of losses drawn from it with its own residuals.
+def _compared(
+    law: PowerLaw,
+    good: Sequence[Parabola],
+    params: np.ndarray,
+    tokens: np.ndarray,
+    fit: Fit,
+    count: int,
+    rng: np.random.Generator,
+) -> PowerLaw:
+    """The power law of N with `interval_95` alone, of losses drawn from the fitted law with its own residuals.
 
     Of each draw the budgets count whose minimum stays inside their sizes.
     """
@@ -360,7 +365,8 @@ def _missed(
     top_KG = top_KG[np.isfinite(top_KG).sum(1) >= 2]
     x_KG = np.where(np.isfinite(top_KG), np.log([found.budget for found in good]), np.nan)
     x_KG -= np.nanmean(x_KG, axis=1, keepdims=True)
-    return np.nansum(x_KG * top_KG, axis=1) / np.nansum(x_KG**2, axis=1) - float(fit.law.exponent(fit.cost))
+    slope_K = np.nansum(x_KG * top_KG, axis=1) / np.nansum(x_KG**2, axis=1)
+    return dataclasses.replace(law, interval_95=around(law.exponent, slope_K - fit.law.exponent(fit.cost), 0.95))
 
 
 def _through(parabolas: Sequence[Parabola]) -> list[PowerLaw]:
@@ -395,6 +401,7 @@ def _with_intervals(
         return laws, f"parabolas would be off by {exponents[0] - a:+.3f}, were the fitted law true"
     drawn = [_draws(exact[p.rows], params[p.rows], tokens[p.rows], noise, count, rng) for p in good]
     if min(map(len, drawn)) < (1 - _UNRESOLVED) * count:
+        laws[0] = _compared(laws[0], good, params, tokens, fit, count, rng)
         return laws, "of losses drawn from the fitted law, too few have their minimum inside the sizes of a budget"
     drawn_GK3 = np.stack([np.resize(draws_K3, (count, 3)) for draws_K3 in drawn])
     budget = np.log([found.budget for found in good])

@@ -46,6 +46,21 @@ def implausible_flops(runs: Table) -> str:
     return ""
 
 
+def checkpoints(runs: Table) -> str:
+    """Why rows seem to be of one training run each, at several D; "" if names and sizes do not say so."""
+    lengths: dict[tuple[str, float], set[float]] = {}
+    for name, params, tokens in zip(runs.names, runs.params, runs.tokens, strict=True):
+        lengths.setdefault((name, float(params)), set()).add(float(tokens))
+    several = [name for (name, _), seen in lengths.items() if len(seen) > 1]
+    if not several:
+        return ""
+    names = ", ".join(several[:_SHOWN]) + (f" and {len(several) - _SHOWN} more" if len(several) > _SHOWN else "")
+    return (
+        f"{len(several)} runs have rows at several D ({names}): if these are checkpoints on the way, whose learning"
+        " rate has not come down, the law is of their schedule; give each run's last row"
+    )
+
+
 def contradicting_budgets(runs: Table) -> str:
     """Why the nominal budgets are not the groups that the FLOPs make; "" if they are."""
     if not np.isfinite(runs.budgets).all():
