@@ -1,7 +1,7 @@
 """What the laws' intervals, exponents and warnings are worth, by simulation; writes its tables into docs/laws.md.
 
 python -m benchmarks.laws                   all tables, some fifteen minutes of one core
-python -m benchmarks.laws --only=coverage   one of coverage, noises, huber, repetition, bias, noisy, speed
+python -m benchmarks.laws --only=coverage   one of faults, coverage, noises, huber, repetition, bias, noisy, speed
 python -m benchmarks.laws --sets=20         fewer draws: a look, not written into the page
 """
 
@@ -17,6 +17,7 @@ from absl import flags
 from scipy import stats
 
 from benchmarks.law_designs import ASYMMETRIC, BESIROGLU, CHINCHILLA, SYMMETRIC, Design, designs, isoflop, noisy_designs
+from benchmarks.law_faults import faults, said
 from benchmarks.pages import put, table
 from vdit.command.run import no_arguments, run_main
 from vdit.scaling.cleaning import clean
@@ -387,9 +388,17 @@ def _speed_page(_: int) -> str:
     return table(["approach 3", "processor seconds"], rows)
 
 
+def _faults_page(_: int) -> str:
+    found = []
+    for fault, rows, asked, starts in faults():
+        lines = [line for line in said(rows, asked) if line.startswith(starts)]
+        found.append([fault, "; ".join(f"`{' '.join(line.split())}`" for line in lines) or "nothing"])
+    return table(["fault", "what is printed"], found, words=(1,))
+
+
 PAGES = {
-    "coverage": _coverage_page, "noises": _noises_page, "huber": _huber_page, "repetition": _repetition_page,
-    "bias": _bias_page, "noisy": _noisy_page, "speed": _speed_page,
+    "faults": _faults_page, "coverage": _coverage_page, "noises": _noises_page, "huber": _huber_page,
+    "repetition": _repetition_page, "bias": _bias_page, "noisy": _noisy_page, "speed": _speed_page,
 }  # fmt: skip
 
 

@@ -231,7 +231,7 @@ def test_rows_of_one_name_keep_their_own_columns(tmp_path):
     assert len({run["arm"] for run in loaded.runs}) == 2 and loaded.warnings == ()
     curve = [{"run": "a", "params": 1e8, "tokens": d, "loss": 2 + 1e3 / d**0.3} for d in np.geomspace(1e9, 1e11, 5)]
     write(tmp_path / "c.csv", [*runs, *curve])
-    assert any(line.startswith("1 runs have rows at several D (a)") for line in load(tmp_path / "c.csv").warnings)
+    assert any(line.startswith("runs have rows at several D (a)") for line in load(tmp_path / "c.csv").warnings)
 
 
 def test_perplexities_are_read_as_their_logs_and_said(tmp_path):

@@ -25,7 +25,7 @@ MIN_ROWS = 6  # five coefficients and one row to contradict them
 ESTIMATORS = ("auto", "huber", "squares")
 EXPONENTS = (0.01, 3.9)  # of a law whose alpha and beta did not run to the edge of their range
 _DEPENDENT = 1e-5  # smallest over largest singular value, from which on derivatives by the coefficients are dependent
-_INVOLVED = 0.1  # share of a coefficient in a direction that the runs do not determine
+_INVOLVED = 0.01  # share of a coefficient in a direction that the runs do not determine
 _PART = 250  # resamples at a time, so that their arrays stay small
 _AT_EDGE = 0.1  # share of draws at the edge of a coefficient's range from which on it has no interval
 

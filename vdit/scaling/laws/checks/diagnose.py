@@ -42,7 +42,7 @@ def implausible_flops(runs: Table) -> str:
     if not _RATIO[0] <= middle <= _RATIO[1]:
         units = round(np.log10(middle) / 3) * 3
         hint = f"; are units mixed (a factor 1e{units})?" if units and abs(np.log10(middle) - units) < 0.5 else ""
-        return f"flops are about {middle:.2g} times 6 N D{hint}: C = 6 N D is used instead"
+        return f"flops are about {middle:.2g} times 6 N D, so C = 6 N D is used instead{hint}"
     return ""
 
 
@@ -51,12 +51,12 @@ def checkpoints(runs: Table) -> str:
     lengths: dict[tuple[str, float], set[float]] = {}
     for name, params, tokens in zip(runs.names, runs.params, runs.tokens, strict=True):
         lengths.setdefault((name, float(params)), set()).add(float(tokens))
-    several = [name for (name, _), seen in lengths.items() if len(seen) > 1]
+    several = list(dict.fromkeys(name for (name, _), seen in lengths.items() if len(seen) > 1))
     if not several:
         return ""
     names = ", ".join(several[:_SHOWN]) + (f" and {len(several) - _SHOWN} more" if len(several) > _SHOWN else "")
     return (
-        f"{len(several)} runs have rows at several D ({names}): if these are checkpoints on the way, whose learning"
+        f"runs have rows at several D ({names}): if these are checkpoints on the way, whose learning"
         " rate has not come down, the law is of their schedule; give each run's last row"
     )
 
