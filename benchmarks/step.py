@@ -28,7 +28,7 @@ from vdit.command.run import run_main
 from vdit.config import Config, DataConfig, ModelConfig
 from vdit.errors import UserError
 
-DATA = flags.DEFINE_string("data", "study/data/physics", "Physics data set, as `make study` builds it.")
+DATA = flags.DEFINE_string("data", "study/data/balls", "Data set of balls, as `make study` builds it.")
 SIZES = flags.DEFINE_list("sizes", None, "WIDTHxDEPTH of the models; default: those of the study, and 512x4.")
 ROW_TOKENS = flags.DEFINE_integer("row_tokens", 512, "Slots of a row; two rows a step. The study's balls have 512.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements, of which the median is printed.")
@@ -183,16 +183,9 @@ def _compare_size(width: int, depth: int, trees: dict[str, str]) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     for _ in range(2):  # by turns
         for name, tree in trees.items():
-            command = [
-                sys.executable,
-                "-P",
-                __file__,
-                "--recipe",
-                f"--sizes={width}x{depth}",
-                f"--rounds={ROUNDS.value}",
-            ]
+            options = f"--sizes={width}x{depth}", f"--rounds={ROUNDS.value}", f"--data={Path(DATA.value).absolute()}"
             done = subprocess.run(
-                [*command, f"--data={Path(DATA.value).absolute()}"],
+                [sys.executable, "-P", __file__, "--recipe", *options],
                 env={**os.environ, "PYTHONPATH": tree},
                 capture_output=True,
                 text=True,
@@ -209,6 +202,13 @@ def _compare_size(width: int, depth: int, trees: dict[str, str]) -> None:
     print(f"{'':24}{least['before']['seconds'] / least['after']['seconds']:.2f} times as fast", flush=True)
 
 
+def _size(text: str) -> tuple[int, int]:
+    width, _, depth = text.partition("x")
+    if not (width.isdecimal() and depth.isdecimal()):
+        raise UserError(f"--sizes={text} is not WIDTHxDEPTH, such as 64x2")
+    return int(width), int(depth)
+
+
 def main(argv: list[str]) -> None:
     del argv
     from vdit.parallel.runtime import cpu_devices_for, initialise
@@ -216,8 +216,8 @@ def main(argv: list[str]) -> None:
     initialise(cpu_devices_for(Config()))
     from configs.study import SIZES as OF_STUDY
 
-    sizes = [tuple(map(int, size.split("x"))) for size in SIZES.value or []]
-    sizes = sizes or [(size["model.width"], size["model.depth"]) for size in OF_STUDY.values()] + [(512, 4)]
+    of_study = [(size["model.width"], size["model.depth"]) for size in OF_STUDY.values()]
+    sizes = [_size(size) for size in SIZES.value or []] or [*of_study, (512, 4)]
     if SINCE.value:
         compare(sizes)
         return
