@@ -137,6 +137,14 @@ def test_chunked_equals_reference(rows, block, seed):
         assert not a[segments_BL == 0].any(), f"{name} is not 0 in padding"
 
 
+def test_a_row_of_four_chunks_is_no_loop():
+    q = jnp.zeros((ROWS, HEADS, SLOTS, WIDTH))
+    ids = jnp.asarray(segments([SLOTS], [3]))
+    with use_mesh(one_device()):
+        traced = [str(_function("chunked", block, "auto").trace(q, q, q, q, ids).jaxpr) for block in (5, 6)]
+    assert ["while" in program for program in traced] == [True, False]
+
+
 @settings(max_examples=12)
 @given(rows=st.tuples(packed_row(LONG), packed_row(LONG)), seed=st.integers(0, 99))
 @example(rows=([LONG], [1] * LONG), seed=0)

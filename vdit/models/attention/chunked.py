@@ -9,7 +9,7 @@ saved log-sum-exp.
 A last chunk may reach past its segment: what lies there is read as zeros, and what is computed there is overwritten by
 the next segment in order, or lands in the `block` slots appended to every row.
 
-A row no longer than a large chunk is one dense product (`dense.py`).
+A row no longer than a large chunk is one dense product on a CPU (`dense.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from vdit.models.attention.context import Kernel, scaled
 from vdit.models.attention.dense import DENSE, NOTHING
+from vdit.parallel.mesh import platform
 
 LARGE = 4
 """Chunks of keys in a large one."""
@@ -178,7 +179,7 @@ def _backward_row(
 
 
 def _is_short(q_BHLK: jax.Array, k_BHMK: jax.Array, block: int) -> bool:
-    return max(q_BHLK.shape[2], k_BHMK.shape[2]) <= LARGE * block
+    return max(q_BHLK.shape[2], k_BHMK.shape[2]) <= LARGE * block and platform() == "cpu"
 
 
 def _each_row(function: Callable[..., Any], arrays_B: Sequence[jax.Array], ranges: _Ranges) -> Any:
