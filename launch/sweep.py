@@ -28,7 +28,10 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     values = flags.FLAGS
     if values.sweep is None or values.to is None:
-        raise UserError(f"--sweep=configs/sweeps/X.py and --to={'|'.join(TARGETS)} are both needed")
+        raise UserError(
+            "--sweep and --to are both needed: "
+            f"python -m launch.sweep --sweep=configs/sweeps/physics.py --to={values.to or 'local'}"
+        )
     backend = registry.of(values.to)
     sweep = build_sweep(values.sweep, "--sweep")
     folder, settings = Folder(Path(values.out) / sweep.name), sweep.settings[values.to]

@@ -95,7 +95,7 @@ def test_mistakes(run, tmp_path):
     _, workdir = tiny.long_run()
     other = tiny.write_dataset(tmp_path / "other", 12, text_encoder={"name": "none", "width": 6, "hash": ""})
     for arguments, message in (
-        ([], "--workdir=W is needed"),
+        ([], "--workdir is needed, the folder of a run: python -m vdit.evaluate"),
         (
             [f"--workdir={tmp_path / 'none'}"],
             f"{tmp_path / 'none'}/config.json is missing; is this the workdir of a run?",

@@ -414,4 +414,4 @@ def test_no_checkpoint_and_no_out(run, tmp_path):
     _, workdir = tiny.long_run()
     empty = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     assert f"{empty} has no checkpoint yet" in run(f"--out={tmp_path / 'x.mp4'}", workdir=empty).error
-    assert run().error == "--out is needed"
+    assert run().error == f"--out is needed: python -m vdit.sample --workdir={workdir} --out=sample.mp4"

@@ -76,9 +76,12 @@ def test_a_config_file_that_is_none(run, tmp_path, content, message):
     assert error.startswith(f"--config={file}") and message in error
 
 
-def test_both_flags_are_needed(run, config, tmp_path):
-    for arguments in ([], [f"--config={config}"], [f"--workdir={tmp_path / 'run'}"]):
-        assert run("vdit.train", *arguments).error == "--config=configs/X.py and --workdir=W are both needed"
+def test_both_flags_are_needed(run, config):
+    for arguments, workdir in (([], "runs/physics"), ([f"--config={config}"], "runs/physics"), (["--workdir=W"], "W")):
+        assert run("vdit.train", *arguments).error == (
+            "--config and --workdir are both needed: "
+            f"python -m vdit.train --config=configs/physics.py --workdir={workdir}"
+        )
 
 
 def test_the_workdir_of_another_run(run, config, tmp_path):

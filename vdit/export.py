@@ -24,7 +24,10 @@ STEP = flags.DEFINE_integer("step", None, "Checkpoint to export; default: the ne
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     if WORKDIR.value is None or OUT.value is None:
-        raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
+        raise UserError(
+            f"{'--out' if WORKDIR.value else '--workdir'} is needed: python -m vdit.export "
+            f"--workdir={WORKDIR.value or 'runs/physics'} --out={OUT.value or 'weights/mine'}"
+        )
     from vdit.io.files import read_json
     from vdit.parallel.runtime import cpu_devices_for, initialise
     from vdit.training.record.workdir import EXPORT, read_config

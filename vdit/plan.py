@@ -39,7 +39,10 @@ LINK = flags.DEFINE_float("link", None, "GB/s in one direction of a link between
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     if CONFIG.value is None or TOPOLOGY.value is None:
-        raise UserError("--config=configs/X.py and --topology=v5p:4x4x4 are both needed")
+        raise UserError(
+            "--config and --topology are both needed: python -m vdit.plan --config=configs/vdit_10b.py "
+            "--topology=v5p:8x8x8 --config.data.rows_per_step=512"
+        )
     config = build(CONFIG.value.to_dict(), Config)
     os.environ["JAX_PLATFORMS"] = "cpu"
     from data_pipelines.reading.row_lengths import row_lengths

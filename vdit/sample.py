@@ -85,7 +85,10 @@ def requests_of_flags() -> list[Any]:
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     if WORKDIR.value is None or OUT.value is None:
-        raise UserError(f"{'--out' if WORKDIR.value else '--workdir'} is needed")
+        raise UserError(
+            f"{'--out' if WORKDIR.value else '--workdir'} is needed: python -m vdit.sample "
+            f"--workdir={WORKDIR.value or 'weights/balls'} --out={OUT.value or 'sample.mp4'}"
+        )
     from vdit.generation.outputs import check_out
     from vdit.generation.request import Settings
 

@@ -64,7 +64,10 @@ def main(argv: list[str]) -> None:
     no_arguments(argv)
     values = flags.FLAGS
     if values.config is None or values.workdir is None:
-        raise UserError("--config=configs/X.py and --workdir=W are both needed")
+        raise UserError(
+            "--config and --workdir are both needed: "
+            f"python -m vdit.train --config=configs/physics.py --workdir={values.workdir or 'runs/physics'}"
+        )
     config, workdir = build(values.config.to_dict(), Config), values.workdir
     if values.tracker is not None:
         tracker = ",".join(values.tracker)

@@ -142,12 +142,13 @@ def load_meta(directory: epath.PathLike) -> dict[str, Any]:
     if not epath.Path(directory).is_dir():
         raise UserError(
             f"data set {directory} does not exist; make it with "
-            f"`python -m data_pipelines.build --source=S --out={directory}`"
+            f"`python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out={directory}`, or of "
+            "your own clips with --source=FOLDER"
         )
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: {directory} is no data set of vdit; if it holds videos, make one of them with "
-            f"`python -m data_pipelines.build --source={directory} --out=D`"
+            f"{path} is missing: {directory} is no data set of vdit; if it holds videos, build one from them with "
+            f"`python -m data_pipelines.build --source={directory} --out={directory}-built`"
         )
     meta: Any = parse_json(path.read_bytes(), path, object, mend=REBUILD)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

@@ -128,6 +128,11 @@ def find_source(name: str) -> Source:
             inputs=functools.partial(folder.inputs, name),
             clips=folder.clips,
         )
+    if not name:
+        raise UserError(
+            "--source is missing: name a folder of videos, or a built-in source, as in "
+            "python -m data_pipelines.build --source=physics --out=data/physics"
+        )
     raise UserError(
         f"--source={name!r} is unknown; choose one of {', '.join(sorted(SOURCES))}, tfds:NAME, or a folder that exists"
     )

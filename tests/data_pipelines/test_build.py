@@ -272,6 +272,7 @@ def test_flags_take_the_defaults_of_the_source() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"source": ""}, "--source is missing: name a folder .* as in python -m data_pipelines.build --source=physics"),
         ({"source": "films"}, "--source='films' is unknown; choose one of film, "),
         ({"limit": -1}, "--limit=-1 is negative"),
         ({"patch": "8,8"}, "--patch='8,8' is not three"),

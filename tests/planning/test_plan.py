@@ -173,7 +173,10 @@ def test_wrong_expectations(plan, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--topology=v5e:2x2"], "--config=configs/X.py and --topology=v5p:4x4x4 are both needed"),
+        (
+            ["--topology=v5e:2x2"],
+            "--config and --topology are both needed: python -m vdit.plan --config=configs/vdit_10b.py",
+        ),
         (["--topology=v9:2x2"], "not of a known TPU version; known: v5e, v5p, v6e, tpu7x"),
         (["--topology=v5e:3x5"], "there is no such slice of v5e; there are 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
         (
