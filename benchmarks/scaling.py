@@ -278,7 +278,7 @@ INTRODUCTION = """# What the named sizes need on TPU slices
 
 Written by `python -m benchmarks.scaling`; do not edit. Every line is a whole train step that the TPU compiler has
 compiled for that slice on a machine without a TPU; nothing here has run on a TPU. HBM is what the compiler says;
-seconds are estimates between a low and a high one, made and explained as [docs/planner.md](planner.md) tells. MFU
+seconds are estimates between a low and a high one, made as [docs/planner.md](planner.md) explains. MFU
 counts the model's FLOPs only: no padding, no recomputation, attention by the sum of n² over segments. It is expected at
 an attention efficiency of 0.52; "at 0.60" is what it would be at that one.
 

@@ -142,8 +142,8 @@ def load_meta(directory: epath.PathLike) -> dict[str, Any]:
     if not epath.Path(directory).is_dir():
         raise UserError(
             f"data set {directory} does not exist; make it with "
-            f"`python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out={directory}`, or of "
-            "your own clips with --source=FOLDER"
+            f"`python -m data_pipelines.build --source=physics --world=captioned --patch=2,4,4 --out={directory}`, "
+            "or from your own clips with --source=FOLDER"
         )
     if not path.is_file():
         raise UserError(
