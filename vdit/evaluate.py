@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(found) if JSON.value else table(found))
         return
     if WORKDIR.value is None:
-        raise UserError("--workdir is needed, the folder of a run: python -m vdit.evaluate --workdir=weights/balls")
+        raise UserError("--workdir is needed, the folder of a run: python -m vdit.evaluate --workdir=runs/physics")
     known = ("loss", "velocity", "adherence", "likeness", "distance", "motion_masks")
     for name in MEASURES.value:
         if name not in known:

@@ -57,9 +57,7 @@ def load_run(workdir: epath.PathLike, step: int | None = None, data: str | None 
             return open_weights(config, path, read_meta(path))
         return open_weights(on_this_backend(config), path, pipeline_meta(path))
     if not checkpoint_steps(path):
-        raise UserError(
-            f"{workdir} has no checkpoint yet; train it with the command that began it, which is in its environment.json"
-        )
+        raise UserError(f"{workdir} has no checkpoint yet; train it with the command that is in its environment.json")
     return open_run(config, path, read_meta(path), step)
 
 
