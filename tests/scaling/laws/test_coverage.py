@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import laws as benchmark
+from benchmarks.law_faults import faults, said
 
 LEAST, MOST = benchmark.RANGE  # of the true coverage
 
@@ -64,6 +65,14 @@ def test_coverage_of_one_design(place):
         hits = np.array([row[quantity] for row in rows])
         if quantity != "a, approach 2" or place == 1:
             assert abs(np.nanmean(hits) - 0.8) < 3 * np.sqrt(0.8 * 0.2 / np.isfinite(hits).sum()), quantity
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("fault", list(faults()), ids=lambda fault: fault[0])
+def test_each_fault_is_said(fault):
+    _, rows, asked, starts = fault
+    lines = said(rows, asked, bootstraps=100)
+    assert all(any(line.startswith(start) for line in lines) for start in starts), lines
 
 
 @pytest.mark.nightly

@@ -151,6 +151,16 @@ def test_coefficients_that_make_up_for_each_other_have_no_interval(sizes, length
     assert any("make up for each other" in line for line in fit.warnings) == bool(named)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_two_sizes_leave_alpha_open_wherever_the_search_ends(seed):
+    """Along the valley alpha may carry a small part of the direction that is not determined, and still be open."""
+    law = Law(482.0, 2085.0, 1.82, 0.3478, 0.3658)
+    n, d = (g.ravel() for g in np.meshgrid([4.5e7, 4.4e8], np.geomspace(2e8, 5e10, 8)))
+    loss = law.loss(n, d) * np.exp(np.random.default_rng((16, seed)).normal(0, 0.003, len(n)))
+    fit = fit_law(n, d, loss, bootstraps=0)
+    assert fit.undetermined == {"A", "E", "alpha"} and fit.free_exponents
+
+
 def test_resamples_are_those_of_draws_one_after_another():
     rng = np.random.default_rng(3)
     sizes = np.repeat([1.0, 2.0], [1, 9])  # of ten runs one alone has another size: a third of resamples miss it
