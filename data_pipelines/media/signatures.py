@@ -13,17 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from data_pipelines.media.clip import Input
 from vdit.io.signature import file_signature
 
-THREADS, BATCH = 32, 1024
-"""Files that are read at once, as most of the time is spent waiting, and that wait to be."""
+THREADS, BATCH = 32, 32
+"""Threads, as most of the time of files behind a network is spent waiting, and files that one is given at a time:
+handing them over one by one takes longer than reading tiny ones."""
 
 
 def sign(inputs: Iterable[Input]) -> Iterator[Input]:
     """The inputs with signatures of their files, which change when a file is replaced by one of equal size."""
     source = iter(inputs)
     with ThreadPoolExecutor(THREADS) as threads:
-        while batch := list(itertools.islice(source, BATCH)):
+        while batch := list(itertools.islice(source, THREADS * BATCH)):
             paths = list(dict.fromkeys(each.path for each in batch if each.path and not each.signature))
-            signatures = dict(zip(paths, threads.map(_signature, paths), strict=True))
+            parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+            signatures = dict(zip(paths, itertools.chain(*threads.map(_signatures, parts)), strict=True))
             for each in batch:
                 known = each.signature or signatures.get(each.path, "")
                 yield dataclasses.replace(each, signature=known)
@@ -32,6 +34,10 @@ def sign(inputs: Iterable[Input]) -> Iterator[Input]:
 def joint_signature(paths: Iterable[str]) -> str:
     """Of several files, in order."""
     return hashlib.sha256(" ".join(map(_signature, paths)).encode()).hexdigest()[:16]
+
+
+def _signatures(paths: list[str]) -> list[str]:
+    return [_signature(path) for path in paths]
 
 
 def _signature(path: str) -> str:
