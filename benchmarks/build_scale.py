@@ -43,12 +43,11 @@ DISTINCT, FRAMES = 16, 24
 """Files of the engines' build that are different, and frames of each."""
 
 _RAY_ALONE = """
-import os
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-import ray
-from data_pipelines.building.engines.ray_engine import OBJECT_STORE
-ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, log_to_driver=False)
-ray.shutdown()
+from data_pipelines.building.engines.isolation import Limits
+from data_pipelines.building.engines.ray_engine import RayEngine
+engine = RayEngine("local", Limits(1.0), ("none", "pixels", "", ""))
+list(engine.run(None, []))
+engine.close()
 """
 
 _MEASURED = """

@@ -4,6 +4,7 @@ python -m data_pipelines.inspect data/film
 python -m data_pipelines.inspect data/film data/physics --weights=1,0.5 --row_tokens=4096 --json
 python -m data_pipelines.inspect data/film --split=val --sheet=film.png
 python -m data_pipelines.inspect data/film --filter="motion > 0.1 and bars == 0" --sheet=film.png --sheet_by=motion
+python -m data_pipelines.inspect data/film --filter="motion > 0.1" --page=film.html
 python -m data_pipelines.inspect --config=configs/physics.py --flops=1e15
 
 Several data sets are packed as the mixture that training makes of them.
@@ -12,6 +13,7 @@ Several data sets are packed as the mixture that training makes of them.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable
@@ -52,11 +54,15 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> flags.FlagValues:
     flags.DEFINE_float("tokens", None, "Budget in tokens (patches, captions apart).", 1, flag_values=values)
     flags.DEFINE_float("flops", None, "Budget in training FLOPs of the model in --config.", 1, flag_values=values)
     flags.DEFINE_bool("json", False, "Print the figures as JSON.", values)
-    flags.DEFINE_string("filter", "", "As data.filter of a training config: says how much it keeps.", values)
+    about = "As data.filter of a training config: says how much it keeps; sheets show what it keeps."
+    flags.DEFINE_string("filter", "", about, values)
     flags.DEFINE_string("strata", "", "As data.strata of a training config.", values)
     flags.DEFINE_string("sheet", "", "PNG to draw a contact sheet of all named data sets to.", values)
-    flags.DEFINE_string("pairs", "", "PNG to draw pairs of near duplicates to.", values)
+    flags.DEFINE_string("histograms", "", "PNG to draw a histogram of every column to.", values)
+    flags.DEFINE_string("pairs", "", "PNG to draw pairs of near duplicates to, side by side.", values)
     flags.DEFINE_string("sheet_by", "", "Column, such as motion, whose quantiles the contact sheet shows.", values)
+    about = "HTML page with histograms, contact sheets by quantile of every column, near duplicates and the filter."
+    flags.DEFINE_string("page", "", about, values)
     return values
 
 
@@ -69,7 +75,6 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     devices = values.devices or data_config.rows_per_step
     if devices < 1 or data_config.rows_per_step % devices:
         raise UserError(f"--devices={values.devices} must divide data.rows_per_step={data_config.rows_per_step}")
-    from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
     from data_pipelines.inspecting.inspect_report import print_report
     from data_pipelines.inspecting.inspection import inspect
     from data_pipelines.reading.mixture import open_data
@@ -82,10 +87,29 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
         print(json.dumps(_finite(figures)))
     else:
         print_report(figures)
-    if values.sheet:
-        _save("sheet", contact_sheet(data, data_config.split, by=values.sheet_by), values.sheet)
-    if values.pairs:
-        _save("pairs", pairs_sheet(data), values.pairs)
+    if values.sheet or values.histograms or values.pairs or values.page:
+        _draw(data, data_config, values)
+
+
+def _draw(data: Dataset | Mixture, config: DataConfig, values: flags.FlagValues) -> None:
+    """Writes the pictures and the page that are asked for."""
+    from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
+    from data_pipelines.inspecting.histograms import histograms
+    from data_pipelines.inspecting.page import page
+    from data_pipelines.packing.selection import keeps
+    from vdit.render import charts
+
+    index = data.index(config.split)
+    keeps_N = keeps(index, config) if config.filter else None
+    drawn: dict[str, Callable[[], bytes]] = {
+        "histograms": lambda: charts.png(histograms(index, keeps_N)),
+        "sheet": lambda: _png(contact_sheet(data, config.split, by=values.sheet_by, keeps_N=keeps_N)),
+        "pairs": lambda: _png(pairs_sheet(data)),
+        "page": lambda: page(data, config.split, config.filter, keeps_N).encode(),
+    }
+    for flag, draw in drawn.items():
+        if path := values[flag].value:
+            _save(flag, draw(), path)
 
 
 def _config(argv: list[str], values: flags.FlagValues) -> Config:
@@ -124,12 +148,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _save(flag: str, picture: Image.Image, path: str) -> None:
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _save(flag: str, content: bytes, path: str) -> None:
     from etils import epath
 
     try:
-        with epath.Path(path).open("wb") as file:
-            picture.save(file, "PNG")
+        epath.Path(path).write_bytes(content)
     except OSError as error:
         raise UserError(f"--{flag}={path} cannot be written ({error}); name a file in a folder that exists") from error
 

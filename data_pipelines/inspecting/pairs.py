@@ -18,11 +18,13 @@ class Pair(NamedTuple):
       clips: (split, number) of each.
       difference: share of the bits of their hashes that differ.
       mirrored: whether one looks like the other mirrored.
+      similarity: cosine of their embeddings; None if there are none.
     """
 
     clips: tuple[tuple[str, int], tuple[str, int]]
     difference: float
     mirrored: bool
+    similarity: float | None
 
 
 def read_pairs(directory: epath.PathLike) -> list[Pair]:
@@ -41,6 +43,7 @@ def read_pairs(directory: epath.PathLike) -> list[Pair]:
                     ((row["split"], int(row["number"])), (row["other_split"], int(row["other_number"]))),
                     float(row["difference"]),
                     row["mirrored"] == "1",
+                    float(row["similarity"]) if row["similarity"] else None,
                 )
                 for row in csv.DictReader(file)
             ]

@@ -38,8 +38,17 @@ def wanted(index: Index, members: Sequence[np.ndarray], config: DataConfig) -> t
     """
     if not config.filter:
         return tuple(members)
-    keeps_N = parse_condition(config.filter, "data.filter")(index.columns())
+    keeps_N = keeps(index, config)
     return tuple(part[keeps_N[part]] for part in members)
+
+
+def keeps(index: Index, config: DataConfig) -> np.ndarray:
+    """Which examples of an index meet config.filter, which is not empty.
+
+    Raises:
+      UserError: if it names a column that no data set has.
+    """
+    return parse_condition(config.filter, "data.filter")(index.columns())
 
 
 def strata(index: Index, members: Sequence[np.ndarray], config: DataConfig) -> list[Stratum]:

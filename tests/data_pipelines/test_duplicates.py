@@ -132,6 +132,10 @@ def test_pairs_are_drawn_side_by_side(built: pathlib.Path, tmp_path: pathlib.Pat
     assert [pair.mirrored for pair in pairs] == [True, False] and all(0 <= pair.difference < 0.14 for pair in pairs)
     sheet, single = pairs_sheet(Dataset(built)), pairs_sheet(Dataset(built), count=1)
     assert sheet.width == single.width and sheet.height == 2 * single.height
+    row = sorted(pairs, key=lambda pair: pair.difference).index(pairs[0])  # frames are drawn 128 pixels wide
+    top = row * single.height + 20
+    clip, copy = (np.asarray(sheet)[top : top + 90, left : left + 128].astype(int) for left in (0, sheet.width // 2))
+    assert abs(clip - copy[:, ::-1]).mean() < 20 < abs(clip - copy).mean()
     (tmp_path / "duplicates.csv").write_text("split,number\ntrain,x\n")
     with pytest.raises(UserError, match="duplicates.csv is damaged"):
         read_pairs(tmp_path)

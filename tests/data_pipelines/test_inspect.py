@@ -16,10 +16,13 @@ from small_dataset import PATCH, TEXT_WIDTH, write_dataset
 from data_pipelines import inspect
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build as build_data
+from data_pipelines.inspecting import contact_sheet as contact_sheets
 from data_pipelines.inspecting.contact_sheet import contact_sheet
+from data_pipelines.inspecting.histograms import bins_of
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.mixture import open_data
 from data_pipelines.reading.pipeline import make_plan
+from data_pipelines.reading.store import Dataset
 from vdit import flops
 from vdit.config import DataConfig
 from vdit.config_dict import build
@@ -202,6 +205,8 @@ def test_report_and_contact_sheet(paths, tmp_path):
         (["{0}", "--row_tokens=8"], "data.row_tokens=8"),
         (["{0}", "--devices=3"], "--devices=3"),
         (["{0}", *SIZES, "--sheet=no/such/folder/sheet.png"], "--sheet=no/such/folder/sheet.png"),
+        (["{0}", *SIZES, "--page=no/such/folder/a.html"], "--page=no/such/folder/a.html"),
+        (["{0}", *SIZES, "--filter=frames > 0", "--pairs=a.png"], "--pairs: the build of"),
     ],
 )
 def test_mistakes_are_one_line(paths, arguments, words):
@@ -218,11 +223,61 @@ def test_a_mistake_ends_with_status_2():
     assert done.stderr.startswith("error: ") and "no/such/folder" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_measures_filters_and_sheets_by_quantile(tmp_path):
-    """What a filter keeps is said before anything is built again, and trained."""
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    """A data set with measures."""
+    path = str(tmp_path_factory.mktemp("balls") / "set")
     with inline():
-        build_data(BuildArgs("physics", str(tmp_path / "set"), Options(limit=24)))
-    path = str(tmp_path / "set")
+        build_data(BuildArgs("physics", path, Options(limit=24)))
+    return path
+
+
+def test_a_histogram_tells_what_a_filter_keeps():
+    values = np.array([0, 0, 1, 2, 2, 2], np.float32)
+    bars = bins_of(values, values != 2)
+    assert sum(bar["to"] - bar["from"] for bar in bars) == 6
+    assert [(bar["series"], bar["from"], bar["to"]) for bar in bars] == [
+        ("kept", 0, 2), ("kept", 0, 1), ("left out", 0, 3)
+    ]  # fmt: skip
+    assert {bar["series"] for bar in bins_of(values, None)} == {"kept"}
+
+
+def test_the_page_shows_columns_quantiles_and_what_a_filter_keeps(balls, tmp_path):
+    files = [f"--{name}={tmp_path}/{name}" for name in ("page", "histograms")]
+    figures_of(balls, "--filter=motion > 0.1", *files)
+    text = (tmp_path / "page").read_text()
+    index = open_data(DataConfig(balls)).index("train")
+    kept = int((index.measures["motion"] > 0.1).sum())
+    assert 0 < kept < 24 and f"keeps {kept} of them" in text and "left out" in text
+    spec = json.loads(text.split('id="figure-columns">')[1].split("</script>")[0])
+    drawn = {each["title"]: each["data"]["values"] for each in spec["concat"]}
+    known = {name for name, values in index.columns().items() if not np.isnan(values).all()}
+    assert drawn.keys() == known and "bits_per_pixel" not in known
+    for bars in drawn.values():
+        counts = {series: 0 for series in ("kept", "left out")}
+        for bar in bars:
+            counts[bar["series"]] += bar["to"] - bar["from"]
+        assert counts == {"kept": kept, "left out": 24 - kept}
+    assert text.count('<img class="sheet"') == 2 + sum(len(np.unique(index.columns()[name])) > 1 for name in known)
+    with Image.open(tmp_path / "histograms") as picture:
+        assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(256)) > 2
+
+
+def test_sheets_show_what_is_kept_and_known(balls, monkeypatch):
+    data, drawn = Dataset(balls), []
+    strip = contact_sheets._strip
+    monkeypatch.setattr(contact_sheets, "_strip", lambda *a: drawn.append(a[2]) or strip(*a))
+    contact_sheet(data, "train", 24, "motion", np.arange(24) % 2 == 0)
+    motion = data.index("train").measures["motion"]
+    assert sorted(drawn) == list(range(0, 24, 2)) and (np.diff(motion[drawn]) >= 0).all()
+    data.index("train").measures["motion"][:] = np.nan
+    with pytest.raises(UserError, match="of none motion is known"):
+        contact_sheet(data, "train", by="motion")
+
+
+def test_measures_filters_and_sheets_by_quantile(balls, tmp_path):
+    """What a filter keeps is said before anything is built again, and trained."""
+    path = balls
     motion = open_data(DataConfig(path)).index("train").measures["motion"]
     middle = float(np.median(motion))
     figures = figures_of(path, f"--filter=motion > {middle}", "--strata=motion: 1, 2")

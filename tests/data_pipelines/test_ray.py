@@ -79,6 +79,18 @@ def test_a_cluster_of_another_version(tmp_path: pathlib.Path, monkeypatch: pytes
     assert "\n" not in str(caught.value)
 
 
+def test_a_cluster_with_another_token(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own errors are of no class of Python's."""
+
+    def join(**options) -> None:
+        raise ray.exceptions.AuthenticationError("Token mismatch")
+
+    monkeypatch.setattr(ray, "init", join)
+    args = BuildArgs("noisy", str(tmp_path / "out"), Options(limit=8), engine="ray", ray_address="auto")
+    with pytest.raises(UserError, match=f"this Ray {ray.__version__} can join .*Token mismatch"):
+        build(args, FakeEncoder())
+
+
 def test_machines_must_see_the_files(tmp_path: pathlib.Path) -> None:
     (job,) = plan_jobs([Input("a", "train", str(tmp_path / "a.mp4"))], "clips")
     recipe = Recipe(fake_source.some_clips, Options(), Patch(), 1, False, str(tmp_path), str(tmp_path))

@@ -236,12 +236,18 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
     """Writes PATH.svg and PATH.png, the same bytes whenever they are drawn; gives both."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    svg, png = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
-    made = standalone(chart)
-    svg.write_text(vl_convert.vegalite_to_svg(made, VEGA_LITE), encoding="utf-8")
-    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(made, VEGA_LITE, scale=2))) as drawn:
-        drawn.convert("RGB").quantize(64).save(png, optimize=True)  # a third of the bytes
-    return [svg, png]
+    svg, png_path = (path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png"))
+    svg.write_text(vl_convert.vegalite_to_svg(standalone(chart), VEGA_LITE), encoding="utf-8")
+    png_path.write_bytes(png(chart))
+    return [svg, png_path]
+
+
+def png(chart: alt.TopLevelMixin) -> bytes:
+    """The chart as a PNG, the same bytes whenever it is drawn."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(standalone(chart), VEGA_LITE, scale=2))) as drawn:
+        drawn.convert("RGB").quantize(64).save(file, "PNG", optimize=True)  # a third of the bytes
+    return file.getvalue()
 
 
 @functools.cache
