@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.curation.rejecting import reject_duplicates
 from data_pipelines.building.do_job import whole_target
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.building.engines.registry import Engine, make_engine
@@ -18,6 +19,7 @@ from data_pipelines.building.publish import publish
 from data_pipelines.building.result import finished_jobs, load_result, write_ledger
 from data_pipelines.building.workspace import Workspace, differences, read_identity
 from data_pipelines.media.clip import digest
+from data_pipelines.media.filters import DUPLICATE
 from data_pipelines.media.signatures import sign
 from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
@@ -131,6 +133,8 @@ def _build(
             bar.advance(len(job.inputs))
     if usage := engine.encoders.usage():
         print(usage)
+    if DUPLICATE in args.options.reject:
+        reject_duplicates(recipe, jobs.names)
     with (
         whole_target(space.target, LEDGER_FILE) as path,
         path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text,

@@ -10,7 +10,10 @@ from typing import IO, Any
 
 from vdit.io.formatting import align
 
-STATUSES = ("accepted", "scaled", "split", "rejected")
+STORED = ("accepted", "scaled")
+"""Statuses of clips that are in the data set."""
+
+STATUSES = (*STORED, "split", "rejected")
 Shape = tuple[int, ...]
 
 
@@ -65,7 +68,7 @@ class Ledger:
     @property
     def accepted(self) -> int:
         """Clips that are stored."""
-        return sum(count for (_, status), count in self.counts.items() if status in ("accepted", "scaled"))
+        return sum(count for (_, status), count in self.counts.items() if status in STORED)
 
     def add(self, entry: Entry) -> None:
         """Takes down one input."""

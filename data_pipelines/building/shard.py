@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from data_pipelines.media.traits import Traits
-from data_pipelines.packing.index import Index
+from data_pipelines.packing.index import Index, index_of
 from data_pipelines.reading.records import Encoder, Record, make_features
 from vdit.errors import UserError
 from vdit.io.signature import file_signature
@@ -139,6 +139,36 @@ class ShardWriter:
         )
         size, signature = os.path.getsize(self._path), file_signature(self._path)
         return Shard(name, size, signature, self._kind, index, hash_NB, embedding_NE)
+
+
+def without(shard: Shard, source: Path, target: Path, keeps_N: np.ndarray) -> Shard:
+    """Writes some records of a shard to another file, as they are.
+
+    Args:
+      shard: what is known of it.
+      source: its file on this machine.
+      target: file to write.
+      keeps_N: which records are kept.
+
+    Raises:
+      UserError: if it cannot be read or written.
+    """
+    kept = np.flatnonzero(keeps_N).tolist()
+    with _reporting(target):
+        reader = array_record_module.ArrayRecordReader(os.fspath(source))
+        writer = array_record_module.ArrayRecordWriter(os.fspath(target), RECORD_OPTIONS)
+        for record in kept:
+            writer.write(reader.read([record])[0])
+        writer.close()
+        reader.close()
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    index = index_of({name: array[kept] for name, array in shard.index.arrays().items()}) if shard.index else None
+    hash_NB, embedding_NE = (None if rows is None else rows[kept] for rows in (shard.hash_NB, shard.embedding_NE))
+    size, signature = os.path.getsize(target), file_signature(target)
+    if not kept:
+        return Shard(shard.file, size, signature, None, None)
+    return Shard(shard.file, size, signature, shard.kind, index, hash_NB, embedding_NE)
 
 
 def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:

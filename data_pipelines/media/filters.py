@@ -1,4 +1,4 @@
-"""Clips that can be left out: black ones, and videos in which nothing moves."""
+"""Clips that can be left out: black ones, videos in which nothing moves, and those that meet a condition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import numpy as np
 from vdit.errors import UserError
 from vdit.expressions import Condition, parse_condition
 
-FILTERS = ("black", "frozen")
+DUPLICATE = "duplicate"
+"""Clips that look like another one, which is known when all are built; see `building.curation.rejecting`."""
+
+FILTERS = ("black", "frozen", DUPLICATE)
 
 MEASURES = ("motion", "sharpness", "brightness", "contrast", "bars", "still", "cuts")
 """What `measures.measure` gives."""
@@ -32,10 +35,10 @@ def parse_filters(wanted: tuple[str, ...] | list[str]) -> tuple[str, ...]:
       UserError: if one is neither, or names no measure.
     """
     for condition in reject_conditions(tuple(wanted)):
-        if "duplicate" in condition.names:
+        if DUPLICATE in condition.names:
             raise UserError(
-                f"--reject={condition.text!r}: duplicates are known only when all clips are built; leave them out in "
-                "training, with data.filter='duplicate == 0'"
+                f"--reject={condition.text!r}: duplicates are known only when all clips are built; write "
+                f"--reject={DUPLICATE}, or leave them out in training, with data.filter='{DUPLICATE} == 0'"
             )
         condition(dict.fromkeys((*MEASURES, *FILE_MEASURES, *SUBJECT_MEASURES), 0.0))
     return tuple(sorted({each.strip() for each in wanted}))
@@ -49,8 +52,6 @@ def reject_conditions(wanted: tuple[str, ...]) -> list[Condition]:
     """
     conditions = []
     for text in wanted:
-        if text.strip() == "duplicate":
-            text = "duplicate > 0"
         if text.strip().isidentifier() and text.strip() not in FILTERS:
             raise UserError(
                 f"--reject={text.strip()!r} is unknown; choose from {', '.join(FILTERS)}, or compare a measure, as in "

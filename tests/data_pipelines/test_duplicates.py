@@ -1,6 +1,7 @@
 """Near duplicates: planted ones are found, others are not, and a data set tells of them."""
 
 import csv
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -11,9 +12,12 @@ from PIL import Image
 
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
+from data_pipelines.building.curation import rejecting
 from data_pipelines.building.curation.duplicates import find_duplicates, mark
 from data_pipelines.inspecting.contact_sheet import pairs_sheet
+from data_pipelines.inspecting.ledger_names import names_of
 from data_pipelines.inspecting.pairs import read_pairs
+from data_pipelines.media.clip import Options
 from data_pipelines.media.filters import parse_filters
 from data_pipelines.media.hashing import BYTES, clip_hash, mirrored
 from data_pipelines.packing.packing import Plan
@@ -120,10 +124,68 @@ def test_training_leaves_duplicates_out(built: pathlib.Path) -> None:
     assert sorted(plan.epoch(0).examples.tolist()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("text", ["duplicate", "duplicate > 1"])
+@pytest.mark.parametrize("text", ["duplicate > 0", "motion > 0.1 and duplicate > 1"])
 def test_a_build_cannot_reject_what_it_does_not_know_yet(text: str) -> None:
     with pytest.raises(UserError, match="duplicates are known only when all clips are built; .*data.filter="):
         parse_filters([text])
+
+
+def clips_of(out: pathlib.Path) -> dict[str, list[str]]:
+    """Names of the inputs of the stored clips, by split."""
+    dataset = Dataset(out)
+    named = {split: names_of(out, split, range(dataset.size(split)), dataset.size(split)) for split in dataset.splits}
+    return {split: list(names.values()) for split, names in named.items()}
+
+
+@pytest.fixture
+def deduplicated(built: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> BuildArgs:
+    """The same clips in two jobs and more, built without duplicates."""
+    monkeypatch.setattr("data_pipelines.building.jobs.JOB_INPUTS", 2)
+    options = Options(reject=parse_filters(["duplicate"]))
+    args = BuildArgs(str(built.parent / "in"), str(tmp_path / "out"), options)
+    with inline():
+        ledger = build(args)
+    assert ledger is not None and ledger.counts["train", "rejected"] == 2
+    return args
+
+
+def test_a_build_leaves_duplicates_out(built: pathlib.Path, deduplicated: BuildArgs) -> None:
+    """One of each group stays, that of val."""
+    out = pathlib.Path(deduplicated.out)
+    assert clips_of(out) == {"train": ["0.mp4", "1.mp4", "2.mp4"], "val": ["val.mp4"]}
+    reasons = {row["item"]: row["reason"] for row in csv.DictReader((out / "ledger.csv").open())}
+    assert reasons["again.mp4"] == "not wanted: duplicate of train 0.mp4"
+    assert reasons["3.mp4"] == "not wanted: duplicate of val val.mp4"
+    dataset, whole = Dataset(out), Dataset(built)
+    for i in range(3):  # the first three of `built`
+        np.testing.assert_array_equal(dataset.read_clip("train", i).video_TYXC, whole.read_clip("train", i).video_TYXC)
+    assert not any(dataset.index(split).measures["duplicate"].any() for split in dataset.splits)
+    assert read_pairs(out) == []
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_build_that_is_stopped_while_it_leaves_duplicates_out(
+    deduplicated: BuildArgs, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    """Between a shard and its result: the next start ends with the same bytes."""
+    args, calls, leave_out = dataclasses.replace(deduplicated, out=str(tmp_path / "again")), [], rejecting._leave_out
+
+    def stopped(*arguments):
+        made = leave_out(*arguments)
+        calls.append(made)
+        if len(calls) == killed + 1:
+            raise KeyboardInterrupt
+        return made
+
+    with inline(), monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rejecting, "_leave_out", stopped)
+        build(args)
+    with inline():
+        build(args)
+    files, expected = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in map(
+        pathlib.Path, (args.out, deduplicated.out)
+    ))  # fmt: skip
+    assert files == expected
 
 
 def test_pairs_are_drawn_side_by_side(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
