@@ -1,6 +1,6 @@
 """How fast data sets are built, per core, beside bare decoding; and how much memory an hours-long file takes.
 
-    python -m benchmarks.build [--video=FILE] [--tokens=45,256,1024] [--long_minutes=120] [--json]
+    python -m benchmarks.build [--video=FILE] [--tokens=45,256,1024] [--long_minutes=120] [--json] [--keep]
 
 All rates are frames per second of processor time, of all processes together. "bare" decodes the same file with PyAV in
 one thread and scales every frame with `frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()`;
@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 from av.video.reformatter import VideoReformatter
 
+from benchmarks import pages
 from data_pipelines.media.sizes import fit_size
 from data_pipelines.sources import film
 from vdit.command.run import no_arguments, run_main
@@ -33,6 +34,12 @@ VIDEO = flags.DEFINE_string("video", "", "file to build from; the film if left o
 TOKENS = flags.DEFINE_list("tokens", ["45", "256", "1024"], "values of --max_tokens")
 LONG_MINUTES = flags.DEFINE_integer("long_minutes", 120, "length of the long file; 0 = leave it out")
 JSON = flags.DEFINE_bool("json", False, "print JSON")
+KEEP = flags.DEFINE_bool("keep", False, "write the table into docs/data.md")
+
+LEAST = pages.Target(0.6)
+"""Share of bare decoding that a build of 256 tokens is to reach."""
+
+COMMAND = "python -m benchmarks.build --long_minutes=0 --keep"
 
 LONG_SIZE, LONG_RATE = (96, 160), 24
 
@@ -135,21 +142,38 @@ def long_file(minutes: int) -> dict[str, Any]:
     return found
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rates as Markdown, with the target of 256 tokens."""
+    head = ("tokens", "size", "bare", "bare, one scaler", "build", "build / bare", "build / one scaler", "peak MiB", "")
+    return pages.table(
+        head,
+        [
+            (
+                str(row["tokens"]),
+                row["size"],
+                *(f"{row[name]:.0f}" for name in ("bare", "bare, one scaler", "build")),
+                f"{row['over bare']:.2f}",
+                f"{row['over bare, one scaler']:.2f}",
+                f"{row['peak_mib']:.0f}",
+                LEAST.verdict(row["over bare"]) if row["tokens"] == 256 else "",
+            )
+            for row in rows
+        ],
+        words=(8,),
+    )
+
+
 def main(argv: list[str]) -> None:
     """Measures and prints."""
     no_arguments(argv)
     path = Path(VIDEO.value) if VIDEO.value else film.film_path("")
     report = lambda text: print(text, "...", file=sys.stderr, flush=True)  # noqa: E731
+    rows = [compare(path, int(tokens), report) for tokens in TOKENS.value]
+    text = f"{path.name}, frames per second of processor time:\n\n{table(rows)}"
     show = (lambda _: None) if JSON.value else (lambda text: print(text, flush=True))
-    show(f"{path.name}, frames per second of processor time\n")
-    show("| tokens | size | bare | bare, one scaler | build | build / bare | build / one scaler | peak MiB |")
-    show("| --: | --: | --: | --: | --: | --: | --: | --: |")
-    rows = []
-    for tokens in TOKENS.value:
-        rows.append(row := compare(path, int(tokens), report))
-        rates = " | ".join(f"{row[name]:.0f}" for name in ("bare", "bare, one scaler", "build"))
-        ratios = f"**{row['over bare']:.2f}** | {row['over bare, one scaler']:.2f}"
-        show(f"| {row['tokens']} | {row['size']} | {rates} | {ratios} | {row['peak_mib']:.0f} |")
+    show(text)
+    if KEEP.value:
+        pages.put("data.md", COMMAND, text)
     long = None
     if LONG_MINUTES.value:
         report("long file")

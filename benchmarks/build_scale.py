@@ -1,6 +1,6 @@
 """What a build costs beside its decoding, and what it would take at scale.
 
-    python -m benchmarks.build_scale [--clips=2000] [--inputs=200000] [--nopetabyte]
+    python -m benchmarks.build_scale [--only=engines,planning,petabyte] [--clips=2000] [--inputs=200000] [--keep]
 
 * Processor time of the same build (`--clips` files of one second of 640x360, at 256 tokens a frame) by the local engine
   and by a Ray on this machine, all processes together, and whether both give the same bytes; and of a Ray that is
@@ -28,14 +28,26 @@ import av
 import numpy as np
 from absl import flags
 
+from benchmarks import pages
+from benchmarks.pages import Target
 from data_pipelines.building.jobs import JOB_BYTES, MAX_JOBS
 from data_pipelines.sources import film
 from vdit.command.run import no_arguments, run_main
+from vdit.errors import UserError
 
-CLIPS = flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do; 0 = leave it out.")
-INPUTS = flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned; 0 = leave it out.")
-PETABYTE = flags.DEFINE_bool("petabyte", True, "Compute what a petabyte would take.")
+PARTS = ("engines", "planning", "petabyte")
+ONLY = flags.DEFINE_list("only", list(PARTS), "Parts to measure.")
+CLIPS = flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do.", 1)
+INPUTS = flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned.", 10)
 WORKERS = flags.DEFINE_integer("processors", 1000, "Processors of the cluster that builds from a petabyte.")
+KEEP = flags.DEFINE_bool("keep", False, "Write the tables into docs/data.md.")
+
+TARGETS = {
+    "ray / local": Target(1.1, most=True),
+    "same bytes": Target(1),
+    "seconds": Target(30, most=True),
+    "processor seconds": Target(30, most=True),
+}
 
 TOKENS = 256
 
@@ -124,6 +136,12 @@ def engines(clips: int) -> dict[str, Any]:
     }
 
 
+def plannings(inputs: int) -> dict[str, float]:
+    """`planning` of so many, and the memory and jobs of a tenth as many."""
+    few, many = planning(inputs // 10), planning(inputs)
+    return {**many, f"MiB of {inputs // 10:,} inputs": few["MiB"]}
+
+
 def planning(inputs: int) -> dict[str, float]:
     """Seconds and MiB until the first job of a build from so many tiny files can begin, in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
@@ -134,25 +152,26 @@ def planning(inputs: int) -> dict[str, float]:
             (folder / f"{number:07d}.png").write_bytes(number.to_bytes(8, "big"))
         code = f"from benchmarks.build_scale import plan; plan({name!r})"
         done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
-    seconds, mebibytes, jobs = json.loads(done.stdout)
-    return {"inputs": inputs, "seconds": seconds, "MiB": mebibytes, "jobs": jobs}
+    processor, seconds, mebibytes, jobs = json.loads(done.stdout)
+    return {"inputs": inputs, "processor seconds": processor, "seconds": seconds, "MiB": mebibytes, "jobs": jobs}
 
 
 def plan(folder: str) -> None:
-    """Plans the build from a folder; prints seconds, MiB above what the process had before, and the number of jobs."""
+    """Plans the build from a folder; prints processor seconds, seconds, MiB above what the process had before, jobs."""
     from data_pipelines.building.jobs import plan_jobs
     from data_pipelines.building.listing import Listing
     from data_pipelines.media.clip import Options, digest
     from data_pipelines.media.signatures import sign
     from data_pipelines.sources.registry import find_source
 
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, started = time.process_time(), time.monotonic()
     listing = Listing(sign(find_source(folder).inputs(Options())))
     digest(listing)
     jobs = plan_jobs(listing, "folder")
     assert next(iter(jobs)).inputs
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([seconds, (peak - before) / 1024, len(jobs)]))
+    print(json.dumps([time.process_time() - began, seconds, (peak - before) / 1024, len(jobs)]))
 
 
 def petabyte(processors: int) -> dict[str, float]:
@@ -187,13 +206,19 @@ def petabyte(processors: int) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Measures and prints."""
     no_arguments(argv)
-    parts = [lambda: engines(CLIPS.value)] if CLIPS.value else []
-    parts += [lambda: planning(INPUTS.value // 10), lambda: planning(INPUTS.value)] if INPUTS.value else []
-    parts += [lambda: petabyte(WORKERS.value)] if PETABYTE.value else []
-    for part in parts:
-        for name, value in part().items():
-            print(f"{name:<30} {value if isinstance(value, bool) else format(value, ',.4g'):>14}", flush=True)
-        print(flush=True)
+    measures = {
+        "engines": lambda: engines(CLIPS.value),
+        "planning": lambda: plannings(INPUTS.value),
+        "petabyte": lambda: petabyte(WORKERS.value),
+    }
+    if unknown := set(ONLY.value) - set(PARTS):
+        raise UserError(f"--only={','.join(sorted(unknown))} is unknown; choose from {', '.join(PARTS)}")
+    for part in ONLY.value:
+        load = os.getloadavg()[0]
+        text = pages.judged({**measures[part](), "load average before": load}, TARGETS)
+        print(text, end="\n\n", flush=True)
+        if KEEP.value:
+            pages.put("data.md", f"python -m benchmarks.build_scale --only={part} --keep", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which planted duplicates are found among the film's shots, what else is found, and how long a million hashes take.
 
-    python -m benchmarks.duplicates [--data=DIR] [--many=1000000] [--embed]
+    python -m benchmarks.duplicates [--data=DIR] [--many=1000000] [--embed] [--keep]
 
 Every shot of at least 9 frames is planted five times: encoded again (x264, crf 35), scaled to two thirds, begun two
 frames later, with a bright mark in a corner, and mirrored. A pair is right if both clips come from one shot. Recall is
@@ -27,6 +27,8 @@ import cv2
 import numpy as np
 from absl import flags
 
+from benchmarks import pages
+from benchmarks.pages import Target
 from data_pipelines.building.curation.duplicates import MAX_DIFFERENCE, find_duplicates
 from data_pipelines.building.curation.embedding import Embedder, embedded_frames
 from data_pipelines.media.hashing import BYTES, clip_hash
@@ -37,6 +39,15 @@ DATA = flags.DEFINE_string("data", "", "Data set of the film's shots; it is buil
 MANY = flags.DEFINE_integer("many", 1_000_000, "Random hashes searched, one in a hundred planted; 0 = leave it out.")
 
 EMBED = flags.DEFINE_bool("embed", False, "Embed the film's shots, too, and plant copies that only embeddings find.")
+
+KEEP = flags.DEFINE_bool("keep", False, "Write the tables into docs/curation.md.")
+
+TARGETS = {
+    "recall": Target(0.95),
+    "precision": Target(0.99),
+    "processor seconds": Target(120, most=True),
+    "GB at the peak": Target(2, most=True),
+}
 
 FEWEST = 9
 
@@ -156,12 +167,17 @@ def main(argv: list[str]) -> None:
             options = ("--source=film", "--max_tokens=256", "--text_encoder=none", f"--out={directory}")
             command = [sys.executable, "-m", "data_pipelines.build", *options]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        parts = [film(directory, EMBED.value)]
-    parts += [many(MANY.value)] if MANY.value else []
-    for figures in parts:
-        for name, value in figures.items():
-            print(f"{name:<32} {value:>12,.4g}", flush=True)
-        print(flush=True)
+        keep("python -m benchmarks.duplicates --embed --keep", film(directory, EMBED.value), KEEP.value and EMBED.value)
+    if MANY.value:
+        keep("python -m benchmarks.duplicates --keep", many(MANY.value), KEEP.value)
+
+
+def keep(command: str, figures: dict[str, float], write: bool) -> None:
+    """Prints figures, and writes them into the page."""
+    text = pages.judged(figures, TARGETS)
+    print(text, end="\n\n", flush=True)
+    if write:
+        pages.put("curation.md", command, text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,6 +29,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[in
     from vdit.render.pages import Table, markdown_table  # not by benchmarks that weigh a process
 
     return markdown_table(Table(head, rows, words))
+
+
+def judged(figures: Mapping[str, float], targets: Mapping[str, Target], digits: int = 4) -> str:
+    """A table of figures, with their targets and whether these are met."""
+    rows = [
+        (name, format(value, f",.{digits}g") if not isinstance(value, bool) else "yes" if value else "no",
+         targets[name].verdict(value) if name in targets else "")
+        for name, value in figures.items()
+    ]  # fmt: skip
+    return table(("", "measured", "target"), rows, words=(2,))
 
 
 def put(name: str, command: str, text: str) -> None:

@@ -43,7 +43,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path: pathlib.Path) 
             (folder / f"{number // 1000:03d}" / f"{number:06d}.png").touch()
         code = f"from benchmarks.build_scale import plan; plan({str(folder)!r})"
         done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
-        _, found[count], jobs = json.loads(done.stdout)
+        _, _, found[count], jobs = json.loads(done.stdout)
         assert jobs == -(-count // 128)
     assert build_scale.INPUTS.default == 200_000
     assert (found[22_000] - found[2_000]) * 1024 / 20_000 < 0.2
