@@ -57,9 +57,9 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> flags.FlagValues:
     about = "As data.filter of a training config: says how much it keeps; sheets show what it keeps."
     flags.DEFINE_string("filter", "", about, values)
     flags.DEFINE_string("strata", "", "As data.strata of a training config.", values)
-    flags.DEFINE_string("sheet", "", "PNG to draw a contact sheet of all named data sets to.", values)
+    flags.DEFINE_string("sheet", "", "PNG (or .webp) to draw a contact sheet of all named data sets to.", values)
     flags.DEFINE_string("histograms", "", "PNG to draw a histogram of every column to.", values)
-    flags.DEFINE_string("pairs", "", "PNG to draw pairs of near duplicates to, side by side.", values)
+    flags.DEFINE_string("pairs", "", "PNG (or .webp) to draw pairs of near duplicates to, side by side.", values)
     flags.DEFINE_string("sheet_by", "", "Column, such as motion, whose quantiles the contact sheet shows.", values)
     about = "HTML page with histograms, contact sheets by quantile of every column, near duplicates and the filter."
     flags.DEFINE_string("page", "", about, values)
@@ -101,15 +101,15 @@ def _draw(data: Dataset | Mixture, config: DataConfig, values: flags.FlagValues)
 
     index = data.index(config.split)
     keeps_N = keeps(index, config) if config.filter else None
-    drawn: dict[str, Callable[[], bytes]] = {
-        "histograms": lambda: charts.png(histograms(index, keeps_N)),
-        "sheet": lambda: _png(contact_sheet(data, config.split, by=values.sheet_by, keeps_N=keeps_N)),
-        "pairs": lambda: _png(pairs_sheet(data)),
-        "page": lambda: page(data, config.split, config.filter, keeps_N).encode(),
-    }
-    for flag, draw in drawn.items():
-        if path := values[flag].value:
-            _save(flag, draw(), path)
+    if path := values.histograms:
+        _save("histograms", charts.png(histograms(index, keeps_N)), path)
+    if path := values.sheet:
+        sheet = contact_sheet(data, config.split, by=values.sheet_by, keeps_N=keeps_N)
+        _save("sheet", _drawn(sheet, path), path)
+    if path := values.pairs:
+        _save("pairs", _drawn(pairs_sheet(data), path), path)
+    if path := values.page:
+        _save("page", page(data, config.split, config.filter, keeps_N).encode(), path)
 
 
 def _config(argv: list[str], values: flags.FlagValues) -> Config:
@@ -148,9 +148,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _png(picture: Image.Image) -> bytes:
+def _drawn(picture: Image.Image, path: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture.save(file, "WEBP" if path.endswith(".webp") else "PNG", quality=80)
     return file.getvalue()
 
 

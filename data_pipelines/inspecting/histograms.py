@@ -17,23 +17,28 @@ KEPT, LEFT_OUT = "kept", "left out"
 
 
 def histograms(index: Index, keeps_N: np.ndarray | None = None) -> alt.TopLevelMixin:
-    """A histogram of every column of which a value is known, beside each other.
+    """A histogram of every column that has more than one value, or of all if none has, beside each other.
 
     Args:
       index: of the examples.
       keeps_N: which of them a filter keeps; these are told from the others by their colour. None = there is none.
     """
+    columns = {name: values_N for name, values_N in index.columns().items() if not np.isnan(values_N).all()}
+    varied = {name: values_N for name, values_N in columns.items() if np.nanmin(values_N) < np.nanmax(values_N)}
     drawn = []
-    for name, values_N in index.columns().items():
+    for name, values_N in (varied or columns).items():
         known_N = ~np.isnan(values_N)
-        if known_N.any():
-            drawn.append(_histogram(name, values_N[known_N], None if keeps_N is None else keeps_N[known_N]))
+        drawn.append(_histogram(name, values_N[known_N], None if keeps_N is None else keeps_N[known_N]))
     return alt.concat(*drawn, columns=ACROSS, spacing=24)
 
 
 def bins_of(values_N: np.ndarray, keeps_N: np.ndarray | None) -> list[dict[str, Any]]:
     """Bars of a histogram: ends of a bin and the number of its values, those that are kept below the others."""
-    edges = np.histogram_bin_edges(values_N, bins=min(BINS, len(np.unique(values_N))))
+    low, high = values_N.min(), values_N.max()
+    if high - low < BINS and (values_N == np.round(values_N)).all():
+        edges = np.arange(low - 0.5, high + 1)  # a bin for each whole number
+    else:
+        edges = np.linspace(low, high, BINS + 1)
     parts = {KEPT: values_N} if keeps_N is None else {KEPT: values_N[keeps_N], LEFT_OUT: values_N[~keeps_N]}
     bars, base = [], np.zeros(len(edges) - 1, np.int64)
     for series, part in parts.items():

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from waiting import wait_until
 from data_pipelines.building import fetching, jobs
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
+from data_pipelines.building.engines import ray_engine
 from data_pipelines.building.jobs import Recipe, plan_jobs
 from data_pipelines.media.clip import Input, Options
 from data_pipelines.sources.registry import SOURCES
@@ -63,6 +65,23 @@ def test_a_cluster_that_does_not_answer(tmp_path: pathlib.Path, monkeypatch: pyt
         UserError, match=f"--ray_address={address}: no cluster that this Ray {ray.__version__} can join"
     ):
         build(args, FakeEncoder())
+
+
+@pytest.mark.parametrize(("answer", "words"), [(b"HTTP/1.0 400 Bad\r\n\r\n", "is no Ray"), (b"", "timed out")])
+def test_a_port_that_is_no_cluster(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, words: str
+) -> None:
+    monkeypatch.setattr(ray_engine, "ANSWER", 2.0 if answer else 0.2)
+    heard: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: heard.append(server.accept()[0]) or heard[0].sendall(answer))
+        thread.start()
+        address = "{}:{}".format(*server.getsockname())
+        args = BuildArgs("noisy", str(tmp_path / "out"), Options(limit=8), engine="ray", ray_address=address)
+        with pytest.raises(UserError, match=f"--ray_address={address}: no cluster .*{words}"):
+            build(args, FakeEncoder())
+        thread.join()
+        heard[0].close()
 
 
 def test_a_cluster_of_another_version(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +150,7 @@ def test_a_machine_that_is_killed_costs_nothing(tmp_path: pathlib.Path) -> None:
 
         thread = threading.Thread(target=kill, daemon=True)
         thread.start()
+        ray_engine._check_answers(cluster.address)
         args = BuildArgs("noisy", str(tmp_path / "out"), options, engine="ray", ray_address=cluster.address)
         build(args, WaitingEncoder(killed, 5))
         assert killed.exists()

@@ -26,7 +26,11 @@ OBJECT_STORE = 256 << 20
 """Bytes of shared memory of a Ray that is started here: jobs write files and pass little around."""
 
 ANSWER = 10.0
-"""Seconds in which a cluster must accept a connection."""
+"""Seconds in which a cluster must accept a connection, and answer."""
+
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+"""With what a client begins (RFC 9113, 3.4): a server answers with a frame of settings, too, whose fourth byte is 4."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -102,10 +106,14 @@ class RayEngine:
 
 
 def _check_answers(address: str) -> None:
-    """Raises OSError if nothing answers there: Ray itself would try for minutes."""
+    """Raises OSError unless something answers there that speaks gRPC: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), ANSWER).close()
+        with socket.create_connection((host, int(port)), ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(_HTTP2)
+                if connection.recv(len(_SETTINGS))[3:4] != _SETTINGS[3:4]:
+                    raise ConnectionError("what answers is no Ray")
 
 
 @ray.remote(num_cpus=1, max_retries=-1)
