@@ -45,7 +45,6 @@ KEEP = flags.DEFINE_bool("keep", False, "Write the tables into docs/data.md.")
 TARGETS = {
     "ray / local": Target(1.1, most=True),
     "same bytes": Target(1),
-    "seconds": Target(30, most=True),
     "processor seconds": Target(30, most=True),
 }
 

@@ -34,11 +34,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[in
 def judged(figures: Mapping[str, float], targets: Mapping[str, Target], digits: int = 4) -> str:
     """A table of figures, with their targets and whether these are met."""
     rows = [
-        (name, format(value, f",.{digits}g") if not isinstance(value, bool) else "yes" if value else "no",
-         targets[name].verdict(value) if name in targets else "")
+        (name, _shown(value, digits), targets[name].verdict(value) if name in targets else "")
         for name, value in figures.items()
-    ]  # fmt: skip
+    ]
     return table(("", "measured", "target"), rows, words=(2,))
+
+
+def _shown(value: float, digits: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    whole = float(value).is_integer() and abs(value) < 1e9
+    return f"{int(value):,}" if whole else f"{value:,.{digits}g}"
 
 
 def put(name: str, command: str, text: str) -> None:

@@ -67,7 +67,7 @@ def pairs_sheet(data: Dataset | Mixture, count: int = 12) -> Image.Image:
     pairs.sort(key=lambda each: each[1].difference)
     places = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).astype(int))
     text = Text(TEXT_SIZE)
-    return _stacked([_pair(*pairs[place], text) for place in places])
+    return _stacked([_pair(dataset, pair, text) for dataset, pair in (pairs[place] for place in places)])
 
 
 def _pair(dataset: Dataset, pair: Pair, text: Text) -> Image.Image:

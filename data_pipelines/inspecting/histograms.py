@@ -56,12 +56,13 @@ def _histogram(name: str, values_N: np.ndarray, keeps_N: np.ndarray | None) -> A
     things = [charts.Named(KEPT, charts.BLUE, charts.BAND)]
     things += [] if keeps_N is None else [charts.Named(LEFT_OUT, charts.GREY, charts.BAND)]
     colour, _ = charts.named(things)
-    axis = {"tickCount": 4, "grid": False}
     return (
         alt.Chart(alt.Data(values=bins_of(values_N, keeps_N)), title=name, width=WIDTH, height=HEIGHT)
         .mark_bar(binSpacing=1)
         .encode(
-            x=alt.X("low:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(**axis)),
+            x=alt.X(
+                "low:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=4, grid=False)
+            ),
             x2="high:Q",
             y=alt.Y("to:Q", title=None, axis=alt.Axis(tickCount=3, tickMinStep=1)),
             y2="from:Q",

@@ -12,7 +12,7 @@ from data_pipelines.inspecting.histograms import histograms
 from data_pipelines.inspecting.pairs import read_pairs
 from data_pipelines.reading.mixture import Mixture
 from data_pipelines.reading.store import Dataset
-from vdit.render import pages
+from vdit.render import charts, pages
 
 CLIPS = 6
 """Of each contact sheet."""
@@ -28,7 +28,8 @@ def page(data: Dataset | Mixture, split: str, condition: str, keeps_N: np.ndarra
     """
     index = data.index(split)
     lead = [f"{pages.code(data.path)}, split {pages.code(split)}: {len(index)} examples."]
-    sections = [pages.Section("columns", "Columns", [pages.Chart("columns", histograms(index, keeps_N), "")])]
+    drawn = pages.data_uri(charts.png(histograms(index, keeps_N)), "image/png")
+    sections = [pages.Section("columns", "Columns", [pages.Picture(drawn, "histograms")])]
     if keeps_N is not None:
         lead.append(f"The filter {pages.code(condition)} keeps {keeps_N.sum()} of them.")
         blocks = [

@@ -35,6 +35,15 @@ def test_tables_and_marks(tmp_path, monkeypatch):
     ]
 
 
+def test_figures_stand_beside_their_targets():
+    text = pages.judged({"inputs": 200_000, "s": 9.3779, "same": True}, {"s": pages.Target(30, most=True)})
+    assert text.splitlines()[2:] == [
+        "| inputs | 200,000 |  |",
+        "| s | 9.378 | target at most 30: met |",
+        "| same | yes |  |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
