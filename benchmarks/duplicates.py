@@ -5,7 +5,7 @@
 Every shot of at least 9 frames is planted five times: encoded again (x264, crf 35), scaled to two thirds, begun two
 frames later, with a bright mark in a corner, and mirrored. A pair is right if both clips come from one shot. Recall is
 the share of planted clips that are in the group of their shot; precision that of pairs that are right. --embed finds
-duplicates by embeddings too, and plants each shot twice more, which hashes do not find: cropped to four fifths of its
+duplicates by embeddings too, and plants each shot twice more, which is harder: cropped to four fifths of its
 sides, and its second half alone.
 """
 
@@ -29,7 +29,7 @@ from absl import flags
 
 from benchmarks import pages
 from benchmarks.pages import Target
-from data_pipelines.building.curation.duplicates import MAX_DIFFERENCE, find_duplicates
+from data_pipelines.building.curation.duplicates import find_duplicates
 from data_pipelines.building.curation.embedding import Embedder, embedded_frames
 from data_pipelines.media.hashing import BYTES, clip_hash
 from data_pipelines.reading.store import Dataset
@@ -38,13 +38,14 @@ from vdit.command.run import no_arguments, run_main
 DATA = flags.DEFINE_string("data", "", "Data set of the film's shots; it is built at 256 tokens if left out.")
 MANY = flags.DEFINE_integer("many", 1_000_000, "Random hashes searched, one in a hundred planted; 0 = leave it out.")
 
-EMBED = flags.DEFINE_bool("embed", False, "Embed the film's shots, too, and plant copies that only embeddings find.")
+EMBED = flags.DEFINE_bool("embed", False, "Embed the film's shots, too, and plant harder copies.")
 
 KEEP = flags.DEFINE_bool("keep", False, "Write the tables into docs/curation.md.")
 
 TARGETS = {
     "recall": Target(0.95),
     "precision": Target(0.99),
+    "precision of these": Target(0.99),
     "processor seconds": Target(120, most=True),
     "GB at the peak": Target(2, most=True),
 }
@@ -115,20 +116,31 @@ def film(directory: str, embed: bool) -> dict[str, float]:
         for video_TYXC in map(change, clips):
             hashes.append(clip_hash(video_TYXC))
             frames += [embedded_frames(video_TYXC)] if embed else []
-    shot = np.tile(np.arange(len(clips)), len(changes))
-    found = find_duplicates(np.stack(hashes), np.ones(len(hashes), bool), Embedder()(frames) if embed else None)
+    names, embeddings = list(changes), Embedder()(frames) if embed else None
+    return figures_of(names, len(clips), np.stack(hashes), embeddings)
+
+
+def figures_of(names: list[str], shots: int, hashes: np.ndarray, embeddings: np.ndarray | None) -> dict[str, float]:
+    """Recall and precision of clips that are given change by change, the unchanged ones first, and in each by shot."""
+    usable = np.ones(len(hashes), bool)
+    shot = np.tile(np.arange(shots), len(names))
+    found = find_duplicates(hashes, usable, embeddings)
     right = shot[found.pairs_P2[:, 0]] == shot[found.pairs_P2[:, 1]]
-    group = found.group_N.reshape(len(changes), len(clips))
-    recalls = {f"recall, {kind}": float((group[n] == group[0]).mean()) for n, kind in enumerate(changes) if kind}
+    group = found.group_N.reshape(len(names), shots)
+    recalls = {f"recall, {kind}": float((group[n] == group[0]).mean()) for n, kind in enumerate(names) if kind}
     wrong = {tuple(sorted(pair)) for pair in shot[found.pairs_P2[~right]].tolist()}
-    return {
-        "shots": len(clips),
-        "share of bits that may differ": MAX_DIFFERENCE,
+    figures = {
+        "shots": shots,
         **recalls,
         "recall": float((group[1 : 1 + len(PLANTED)] == group[0]).mean()),
         "precision": float(right.mean()),
         "pairs of other shots": len(wrong),
     }
+    if embeddings is not None:
+        known = set(map(tuple, find_duplicates(hashes, usable).pairs_P2.tolist()))
+        added = np.array([tuple(pair) not in known for pair in found.pairs_P2.tolist()])
+        figures |= {"pairs that embeddings add": int(added.sum()), "precision of these": float(right[added].mean())}
+    return figures
 
 
 def many(count: int) -> dict[str, float]:
