@@ -24,7 +24,7 @@ MAX_DIFFERENCE = 0.14
 
 SIMILAR, MAX_SIMILAR_DIFFERENCE = 0.975, 0.3
 """Two clips are near duplicates, too, if the cosine of their embeddings is at least that, and so small a share of bits
-differs: fewer than unlike pictures ever do. At 0.97 some pairs of the film are only of one set; benchmarks.duplicates."""
+differs: fewer than unlike pictures ever do. At 0.97 some pairs of the film are of one set only."""
 
 SIGNS = 768
 """Random projections of an embedding whose signs are its bits."""
