@@ -8,7 +8,7 @@ from vdit.errors import UserError
 from vdit.expressions import Condition, parse_condition
 
 DUPLICATE = "duplicate"
-"""Clips that look like another one, which is known when all are built; see `building.curation.rejecting`."""
+"""Clips that look like another one, which is known when all are built; see `building.rejecting`."""
 
 FILTERS = ("black", "frozen", DUPLICATE)
 

@@ -10,9 +10,9 @@ from inline_engine import inline
 from make_files import write_video
 from PIL import Image
 
+from data_pipelines.building import rejecting
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
-from data_pipelines.building.curation import rejecting
 from data_pipelines.building.curation.duplicates import find_duplicates, mark
 from data_pipelines.inspecting.contact_sheet import pairs_sheet
 from data_pipelines.inspecting.ledger_names import names_of
