@@ -103,5 +103,5 @@ def test_what_is_no_number_is_refused(path):
     """A comparison with it is never true, so that no check of a range would see it."""
     section, name = path.split(".")
     value = (0.0, float("nan")) if name == "mean" else float("nan")
-    with pytest.raises(UserError, match=f"config field {path} is nan, which is no number"):
+    with pytest.raises(UserError, match=f"config field {path} is nan, which is not a number"):
         build({section: {name: value}})

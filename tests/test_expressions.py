@@ -60,7 +60,7 @@ def test_what_holds(text: str, holds: list[int]) -> None:
     ],
 )
 def test_nothing_else_is_read(text: str) -> None:
-    with pytest.raises(UserError, match="data.filter=.* is no condition such as") as caught:
+    with pytest.raises(UserError, match="data.filter=.* is not a condition such as") as caught:
         parse_condition(text, "data.filter")
     assert "\n" not in str(caught.value)
 

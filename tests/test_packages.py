@@ -150,7 +150,7 @@ def test_a_debian_package_is_fetched_once(apt, tmp_path):
             r"apt-get download toy=2.0 failed \(E: no toy=2.0\): run `apt-get update` first, or do without",
         ),
         ("1.0", "0" * 64, "", "toy_1.0_all.deb has sha256 .*, expected 000.*; or do without"),
-        ("1.0", DEB, "apt-get", "apt-get is not there: this is no Debian or Ubuntu machine; or do without"),
+        ("1.0", DEB, "apt-get", "apt-get is not installed: this is not a Debian or Ubuntu machine; or do without"),
     ],
 )
 def test_a_debian_package_that_cannot_be_had(apt, tmp_path, monkeypatch, version, sha256, missing, message):

@@ -276,7 +276,7 @@ def test_a_disk_that_fills_up_leaves_no_partial_file(run, tmp_path, name):
         ('{"stagger": 1' + "0" * 400 + "}", "config field stagger is a number of 401 digits, too large"),
         (
             '{"edit": "a.mp4", "strength": NaN}',
-            "line 1 of --prompts={file}: config field strength is nan, which is no number",
+            "line 1 of --prompts={file}: config field strength is nan, which is not a number",
         ),
         ('{"prompt": "a\\u0000b"}', "line 1 of --prompts={file}: --prompt holds a NUL character; leave it out"),
         ('{"prompt": "a\\ud800"}', "line 1 of --prompts={file}: --prompt holds half of a surrogate pair"),
@@ -402,7 +402,7 @@ def test_a_model_without_captions_takes_no_prompt(run, tmp_path):
     values["text_encoder"]["name"] = "none"
     (copy / "dataset.json").write_text(json.dumps(values))
     done = run("--prompt=a wave", f"--out={tmp_path / 'x.mp4'}", workdir=copy)
-    assert done.error == f"--prompt is of no use: {copy.name}@60 was trained without captions; leave it out"
+    assert done.error == f"--prompt has no effect: {copy.name}@60 was trained without captions; leave it out"
 
 
 def test_other_weights_of_the_text_encoder(run, tmp_path, monkeypatch):

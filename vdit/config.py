@@ -41,7 +41,7 @@ class StageConfig:
 
     Attributes:
       step: first step of the stage.
-      max_area: examples whose frames hold more patches than this are left out; 0 = none are.
+      max_area: examples whose frames hold more patches than this are left out; 0 = no limit.
       max_frames: as DataConfig.max_frames; 0 = as there.
       weights: as DataConfig.weights; empty = as there.
     """
@@ -79,7 +79,7 @@ class DataConfig:
         = all. Columns: frames, height, width (of what is stored), fps, seconds, aspect, and what the build measured.
         Validation is not filtered.
       strata: a column and weights, such as "motion: 0.5, 1, 2": the examples of each data set are divided into as many
-        parts of equal number by their quantile of the column, which an epoch holds so many times as often; empty = one.
+        parts of equal number by their quantile of the column, each repeated in an epoch by its weight; empty = one part.
       autoencoder, text_encoder: names of what must have made the data set; empty = any.
     """
 
@@ -153,8 +153,8 @@ class ModelConfig:
       head_width: width K of one attention head; width / head_width heads.
       feed_forward: feed-forward width over model width; 2.7 at width 5120 is 13,824.
       base_width: width at which the learning rate is stated (muP).
-      base_depth: the same of the depth: what a block adds to its tokens is multiplied by base_depth / depth, with which
-        the rate holds at every depth (CompleteP, Dey et al. 2025); 0 = it is not.
+      base_depth: the same for depth: what a block adds to its tokens is multiplied by base_depth / depth, so that the
+        rate holds at every depth (CompleteP, Dey et al. 2025); 0 = off.
       condition: numbers at the end of every patch vector that are not generated but say what is known of the clip, for
         Wan's image to video; the weights of init_from decide.
       image: width of the features of a given image that Wan 2.1's image to video attends to; they decide that too.
@@ -261,13 +261,13 @@ class DiffusionConfig:
     Attributes:
       logit_mean, logit_std: times are sigmoid(normal(mean, std)) before the shift (Esser et al. 2024).
       size_shift: shift times towards noise for larger clips (Open-Sora 2.0).
-      shift: shift them by this factor besides, whatever the size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
-      given_shift: the same factor once more where patches are given: with the first frames in hand what comes next is
-        nearly known, and only at the noisiest times is it the frames, not the noised clip itself, that tell it.
+      shift: shift them by this factor as well, for every size: t' = a t / (1 + (a - 1) t) (Esser et al. 2024).
+      given_shift: another such factor where patches are given: the first frames nearly determine what comes next, but
+        only at the noisiest times must the model infer it from them and not from the noised clip itself.
       times: low and high; only times between them are trained, as for one expert of two (Wan 2.2 A14B), for whose
         weights init_from sets it.
       input_std: standard deviation of the data, by which the network's input is brought to unit variance at every
-        time (Karras et al. 2022); 0 = it is not, -1 = measured from the training data.
+        time (Karras et al. 2022); 0 = off, -1 = measured from the training data.
       modes: which patches are given, in which share of the examples.
       forcing: share of examples in which every group has a time of its own (diffusion forcing, Chen et al. 2024), so
         that later groups can be sampled noisier than earlier ones.
@@ -315,7 +315,7 @@ class OptimizerConfig:
       weight_decay: decoupled decay of matrices, relative to the rate.
       clip: largest global norm of the gradient.
       adaptive_clip: standard deviations above its running mean at which the gradient's norm is clipped as well (2.5 is
-        usual); 0 = not.
+        usual); 0 = off.
       ema: decay of the averaged parameters, which are evaluated and sampled.
       accumulate: parts, one after another, in which a step does the rows of each device; the gradient is the same, the
         activations of one part are in memory at a time.

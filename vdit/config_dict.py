@@ -70,7 +70,7 @@ def _convert(path: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"config field {path}={value!r} should be of type {kind.__name__}")
     if kind is float and math.isnan(value):
-        raise UserError(f"config field {path} is nan, which is no number")
+        raise UserError(f"config field {path} is nan, which is not a number")
     return value
 
 

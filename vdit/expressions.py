@@ -82,7 +82,7 @@ def parse_condition(text: str, flag: str) -> Condition:
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
         raise UserError(
-            f"{flag}={text[:100]!r} is no condition such as 'motion > 0.1 and height >= 256' ({reason})"
+            f"{flag}={text[:100]!r} is not a condition such as 'motion > 0.1 and height >= 256' ({reason})"
         ) from error
     return Condition(text.strip(), flag, tuple(names))
 

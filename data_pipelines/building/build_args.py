@@ -107,12 +107,12 @@ class BuildArgs:
         for field in dataclasses.fields(Options):
             value = getattr(options, field.name)
             if value != getattr(default, field.name) and field.name not in (*source.takes, "patch"):
-                raise UserError(f"--{field.name}={value} means nothing to --source={self.source}; leave it out")
+                raise UserError(f"--{field.name}={value} does not apply to --source={self.source}; leave it out")
         for name, value in {**dataclasses.asdict(options), "time_limit": self.time_limit}.items():
             if isinstance(value, float) and not math.isfinite(value) and name != "val":
-                raise UserError(f"--{name}={value:g} is no number; leave it out for the default")
+                raise UserError(f"--{name}={value:g} is not a number; leave it out for the default")
         if not 0 <= options.val < 1:
-            raise UserError(f"--val={options.val} is no share of the inputs; choose one from 0 to below 1")
+            raise UserError(f"--val={options.val} is not a share of the inputs; choose one from 0 to below 1")
         for name, value, least in (
             ("workers", self.workers, 1),
             ("min_frames", options.min_frames, 1),
@@ -122,7 +122,7 @@ class BuildArgs:
             if value < least:
                 raise UserError(f"--{name}={value} is too small; choose at least {least}")
         if self.ray_address and self.engine != "ray":
-            raise UserError(f"--ray_address={self.ray_address} means nothing to --engine={self.engine}; leave it out")
+            raise UserError(f"--ray_address={self.ray_address} does not apply to --engine={self.engine}; leave it out")
         if self.time_limit <= 0:
             raise UserError(f"--time_limit={self.time_limit:g} gives no time; choose seconds above 0")
         if 0 < options.max_frames < options.min_frames:

@@ -70,9 +70,7 @@ def load_result(path: str) -> Result:
         return Result(shard, tuple(values["places"]), tuple(map(make_entry, values["entries"])))
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path} is damaged ({reason}); move it away, and start again to have its job done anew"
-        ) from error
+        raise UserError(f"{path} is damaged ({reason}); move it away, and start again to redo its job") from error
 
 
 def finished_jobs(recipe: Recipe, jobs: Iterable[JobName]) -> set[int]:

@@ -103,7 +103,7 @@ def _stacked(strips: list[Image.Image]) -> Image.Image:
 def _column(dataset: Dataset, split: str, name: str) -> np.ndarray:
     columns = dataset.index(split).columns()
     if name not in columns:
-        raise UserError(f"--sheet_by={name} is no column of {dataset.path}; it has {', '.join(sorted(columns))}")
+        raise UserError(f"--sheet_by={name} is not a column of {dataset.path}; it has {', '.join(sorted(columns))}")
     return columns[name]
 
 

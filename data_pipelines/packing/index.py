@@ -147,7 +147,7 @@ def load_meta(directory: epath.PathLike) -> dict[str, Any]:
         )
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: {directory} is no data set of vdit; if it holds videos, build one from them with "
+            f"{path} is missing: {directory} is not a data set of vdit; if it holds videos, build one from them with "
             f"`python -m data_pipelines.build --source={directory} --out={directory}-built`"
         )
     meta: Any = parse_json(path.read_bytes(), path, object, mend=REBUILD)

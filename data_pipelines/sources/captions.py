@@ -96,7 +96,7 @@ def join_rows(rows: Iterable[tuple[str, Row]]) -> Tables:
     for name, row in rows:
         found = tables.captions.get(name, {})
         if any(found.get(kind, text) != text for kind, text in row.captions.items()):
-            raise UserError(f"{row.table} row {row.line} says something else of {name} than an earlier row")
+            raise UserError(f"{row.table} row {row.line} contradicts an earlier row about {name}")
         tables.add(name, row.captions)
         if row.split:
             tables.splits[name] = row.split
@@ -136,7 +136,7 @@ def _row(name: str, line: int, values: dict[str, Any]) -> Row:
             captions[kind] = value.strip()
     split = values.get(SPLIT_COLUMN) or ""
     if split and not (isinstance(split, str) and re.fullmatch("[a-z][a-z0-9_]*", split)):
-        raise UserError(f"{name} row {line}: split {split!r} is no name like train or val")
+        raise UserError(f"{name} row {line}: split {split!r} is not a name like train or val")
     path = next((values[column] for column in columns if isinstance(values[column], str) and values[column]), "")
     return Row(name, line, printable(path.strip()), captions, split, tuple(notes))
 

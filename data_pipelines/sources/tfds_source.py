@@ -82,7 +82,7 @@ def find_features(features: Any, options: Options) -> tuple[str, dict[str, str]]
     features = dict(sorted(features.items()))  # TFDS's own order varies
     for flag in ("video_feature", "text_feature"):
         if (wanted := getattr(options, flag)) and wanted not in features:
-            raise UserError(f"--{flag}={wanted} is no feature; there are {', '.join(features)}")
+            raise UserError(f"--{flag}={wanted} is not a feature; there are {', '.join(features)}")
     videos = [options.video_feature] if options.video_feature else [n for n, f in features.items() if _is_picture(f)]
     if not videos:
         raise UserError(f"no feature holds pictures; say --video_feature, one of {', '.join(features)}")
@@ -150,7 +150,7 @@ def _rate(features: Any, video: str, options: Options, example: dict[str, Any] |
         if name in features:
             return float(example[name]) if example else 0.0
     if not options.fps:
-        raise UserError(f"no feature {' or '.join(_RATE_FEATURES)} tells the frame rate; say it with --fps")
+        raise UserError(f"no feature {' or '.join(_RATE_FEATURES)} gives the frame rate; set it with --fps")
     return options.fps
 
 

@@ -76,7 +76,7 @@ def write_prediction(
       UserError: if a held-out run was begun before there was a prediction, or the prediction is of another run or grid.
     """
     if begun and not path.exists():
-        raise UserError(f"held-out runs were begun before {path} was written; bring it back, or give another --out")
+        raise UserError(f"held-out runs were begun before {path} was written; restore it, or give another --out")
     grid, config = grid_of(done), planned.config
     params, tokens = _params(config, done), _tokens(config)
     if path.exists():

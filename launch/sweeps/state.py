@@ -105,7 +105,7 @@ class Folder:
         """
         if not (self.path / "sweep.json").is_file():
             raise UserError(f"{self.path} is not the folder of a sweep; launch.sweep writes sweeps/NAME")
-        mend = "bring it back, or start the sweep again"
+        mend = "restore it, or start the sweep again"
         values = read_json(self.path / "sweep.json", keys=("name", "target", "settings", "runs"), mend=mend)
         runs = values["runs"]
         if values["target"] not in TARGETS or not isinstance(values["settings"], dict) or not _are_entries(runs):

@@ -55,7 +55,9 @@ def test_a_data_set_within_its_source_is_refused(tmp_path: pathlib.Path, out: st
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_flags_that_are_no_numbers_are_refused(tmp_path: pathlib.Path, number: float) -> None:
     for args in (BuildArgs(str(tmp_path), "/out", Options(fps=number)), BuildArgs("some", "/out", time_limit=number)):
-        with pytest.raises(UserError, match=r"--(fps|time_limit)=(nan|inf) is no number; leave it out for the default"):
+        with pytest.raises(
+            UserError, match=r"--(fps|time_limit)=(nan|inf) is not a number; leave it out for the default"
+        ):
             build(args, FakeEncoder())
 
 
@@ -282,7 +284,7 @@ def test_flags_take_the_defaults_of_the_source() -> None:
             {"reject": ["black", "grey<3"]},
             "--reject='grey<3': there is no 'grey'; there are bars, bits_per_pixel, brightness",
         ),
-        ({"reject": ["motion<f()"]}, "--reject='motion<f..' is no condition"),
+        ({"reject": ["motion<f()"]}, "--reject='motion<f..' is not a condition"),
     ],
 )
 def test_bad_flags(flags: dict[str, object], message: str) -> None:
@@ -296,16 +298,16 @@ def test_patch_and_unknown_autoencoder(tmp_path: pathlib.Path) -> None:
         build(BuildArgs("some", str(tmp_path / "out"), autoencoder="vae"), FakeEncoder())
     with pytest.raises(UserError, match="--out is missing"):
         build(BuildArgs("some", ""), FakeEncoder())
-    with pytest.raises(UserError, match="--ray_address=head:6379 means nothing to --engine=local"):
+    with pytest.raises(UserError, match="--ray_address=head:6379 does not apply to --engine=local"):
         build(BuildArgs("some", str(tmp_path / "out"), ray_address="head:6379"), FakeEncoder())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(shots=True), "--shots=True means nothing to --source=some"),
-        (Options(val=0.1), "--val=0.1 means nothing"),
-        (Options(film="f.mp4"), "--film=f.mp4 means nothing"),
+        (Options(shots=True), "--shots=True does not apply to --source=some"),
+        (Options(val=0.1), "--val=0.1 does not apply"),
+        (Options(film="f.mp4"), "--film=f.mp4 does not apply"),
     ],
 )
 def test_options_that_mean_nothing_to_the_source(tmp_path: pathlib.Path, options: Options, message: str) -> None:

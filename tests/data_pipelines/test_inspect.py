@@ -291,5 +291,5 @@ def test_measures_filters_and_sheets_by_quantile(balls, tmp_path):
         inspect.main(values(["inspect", path, *flagged]), values)
     assert f"data.filter='motion > {middle}' keeps 12 of 24 examples" in printed.getvalue()
     assert Image.open(tmp_path / "a.png").size[1] > 100
-    with pytest.raises(UserError, match="--sheet_by=grey is no column of .*; it has aspect, bars"):
+    with pytest.raises(UserError, match="--sheet_by=grey is not a column of .*; it has aspect, bars"):
         contact_sheet(open_data(DataConfig(path)), "train", by="grey")

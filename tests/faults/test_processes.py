@@ -150,7 +150,7 @@ def test_storage_that_fails_ends_nothing(tmp_path, watching, monkeypatch, capfd)
         for name in ("write_json", "read_json"):
             patch.setattr(peers, name, mock.Mock(side_effect=RuntimeError("503")))
         look()
-    assert "no sign of life could be written (503)" in capfd.readouterr().err
+    assert "the heartbeat could not be written (503)" in capfd.readouterr().err
     look(58)
     assert not messages
     look(70)

@@ -46,8 +46,8 @@ def test_json_that_cannot_be_read_is_named(tmp_path, data):
 
 def test_what_json_must_hold_is_said(tmp_path):
     files.write_json(tmp_path / "a.json", {"step": 1})
-    with pytest.raises(UserError, match=r"a.json is damaged \(it holds dict, not list\); bring it back"):
-        files.read_json(tmp_path / "a.json", list, mend="bring it back")
+    with pytest.raises(UserError, match=r"a.json is damaged \(it holds dict, not list\); restore it"):
+        files.read_json(tmp_path / "a.json", list, mend="restore it")
     with pytest.raises(UserError, match=r"a.json is damaged \(it lacks loss, time\); restore it"):
         files.read_json(tmp_path / "a.json", keys=("step", "loss", "time"))
 

@@ -106,7 +106,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(UserError, match="is not a readable safetensors file"):
         read_lora(tmp_path / "text.safetensors", WAN)
     save_file({"blocks.0.up": np.zeros((2, 2), np.float32)}, tmp_path / "whole.safetensors")
-    with pytest.raises(UserError, match="holds blocks.0.up, which is no adapter of a linear layer"):
+    with pytest.raises(UserError, match="holds blocks.0.up, which is not an adapter of a linear layer"):
         read_lora(tmp_path / "whole.safetensors", WAN)
 
 

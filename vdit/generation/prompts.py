@@ -107,7 +107,7 @@ class SampleRequest:
             try:  # names of files may hold bytes that are no UTF-8
                 text.encode() if name in ("prompt", "negative") else os.fsencode(text)
             except UnicodeEncodeError as error:
-                raise UserError(f"--{name} holds half of a surrogate pair, which is no character ({error})") from error
+                raise UserError(f"--{name} holds half of a surrogate pair, not a character ({error})") from error
             if "\0" in text:
                 raise UserError(f"--{name} holds a NUL character; leave it out")
 

@@ -119,7 +119,7 @@ class Session:
         texts = list(dict.fromkeys(text for sample in samples for text in (sample.prompt, sample.negative)))
         if any(texts) and self._encoder.name == "none":
             raise UserError(
-                f"--prompt is of no use: {self._run['checkpoint']} was trained without captions; leave it out"
+                f"--prompt has no effect: {self._run['checkpoint']} was trained without captions; leave it out"
             )
         return {text: np.asarray(e, np.float32) for text, e in zip(texts, self._encoder.encode(texts), strict=True)}
 

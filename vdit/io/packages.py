@@ -114,7 +114,7 @@ def _run_debian(command: list[str], directory: Path, hint: str) -> None:
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise UserError(f"{command[0]} is not there: this is no Debian or Ubuntu machine; {hint}") from error
+        raise UserError(f"{command[0]} is not installed: this is not a Debian or Ubuntu machine; {hint}") from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.startswith("E:")] or ["no output"]
         raise UserError(f"{' '.join(command)} failed ({lines[-1]}): run `apt-get update` first, {hint}")

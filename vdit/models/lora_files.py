@@ -178,7 +178,7 @@ def _pairs(
             halves.setdefault(layer, {})[part] = array
         else:
             raise UserError(
-                f"{file} holds {name}, which is no adapter of a linear layer; give a file of lora_A, lora_B"
+                f"{file} holds {name}, which is not an adapter of a linear layer; give a file of lora_A, lora_B"
             )
     for layer, parts in halves.items():
         if missing := {"A", "B"} - parts.keys():
@@ -223,7 +223,7 @@ def _json(file: Path, text: str) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it is no object")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} says nothing readable of rank and alpha ({error}); fetch it again") from error
+        raise UserError(f"{file} has no readable rank and alpha ({error}); fetch it again") from error
     return values
 
 

@@ -97,7 +97,7 @@ class Peers:
         try:
             self._write()
         except Exception as error:  # clients of buckets raise their own
-            print(f"warning: no sign of life could be written ({error})", file=sys.stderr, flush=True)
+            print(f"warning: the heartbeat could not be written ({error})", file=sys.stderr, flush=True)
         peers = {i: _read(self._folder / f"{i}.json") for i in range(self._count) if i != self._index}
         now = time.monotonic()
         for i, values in peers.items():

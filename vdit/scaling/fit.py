@@ -24,7 +24,7 @@ def pairs(name: str, given: Sequence[str]) -> dict[str, str]:
     """
     for item in given:
         if "=" not in item:
-            raise UserError(f"--{name}={item} is no NAME=VALUE; write it as --{name}=params=N,tokens=D")
+            raise UserError(f"--{name}={item} is not NAME=VALUE; write it as --{name}=params=N,tokens=D")
     return dict(item.split("=", 1) for item in given)
 
 
@@ -41,7 +41,7 @@ def positive(name: str, given: Sequence[str]) -> list[float]:
         except ValueError:
             found.append(float("nan"))
         if not 0 < found[-1] < float("inf"):
-            raise UserError(f"--{name}={item} is no positive number")
+            raise UserError(f"--{name}={item} is not a positive number")
     return found
 
 

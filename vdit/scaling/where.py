@@ -37,7 +37,7 @@ def select(runs: Sequence[Mapping[str, Any]], condition: str) -> list[bool]:
     try:
         tree = ast.parse(condition.strip(), mode="eval").body if len(condition) <= _LONGEST else None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"--where={condition!r} is no condition; write one such as tokens/params > 1") from error
+        raise UserError(f"--where={condition!r} is not a condition; write one such as tokens/params > 1") from error
     if tree is None:
         raise UserError(f"--where has {len(condition)} characters, more than {_LONGEST}")
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -115,7 +115,7 @@ class Program(Generic[Answer]):
 
     def error(self, what: str) -> UserError:
         """A line that begins with the program, and says how to go on."""
-        return UserError(f"{self._name[:120]} {what}; what is done is kept: mend it and start again")
+        return UserError(f"{self._name[:120]} {what}; what is done is kept: fix it and start again")
 
     def _kept(self, request: ClipRequest) -> Path:
         program = hashlib.sha256("\0".join([*self._command, *filter(None, [self._state])]).encode()).hexdigest()[:16]
@@ -206,7 +206,7 @@ def parse_command(flag: str, name: str, example: str) -> list[str]:
     try:
         command = shlex.split(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else []
     except ValueError as error:
-        raise UserError(f"--{flag}={name!r} is no command line ({error})") from error
+        raise UserError(f"--{flag}={name!r} is not a command line ({error})") from error
     if not command:
         raise UserError(f"--{flag}={name!r} should be {example}")
     return command

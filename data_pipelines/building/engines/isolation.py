@@ -152,7 +152,7 @@ class Worker:
 
 
 def _stopped_error() -> UserError:
-    return UserError("the build was stopped; start it again to go on from here")
+    return UserError("the build was stopped; start it again to resume from here")
 
 
 def stuck_error(items: Sequence[str], limits: Limits) -> UserError:

@@ -223,7 +223,7 @@ def _get(reference: Any) -> Any:
         raise
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the Ray cluster failed ({reason}); start again to go on from here") from error
+        raise UserError(f"the Ray cluster failed ({reason}); start again to resume from here") from error
     if isinstance(value, UserError):
         raise value
     return value

@@ -52,7 +52,7 @@ def test_a_stamp_and_its_mirror_image_share_a_split(tree: pathlib.Path) -> None:
 def test_stamps_cannot_be_fetched(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("VDIT_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match="apt-get is not there: .*--stamps=DIR"):
+    with pytest.raises(UserError, match="apt-get is not installed: .*--stamps=DIR"):
         build(BuildArgs("stamps", str(tmp_path / "out")), FakeEncoder())
 
 

@@ -144,9 +144,9 @@ def test_the_features_can_be_named(data_dir: pathlib.Path, tmp_path: pathlib.Pat
     ("name", "options", "message"),
     [
         ("nothing", {}, "tfds:nothing is not prepared in .*; prepare it, or name its place with --data_dir"),
-        ("pictures", {"video_feature": "film"}, "--video_feature=film is no feature; there are image, label, text"),
+        ("pictures", {"video_feature": "film"}, "--video_feature=film is not a feature; there are image, label, text"),
         ("pictures", {"text_feature": "film"}, "--text_feature=film is no feature"),
-        ("rateless", {}, "tells the frame rate; say it with --fps"),
+        ("rateless", {}, "gives the frame rate; set it with --fps"),
     ],
 )
 def test_what_cannot_be_read(data_dir: pathlib.Path, tmp_path: pathlib.Path, name, options, message) -> None:

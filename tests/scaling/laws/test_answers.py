@@ -95,9 +95,9 @@ def test_arms_that_differ_in_exponents_are_told_apart():
 
 def test_mistakes_with_arms_are_named():
     columns, names = arms()
-    with pytest.raises(UserError, match="of one arm, adam"):
+    with pytest.raises(UserError, match="belong to one arm, adam"):
         fit_arms(*columns, ["adam"] * 60)
-    with pytest.raises(UserError, match="no run is of the arm sgd; there are"):
+    with pytest.raises(UserError, match="no run belongs to arm sgd; there are"):
         fit_arms(*columns, names, reference="sgd")
     with pytest.raises(UserError, match="arm x has 3 runs"):
         fit_arms(*columns, ["x"] * 3 + ["y"] * 57)

@@ -99,10 +99,10 @@ def fit_arms(
     names = sorted(set(arm_R.tolist()), key=lambda name: (-int((arm_R == name).sum()), name))
     if len(names) < 2:
         raise UserError(
-            f"all runs are of one arm, {names[0] if names else 'none'}; give a column that tells arms apart"
+            f"all runs belong to one arm, {names[0] if names else 'none'}; give a column that tells arms apart"
         )
     if reference and reference not in names:
-        raise UserError(f"no run is of the arm {reference}; there are {', '.join(names)}")
+        raise UserError(f"no run belongs to arm {reference}; there are {', '.join(names)}")
     first = reference or names[0]
     names = [first, *(name for name in names if name != first)]
     for name in names:
