@@ -79,7 +79,7 @@ class DataConfig:
         = all. Columns: frames, height, width (of what is stored), fps, seconds, aspect, and what the build measured.
         Validation is not filtered.
       strata: a column and weights, such as "motion: 0.5, 1, 2": the examples of each data set are divided into as many
-        parts of equal number by their quantile of the column, each repeated in an epoch by its weight; empty = one part.
+        parts of equal number by their quantile of the column, each repeated by its weight; empty = one part.
       autoencoder, text_encoder: names of what must have made the data set; empty = any.
     """
 
