@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
     generator = generator_of(run, loras=loras, partner=PARTNER.value)
     session = Session(generator, run.meta, about, settings, FPS.value, SCALE.value)
     start = time.monotonic()
-    with ProgressBar("denoising", "step") as bar:
+    with ProgressBar("denoising", "evaluation") as bar:
         bar.show(COMPILING)  # where there is a terminal; a mistake that is found before stays one line
         for line in session.make(samples, WINDOW.value, bar.move_to, PREVIEW.value):
             bar.write(line)
