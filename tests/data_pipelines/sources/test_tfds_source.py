@@ -145,7 +145,7 @@ def test_the_features_can_be_named(data_dir: pathlib.Path, tmp_path: pathlib.Pat
     [
         ("nothing", {}, "tfds:nothing is not prepared in .*; prepare it, or name its place with --data_dir"),
         ("pictures", {"video_feature": "film"}, "--video_feature=film is not a feature; there are image, label, text"),
-        ("pictures", {"text_feature": "film"}, "--text_feature=film is no feature"),
+        ("pictures", {"text_feature": "film"}, "--text_feature=film is not a feature"),
         ("rateless", {}, "gives the frame rate; set it with --fps"),
     ],
 )
