@@ -1,27 +1,33 @@
-"""The study of `make study`: a gliding ball at three budgets and a held-out one, a bouncing one, and a film.
+"""The study of `make study`: a gliding ball at four budgets and a held-out one, a bouncing one, and a film.
 
 python -m launch.study --out=study (with --dry_run: what it takes; with --full: a larger row of the grid)
 """
 
-from configs import balls, film
+from configs import balls, film_latents
 from configs.experiments.common import sizes
 from launch.experiments.spec import Arm, Experiment, Packing, Report, isoflop_arms
 from vdit.training.record.identity import flat
 
-SIZES = sizes(8, 12, 16, 24, 32, 48, 64, 96)
+SIZES = sizes(8, 12, 16, 24, 32, 48, 64, 96, 128)
 GRID = (
     (4e10, sizes(8, 12, 16, 24, 32)),
     (2e11, sizes(12, 16, 24, 32, 48)),
     (1e12, sizes(24, 32, 48, 64, 96)),
+    (5e12, sizes(32, 48, 64, 96)),
 )
-HELD_OUT = 5e12
-FULL = (5e12, sizes(32, 48, 64, 96))
+HELD_OUT = 2e13
+CLIPS = 60000
+"""Of each world: the held-out run sees them about twice, so that the law need not account for repeated data."""
+FULL = (2e13, sizes(48, 64, 96, 128))
 """FULL=1 adds this row to the grid and holds out a larger budget."""
-FULL_HELD_OUT = 2e13
-BOUNCES = ((4e10, "w16d2"), (2e11, "w32d2"), (1e12, "w48d2"), (5e12, "w64d2"))
+FULL_HELD_OUT = 1e14
+BOUNCES = ((4e10, "w16d2"), (2e11, "w32d2"), (1e12, "w48d2"), (5e12, "w64d2"), (2e13, "w96d2"))
 """Budgets and sizes of the runs on bouncing balls: about the best sizes of the gliding one."""
-FILM = {**flat(film.get_config().to_dict()), "data.path": "{film}"}
-"""The text-to-video model of the film."""
+FILM = {
+    **{**flat(film_latents.get_config().to_dict()), "data.path": "{film}"},
+    **{"train.steps": 400, "train.keep_steps": (), "optimizer.cooldown": 100},
+}
+"""The model of weights/film, trained a fifth as long, on latents of the shipped autoencoder."""
 
 
 def get_config(length: str = "") -> Experiment:
@@ -31,11 +37,14 @@ def get_config(length: str = "") -> Experiment:
         name="study",
         title="How quality scales with compute: a gliding ball and a film, on a CPU",
         claim="The loss of a video diffusion transformer is a law of its parameters and its data.",
-        question="Does a law of runs at three budgets predict the loss at a larger one?",
+        question="Does a law of runs at four budgets predict the loss at a larger one?",
         data={
-            "balls": balls.UNIFORM,
-            "bounce": balls.BOUNCE,
-            "film": ("data_pipelines.build", "--source=film"),
+            "balls": balls.clips("uniform", CLIPS),
+            "bounce": balls.clips("bounce", CLIPS),
+            "film": (
+                *("data_pipelines.build", "--source=film", "--autoencoder=causal_vae:weights/film_autoencoder"),
+                *("--max_tokens=28", "--max_frames=17", "--hop=4"),
+            ),
         },
         base=balls.recipe(),
         arms=(
@@ -99,5 +108,5 @@ def get_config(length: str = "") -> Experiment:
             "The film's validation shots come from the same film, some from the same sets as training shots: its"
             " losses and samples are optimistic.",
         ),
-        minutes=75 if full else 40,
+        minutes=150 if full else 45,
     )

@@ -94,23 +94,30 @@ def add_physics_samples(
 def add_film_samples(
     out: Path, run: str, generator: Generator | LatentGenerator, dataset: Dataset, config: Config
 ) -> None:
-    """Held-out captions: the true shot, text to video, and its first frame continued."""
+    """Held-out captions: the true shot, text to video, and its first frame continued.
+
+    Of latents the true shot is what the autoencoder gives back.
+    """
     index = dataset.index("val")
-    frames = config.data.max_frames
-    fps = float(index.fps[0])
+    frames, stride = config.data.max_frames, 1
+    decode: Callable[[np.ndarray], np.ndarray] = lambda video_TYXC: video_TYXC  # noqa: E731
+    if isinstance(generator, LatentGenerator):
+        decode, stride = generator.decode, generator.time_stride
+    fps = float(index.fps[0]) * stride
     entries: list[dict[str, Any]] = []
     requests, names = [], []
-    for i in range(min(FILM_SHOTS, len(index))):
+    for i in np.linspace(0, len(index) - 1, min(FILM_SHOTS, len(index))).astype(int):
         caption = dataset.example("val", i)["caption_short"]
-        clip = dataset.read_clip("val", i, 0, min(frames, int(index.frames[i])), "short")
+        clip = dataset.read_clip("val", int(i), 0, min(frames, int(index.frames[i])), "short")
+        true_TYXC = decode(clip.video_TYXC)
         entry = {"group": "film", "caption": caption, "row": caption, "run": run, "compute": None}
         entries.append(
-            {**entry, "column": "film", "label": "the film", **_write(out, f"film-{i}-true", clip.video_TYXC, fps)}
+            {**entry, "column": "film", "label": "the film", **_write(out, f"film-{i}-true", true_TYXC, fps)}
         )
-        height, width = clip.video_TYXC.shape[1:3]
-        for column, given in (("text to video", None), ("first frame given", clip.video_TYXC[:1])):
+        height, width = true_TYXC.shape[1:3]
+        for column, given in (("text to video", None), ("first frame given", true_TYXC[:1])):
             seed = request_seed(0, caption)
-            requests.append(Request(clip.text_ME, len(clip.video_TYXC), height, width, fps, seed, given))
+            requests.append(Request(clip.text_ME, len(true_TYXC), height, width, fps, seed, given))
             file = f"film-{i}-{column.replace(' ', '-')}"
             names.append({**entry, "column": column, "label": column, "seed": 0, "file": file})
     videos = generator.generate(requests, steps=STEPS, guidance=GUIDANCE)

@@ -65,7 +65,11 @@ class LatentGenerator:
 
     def reconstruct(self, video_TYXC: np.ndarray) -> np.ndarray:
         """The clip as the autoencoder gives it back: the best that a model of its latents can do."""
-        return self._autoencoder.decode(self._autoencoder.encode(video_TYXC))
+        return self.decode(self._autoencoder.encode(video_TYXC))
+
+    def decode(self, latents_TYXC: np.ndarray) -> np.ndarray:
+        """Pixels of latents, video_TYXC uint8."""
+        return self._autoencoder.decode(latents_TYXC)
 
     def _encode(self, request: Request) -> Request:
         """The same request in latents."""
@@ -133,7 +137,7 @@ class LatentGenerator:
 
     def _decode(self, latents_TYXC: np.ndarray, request: Request) -> np.ndarray:
         """Pixels, with those that are given exactly as they were given."""
-        video_TYXC, given = self._autoencoder.decode(latents_TYXC), request.given_TYXC
+        video_TYXC, given = self.decode(latents_TYXC), request.given_TYXC
         if given is not None and request.mask_TYX is not None:
             return np.where(request.mask_TYX[..., None], given, video_TYXC)
         if given is not None:
