@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def test_committed_plan_is_a_grid_over_a_decade_with_a_larger_budget_held_out():
 
 
 def test_plan_that_has_no_minima_is_refused(tmp_path):
-    text = CONFIG.read_text().replace("(4e10, sizes(8, 12, 16, 24, 32))", "(4e10, sizes(8, 12, 16))")
+    text = CONFIG.read_text()
+    for row, less in (("8, 12, 16, 24, 32", "8, 12, 16"), ("32, 48, 64, 96", "32, 48, 64")):
+        assert f"sizes({row})" in text
+        text = text.replace(f"sizes({row})", f"sizes({less})")
     (tmp_path / "few.py").write_text(text)
     with pytest.raises(UserError, match="at least 3 budgets of 4 sizes"):
         spec.load(str(tmp_path / "few.py"))
@@ -109,9 +113,9 @@ def test_a_tiny_study_resumes_and_repeats_nothing(physics, tmp_path):
     shutil.copytree(physics, out / "data" / "film")
     for name, made_by in spec.load(str(config)).data.items():
         (out / "data" / f"{name}.txt").write_text(" ".join([*made_by, "minilm"]))
-    assert "run 1 of 16: grid-w8d2" in run_study(out, config)
+    assert re.search(r"run 1 of \d+: grid-w8d2", run_study(out, config))
     results = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
-    assert len(results) == len(spec.load(str(config)).arms) == 17
+    assert len(results) == len(spec.load(str(config)).arms)
     prediction = json.loads((out / "prediction.json").read_text())
     held_out = json.loads((out / "runs" / prediction["run"] / "result.json").read_text())
     assert prediction["written"] <= held_out["started"]
