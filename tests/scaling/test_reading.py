@@ -252,7 +252,7 @@ def test_where(tmp_path):
     assert len(load(tmp_path / "r.csv", where="D/N >= 0 or L < 1").fitted) == 20
     for condition, message in [
         ("__import__('os')", "no run has __import__"), ("loss.real > 1", "only"), ("(lambda: 1)()", "only"),
-        ("loss >", "no condition"), ("size > 1", "no run has size; they have"), ("loss > 99", "met by none"),
+        ("loss >", "not a condition"), ("size > 1", "no run has size; they have"), ("loss > 99", "met by none"),
         ("9**9**9**9 > loss", "met by none"), ("[loss for loss in 1]", "only"), ("loss > 'a'", "only"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match="--where.*" + message):
