@@ -36,8 +36,8 @@ $(VENV)-parity/.ready: setup.py constraints.txt constraints-parity.txt
 		--editable '.[parity]'
 	@touch $@
 
-parity: $(VENV)-parity/.ready ## compare with PyTorch's implementations, in .venv-parity
-	$(VENV)-parity/bin/python -m pytest tests/parity
+parity: $(VENV)-parity/.ready ## compare with PyTorch's implementations, in .venv-parity (WEIGHTS=folder: a Wan pipeline's)
+	WEIGHTS='$(WEIGHTS)' $(VENV)-parity/bin/python -m pytest tests/parity$(if $(WEIGHTS),/test_pipeline.py)
 
 check: venv ## formatting, lint, types, which folder may import which
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Published Wan weights from end to end: fine-tuned on latents, resumed, exported, sampled to pixels."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
+from models.test_wan_vae import CONFIG_22, write_weights
 from PIL import Image
 from published_wan import write_published
 from safetensors.numpy import load_file
@@ -15,13 +17,14 @@ from test_sample_cli import Words
 
 from data_pipelines.building.dataset_writer import DatasetWriter
 from data_pipelines.reading.records import Record
+from data_pipelines.reading.store import Dataset
 from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config import ModelConfig
 from vdit.generation.restore import load_run
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.registry import load_autoencoder, save_causal_vae
 from vdit.models.text.text_encoders import TEXT_ENCODERS
-from vdit.patches import Patch
+from vdit.patches import Patch, patchify
 from vdit.training.initial import named
 
 CHANNELS, PATCH = 4, Patch(1, 2, 2)
@@ -124,6 +127,57 @@ def test_fine_tunes_resumes_exports_and_samples(run, weights, data, tmp_path):
     np.testing.assert_array_equal(np.load(out)["video"][-1], first)
 
 
+def test_one_expert_is_trained_on_its_times_and_sampled_with_its_partner(run, data, tmp_path):
+    pipeline, config = tmp_path / "pipeline", config_of(tmp_path, data)
+    for seed, name in enumerate(("transformer", "transformer_2")):
+        write_published(pipeline / name, MODEL, (CHANNELS, (1, 2, 2), tiny.TEXT_WIDTH), seed=seed)
+    train = ("vdit.train", f"--config={config}", f"--workdir={tmp_path / 'low'}")
+    alone = run(*train, f"--config.init_from={pipeline / 'transformer_2'}")
+    assert "transformer_2 is one expert of two, and no model_index.json beside it says" in alone.error
+    (pipeline / "model_index.json").write_text('{"_class_name": "WanPipeline", "boundary_ratio": 0.875}')
+    both = run(*train, f"--config.init_from={pipeline}")
+    assert (
+        "holds two experts; name the one to train" in both.error and "transformer_2 (times (0.0, 0.875))" in both.error
+    )
+    done = run(*train, f"--config.init_from={pipeline / 'transformer_2'}")
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "low" / "config.json").read_text())["diffusion"]["times"] == [0.0, 0.875]
+    sample = ("vdit.sample", f"--workdir={tmp_path / 'low'}", "--size=48x32", "--frames=5", "--steps=2")
+    sample = (*sample, f"--out={tmp_path / 'x.npz'}")
+    assert "holds one expert of two, for times (0.0, 0.875); sample it with --partner" in run(*sample).error
+    done = run(*sample, f"--partner={pipeline / 'transformer'}")
+    assert done.status == 0 and "5 frames of 48x32" in done.out, done.err
+
+
+def test_image_to_video_is_trained_on_what_is_known_of_each_clip(run, tmp_path):
+    """Data of `wan_i2v`: latents, and behind them a mask and the latents of the first frame."""
+    known = CHANNELS + 4
+    writer = DatasetWriter(epath.Path(tmp_path), "latents", PATCH)
+    rng = np.random.default_rng(0)
+    for i in range(48):
+        latents = rng.normal(size=(int(rng.integers(1, 4)), 4, 4, CHANNELS + known)).astype(np.float32)
+        writer.add(
+            "train", Record(i + 1, latents, 3.0, {"c": ""}, {"c": np.zeros((2, tiny.TEXT_WIDTH), np.float16)}, {})
+        )
+    about = {"name": "wan_i2v:W", "hash": "", "strides": [4, 8, 8], "condition": known}
+    encoder = {"name": "random", "width": tiny.TEXT_WIDTH, "hash": ""}
+    writer.finish({"source": "", "licence": "", "autoencoder": about, "text_encoder": encoder, "build": {}})
+    dataset = Dataset(str(tmp_path))
+    stored = np.asarray(dataset.read_clip("train", 0).video_TYXC)
+    parts = [patchify(part, PATCH) for part in np.split(stored, [CHANNELS], -1)]
+    np.testing.assert_array_equal(dataset.read_example("train", 0).patches_LP, np.concatenate(parts, -1))
+
+    model = dataclasses.replace(MODEL, condition=PATCH.size(known))
+    write_published(tmp_path / "i2v", model, (CHANNELS, (1, 2, 2), tiny.TEXT_WIDTH))
+    write_published(tmp_path / "clip", dataclasses.replace(model, image=4), (CHANNELS, (1, 2, 2), tiny.TEXT_WIDTH))
+    train = ("vdit.train", f"--config={config_of(tmp_path, tmp_path)}", f"--workdir={tmp_path / 'run'}")
+    assert "attends to CLIP features" in run(*train, f"--config.init_from={tmp_path / 'clip'}").error
+    done = run(*train, f"--config.init_from={tmp_path / 'i2v'}")
+    assert done.status == 0 and "step 1/1" in done.out, done.err
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["diffusion"]["modes"]["text"] == 1 and stored["model"]["condition"] == PATCH.size(known)
+
+
 def test_weights_must_be_said_to_be_of_wan_and_fit_the_data(run, weights, data, tmp_path):
     config = config_of(tmp_path, data)
     train = ("vdit.train", f"--config={config}", f"--workdir={tmp_path / 'run'}", f"--config.init_from={weights}")
@@ -131,3 +185,8 @@ def test_weights_must_be_said_to_be_of_wan_and_fit_the_data(run, weights, data, 
     wrong = run(*train, f"--config.data.path={tiny.dataset()}", "--config.data.max_frames=0")
     assert "takes patches of 2x2 latents of 4 channels and captions of 6 features" in wrong.error
     assert not (tmp_path / "run").exists()
+    pipeline = shutil.copytree(weights, tmp_path / "pipeline")
+    vae = dataclasses.replace(CONFIG_22, channels=CHANNELS, mean=(0.0,) * CHANNELS, std=(1.0,) * CHANNELS)
+    write_weights(pipeline / "vae", vae)
+    other = run(*train, f"--config.init_from={pipeline}").error
+    assert "is for latents of (4, 16, 16) frames, rows and columns; the data, made with causal_vae:" in other

@@ -302,3 +302,29 @@ def test_where_patches_are_given_times_are_shifted_once_more():
         assert new == pytest.approx(expected, abs=1e-5)
         given, some = given + has_given, some + 1
     assert 0 < given < some
+
+
+@pytest.mark.parametrize("mode", ["text", "first_frame"])
+def test_times_of_a_range_are_those_of_the_whole_that_fall_in_it(mode):
+    """Two experts that share the times at 0.8 are trained on what one network for all times would be."""
+    plain = DiffusionConfig(shift=3.0, given_shift=2.0, logit_mean=0.2)
+    batch, boundary = pack([CLIPS]), 0.8
+
+    @functools.partial(jax.jit, static_argnames="times")
+    def times_at(batch, quantile, times):
+        config = dataclasses.replace(plain, times=times)
+        inputs = corruption.validation_inputs(batch, jax.random.key(0), quantile, jnp.int32(MODES.index(mode)), config)
+        return inputs.times_BK[0, : len(CLIPS)]
+
+    def at(quantiles, times):
+        with use_mesh(one_device()):
+            placed = to_global(batch, one_device())
+            return np.array([times_at(placed, np.float32(q), times) for q in quantiles])
+
+    quantiles, some = np.linspace(0.002, 0.998, 250), np.array([0.05, 0.3, 0.6, 0.95])
+    whole_QN, low_QN, high_QN = at(quantiles, (0.0, 1.0)), at(some, (0.0, boundary)), at(some, (boundary, 1.0))
+    for whole_Q, low_Q, high_Q in zip(whole_QN.T, low_QN.T, high_QN.T, strict=True):
+        below = np.interp(boundary, whole_Q, quantiles)
+        assert 0.05 < below < 0.95
+        np.testing.assert_allclose(low_Q, np.interp(some * below, quantiles, whole_Q), atol=0.01)
+        np.testing.assert_allclose(high_Q, np.interp(below + some * (1 - below), quantiles, whole_Q), atol=0.01)

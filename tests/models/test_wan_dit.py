@@ -28,6 +28,7 @@ from vdit import flops
 from vdit.config import Config, DiffusionConfig, MeshConfig, ModelConfig
 from vdit.data import Interface
 from vdit.errors import UserError
+from vdit.models.wan import wan_dit
 from vdit.models.wan.wan_dit import rotary_frequencies
 from vdit.models.wan.wan_weights import read_config
 from vdit.parallel.mesh import make_mesh, to_global, use_mesh
@@ -88,6 +89,20 @@ def test_sharded_equals_one_device(layout):
     assert_same_gradients(sharded_gradients, gradients, 1e-4)
 
 
+def test_what_is_known_of_a_clip_conditions_it_and_an_image_stands_before_its_words(monkeypatch):
+    """Image to video, two tokens of an image a caption; of an example with fewer they are all that it has."""
+    monkeypatch.setattr(wan_dit, "IMAGE_TOKENS", 2)
+    config = dataclasses.replace(config_of(condition=40, image=3), diffusion=DiffusionConfig(caption_dropout=0.0))
+    clips = [dataclasses.replace(clip, patches_LP=clip.patches_LP / np.float32(100) - 1) for clip in CLIPS]
+    loss, gradients = loss_and_gradients(pack([clips], count=ROWS), config)
+    alone, alone_gradients = loss_and_gradients(pack([[clip] for clip in clips], count=ROWS), config)
+    assert loss == pytest.approx(alone, rel=1e-6)
+    assert_same_gradients(gradients, alone_gradients, 1e-4)
+    shapes = {name: value.shape for name, value in gradients.items() if "blocks" not in name and "image" not in name}
+    assert [shape for name, shape in shapes.items() if "patch_in" in name] == [(96, 32)]
+    assert [shape for name, shape in shapes.items() if "out_bias" in name] == [(56,)]
+
+
 def test_the_output_is_divided_by_the_width():
     """muP: what the last matrix adds up grows with the width; at the base width, as published, nothing changes."""
     batch, found = pack([CLIPS], count=ROWS), []
@@ -108,12 +123,17 @@ def test_a_head_turns_with_time_row_and_column():
     assert [len(part) for part in rotary_frequencies(128)] == [22, 21, 21]  # 44, 42 and 42 of 128 columns
 
 
-def test_the_arithmetic_is_that_of_the_matrices():
-    shape = flops.shape_of(MODEL, *dataclasses.astuple(INTERFACE))
-    planned = flops.parameters(shape)
-    params = jax.tree.leaves(initial(CONFIG)[1], is_leaf=lambda node: isinstance(node, nnx.Variable))
+@pytest.mark.parametrize("changes", [{}, {"condition": 40, "image": 3}], ids=["text", "image"])
+def test_the_parameters_are_those_of_the_matrices(changes):
+    config = config_of(**changes)
+    planned = flops.parameters(flops.shape_of(config.model, *dataclasses.astuple(INTERFACE)))
+    params = jax.tree.leaves(initial(config)[1], is_leaf=lambda node: isinstance(node, nnx.Variable))
     matrices = sum(param.get_value().size for param in params if param.get_metadata()["role"] != "vector")
     assert planned.total == matrices + MODEL.depth * 6 * MODEL.width
+
+
+def test_the_arithmetic_is_that_of_the_matrices():
+    shape = flops.shape_of(MODEL, *dataclasses.astuple(INTERFACE))
     # Two patches, a caption of three tokens, one time: multiply-adds by hand.
     d, f, p, e, n, m = 32, 80, INTERFACE.patch, INTERFACE.text, 2, 3
     block = n * (6 * d * d + 2 * d * f) + m * 2 * d * d + 2 * d * (n * n + n * (m + 1))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import cli
 import numpy as np
@@ -83,6 +84,45 @@ def test_the_empty_text_is_encoded_as_published(pipeline, sample, monkeypatch):
     assert len(seen[1].text_ME) == 2 and len(seen[1].negative_ME) == 1
 
 
+def test_a_time_for_every_token_and_the_autoencoder_of_2_2(sample, tmp_path):
+    """TI2V: the model of text to video continues a given frame, whose patches have time 0."""
+    folder = write_pipeline(tmp_path / "ti2v", test_wan_vae.CONFIG_22, expand_timesteps=True, boundary_ratio=None)
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "first.png")
+    plain = sample(folder, "--prompt=ball", "--size=64x32")
+    given = sample(folder, "--prompt=ball", "--size=64x32", f"--image={tmp_path / 'first.png'}")
+    assert plain.shape == given.shape == (5, 32, 64, 3)
+    np.testing.assert_array_equal(given[0], image)
+    assert not np.array_equal(given[1:], plain[1:])
+    assert json.loads((tmp_path / "x.json").read_text())["fps"] == 24
+    assert "is not a multiple of the 32x32 patch" in sample(folder, "--size=48x32").err
+
+
+def test_two_experts_share_the_times(sample, tmp_path):
+    experts = ("transformer", "transformer_2")
+    both = write_pipeline(tmp_path / "both", experts=experts, boundary_ratio=0.875)
+    assert read_config(both).diffusion.times == (0.875, 1.0)
+    found = sample(both, "--prompt=ball")
+    for name in experts:
+        one = write_pipeline(tmp_path / name)
+        shutil.rmtree(one / "transformer")
+        shutil.copytree(both / name, one / "transformer")
+        alone = sample(one, "--prompt=ball")
+        assert not np.array_equal(found, alone)
+    same = shutil.copytree(both, tmp_path / "same")
+    shutil.rmtree(same / "transformer_2")
+    assert "has no folder transformer_2 beside the other expert's (boundary_ratio 0.875)" in sample(same).error
+    shutil.copytree(same / "transformer", same / "transformer_2")
+    one = write_pipeline(tmp_path / "single")
+    np.testing.assert_array_equal(sample(same, "--prompt=ball"), sample(one, "--prompt=ball"))
+    (same / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    assert "has two experts, but its model_index.json no boundary_ratio" in sample(same).error
+    (same / "model_index.json").write_text('{"_class_name": "WanPipeline", "boundary_ratio": 875}')
+    assert "boundary_ratio=875, not a time between 0 and 1" in sample(same).error
+    assert "--partner=x is for one expert of two" in sample(one, "--partner=x").error
+    assert "they must add up" in sample(both, f"--partner={both / 'transformer'}").error
+
+
 @pytest.mark.parametrize("image", [8, 0], ids=["2.1", "2.2"])
 def test_image_to_video(sample, tmp_path, image):
     """Wan 2.1 attends to CLIP features of the first frame, Wan 2.2 has two experts."""
@@ -104,6 +144,14 @@ def test_image_to_video(sample, tmp_path, image):
         assert done.status == 2 and "from their first frame and a caption; give --image" in done.err
     (folder / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
     assert "fetch the pipeline again" in sample(folder).error
+
+
+def test_an_autoencoder_of_other_latents_is_refused(sample, tmp_path):
+    folder = write_pipeline(tmp_path / "wrong")
+    test_wan_vae.write_weights(
+        folder / "vae", dataclasses.replace(test_wan_vae.CONFIG_22, channels=3, mean=(0,) * 3, std=(1,) * 3)
+    )
+    assert "makes latents of 2 channels, those of" in sample(folder).error
 
 
 def test_what_cannot_be_sampled_is_said_in_a_line(pipeline, sample, tmp_path):
