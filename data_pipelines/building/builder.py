@@ -25,8 +25,8 @@ from data_pipelines.packing.index import META_FILE
 from data_pipelines.sources.registry import Source, find_source
 from vdit.command.progress_bar import ProgressBar
 from vdit.errors import UserError
-from vdit.io import remote
 from vdit.io.files import is_remote
+from vdit.io.storage import remote
 from vdit.models.text.token_encoder import TextEncoder
 
 LEDGER_FILE = "ledger.csv"

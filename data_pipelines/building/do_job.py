@@ -28,8 +28,8 @@ from data_pipelines.media.traits import Traits, traits_of
 from data_pipelines.reading.records import Record
 from vdit.errors import UserError
 from vdit.expressions import Condition
-from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote, whole_file
+from vdit.io.storage import remote
 
 BATCH_CLIPS, BATCH_BYTES = 256, 64 << 20
 """Clips whose captions and pixels are encoded together: no more, nor of more bytes, unless it is one."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from data_pipelines.building.do_job import scratch_folder
 from data_pipelines.building.jobs import Job, Recipe
 from vdit.errors import UserError
-from vdit.io import remote
 from vdit.io.files import is_remote
+from vdit.io.storage import remote
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from data_pipelines.building.curation.duplicates import describe_duplicates, mar
 from data_pipelines.building.shard import RecordKind, Shard, features_of
 from data_pipelines.packing.index import DUPLICATES_FILE, FORMAT, META_FILE, Index, embedding_file, join_indexes
 from vdit.errors import UserError
-from vdit.io import remote
+from vdit.io.storage import remote
 from vdit.patches import Patch
 
 

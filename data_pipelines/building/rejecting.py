@@ -20,8 +20,8 @@ from data_pipelines.building.jobs import JobName, Recipe
 from data_pipelines.building.ledger import STORED, Entry
 from data_pipelines.building.result import Result, load_result
 from data_pipelines.building.shard import without
-from vdit.io import remote
 from vdit.io.files import is_remote
+from vdit.io.storage import remote
 
 DECISION_FILE = "duplicates.json"
 

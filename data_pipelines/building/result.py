@@ -15,7 +15,7 @@ from data_pipelines.building.ledger import Entry, Ledger, make_entry
 from data_pipelines.building.shard import RecordKind, Shard, pack, unpack
 from data_pipelines.packing.index import index_of
 from vdit.errors import UserError
-from vdit.io import remote
+from vdit.io.storage import remote
 
 READERS = 16
 """Threads that read results, as these may lie in a bucket."""

@@ -19,8 +19,8 @@ from data_pipelines.media.traits import Traits
 from data_pipelines.packing.index import Index, index_of
 from data_pipelines.reading.records import Encoder, Record, make_features
 from vdit.errors import UserError
-from vdit.io.signature import file_signature
-from vdit.io.storage import as_user_error
+from vdit.io.storage.failures import as_user_error
+from vdit.io.storage.signature import file_signature
 from vdit.patches import Patch
 
 RECORD_OPTIONS = "group_size:1,zstd:-12"
@@ -54,7 +54,7 @@ class Shard:
     Attributes:
       file: its name.
       bytes: its size.
-      signature: of its content, see `vdit.io.signature`.
+      signature: of its content, see `vdit.io.storage.signature`.
       kind: of its records; None if there are none.
       index: one row for each record, in order; None if there are none.
       hash_NB, embedding_NE: hashes and embeddings of the clips; None if they have none.

@@ -12,8 +12,8 @@ from typing import Any
 from data_pipelines.building.do_job import scratch_folder
 from data_pipelines.packing.index import META_FILE
 from vdit.errors import UserError
-from vdit.io import lock, remote
 from vdit.io.files import is_remote
+from vdit.io.storage import lock, remote
 
 PLAN_FILE = "plan.json"
 

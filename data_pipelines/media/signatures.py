@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from data_pipelines.media.clip import Input
-from vdit.io.signature import file_signature
+from vdit.io.storage.signature import file_signature
 
 THREADS, BATCH = 32, 32
 """Threads, as most of the time of files behind a network is spent waiting, and files that one is given at a time:

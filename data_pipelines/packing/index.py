@@ -17,7 +17,7 @@ from etils import epath
 
 from vdit.errors import UserError
 from vdit.io.files import parse_json
-from vdit.io.retry import retry_transient
+from vdit.io.storage.retry import retry_transient
 from vdit.patches import Patch
 
 FORMAT = 1

@@ -21,10 +21,10 @@ from data_pipelines.packing.index import META_FILE, REBUILD, Index, is_plain, lo
 from data_pipelines.reading.records import FastDecoder
 from vdit.batch import Example
 from vdit.errors import StorageError, UserError
-from vdit.io import remote
 from vdit.io.files import cache_dir, is_remote
-from vdit.io.retry import is_transient, retry_transient
-from vdit.io.signature import file_signature
+from vdit.io.storage import remote
+from vdit.io.storage.retry import is_transient, retry_transient
+from vdit.io.storage.signature import file_signature
 from vdit.patches import Patch, patchify_apart
 
 FINGERPRINTED = ("patch", "channels", "dtype", "captions", "autoencoder", "text_encoder", "splits")

@@ -11,8 +11,8 @@ from data_pipelines.sources import film, folder, skvideo, stamps, tfds_source
 from data_pipelines.sources.physics import physics_source
 from data_pipelines.sources.physics.variants import HIDDEN, PHYSICS_VARIANTS
 from vdit.errors import UserError
-from vdit.io import remote
 from vdit.io.files import is_remote
+from vdit.io.storage import remote
 
 FILE_OPTIONS = (
     *("limit", "max_tokens", "fps", "val", "shots", "min_side", "min_frames", "max_frames", "reject"),

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterator
 
 from vdit.errors import UserError
-from vdit.io import files, remote
+from vdit.io import files
 from vdit.io.disk_dict import DiskDict
 from vdit.io.media.kinds import file_type
 from vdit.io.names import printable
+from vdit.io.storage import remote
 
 _LITTER = (".ds_store", "thumbs.db", "desktop.ini")  # made by systems, not by users; so are the halves named ._NAME
 HIDDEN = ".*"

@@ -21,7 +21,7 @@ from launch.sweeps.expand import Run, Sweep
 from launch.sweeps.settings import TARGETS, Settings
 from vdit.errors import UserError
 from vdit.io.files import read_json, write_json
-from vdit.io.lock import Busy, Writer, check_writer, one_writer, writer_of
+from vdit.io.storage.lock import Busy, Writer, check_writer, one_writer, writer_of
 
 
 @dataclasses.dataclass
@@ -201,7 +201,7 @@ class Folder:
 
     @contextlib.contextmanager
     def launcher(self) -> Iterator[None]:
-        """Only one launcher at a time works on a sweep (see `vdit.io.lock`).
+        """Only one launcher at a time works on a sweep (see `vdit.io.storage.lock`).
 
         Raises:
           UserError: if another one does.

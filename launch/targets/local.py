@@ -23,7 +23,7 @@ from launch.sweeps.state import Folder, State
 from launch.targets import compiler_flags
 from vdit.command.exit_status import PREEMPTED, USER_ERROR
 from vdit.command.stopping import noted
-from vdit.io.lock import writer_of
+from vdit.io.storage.lock import writer_of
 
 POLL_SECONDS = 0.1
 MAX_WAIT = 300.0

@@ -27,7 +27,7 @@ from data_pipelines.sources.physics import clips
 from data_pipelines.sources.physics.physics_source import physics_counts
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError
-from vdit.io.signature import file_signature
+from vdit.io.storage.signature import file_signature
 from vdit.patches import Patch
 
 

@@ -19,7 +19,7 @@ from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
-from vdit.io import lock, remote
+from vdit.io.storage import lock, remote
 
 
 @pytest.fixture

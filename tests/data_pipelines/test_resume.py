@@ -17,7 +17,7 @@ from data_pipelines.building import builder, jobs
 from data_pipelines.building.builder import build
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError
-from vdit.io import lock
+from vdit.io.storage import lock
 
 
 class Killed(BaseException):

@@ -18,7 +18,7 @@ from vdit.config import MeshConfig
 from vdit.errors import StorageError, UserError
 from vdit.evaluation import validation
 from vdit.generation.restore import load_run
-from vdit.io import retry
+from vdit.io.storage import retry
 from vdit.parallel.mesh import make_mesh
 from vdit.training.recovery.checkpoint import Checkpoints, Position, checkpoint_steps
 from vdit.training.recovery.checksums import checksums

@@ -15,7 +15,7 @@ from data_pipelines.reading import pipeline, store
 from data_pipelines.reading.records import Record
 from data_pipelines.reading.store import Dataset
 from vdit.errors import StorageError, UserError
-from vdit.io import retry
+from vdit.io.storage import retry
 
 PLACES = 400
 

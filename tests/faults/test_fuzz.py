@@ -19,7 +19,7 @@ from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import captions
 from vdit.errors import UserError
 from vdit.generation.prompts import read_sample_requests
-from vdit.io.safetensors import read_tensors
+from vdit.io.weights.safetensors import read_tensors
 
 MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEWER = settings(MANY, max_examples=60)

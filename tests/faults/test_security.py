@@ -96,7 +96,7 @@ def test_names_of_shards_lead_nowhere_else(tmp_path, name):
 
 def test_objects_of_a_bucket_stay_below_the_cache(tmp_path, monkeypatch):
     from data_pipelines.reading import store
-    from vdit.io import remote
+    from vdit.io.storage import remote
 
     monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(remote, "read_bytes", lambda url: b"{}")

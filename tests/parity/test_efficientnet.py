@@ -6,7 +6,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 
 from vdit.io.packages import fetch_package
-from vdit.io.pth import read_pth
+from vdit.io.weights.pth import read_pth
 from vdit.models.features import efficientnet
 
 

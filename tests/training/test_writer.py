@@ -12,7 +12,7 @@ import tiny
 
 from vdit.errors import UserError
 from vdit.io.files import write_text
-from vdit.io.lock import NAME, TakenOver, one_writer, writer_of
+from vdit.io.storage.lock import NAME, TakenOver, one_writer, writer_of
 from vdit.training.record.metrics import read_metrics
 from vdit.training.recovery.checkpoint import Checkpoints, checkpoint_steps
 

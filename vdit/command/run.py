@@ -62,7 +62,7 @@ def run_main(main: Callable[[list[str]], Any]) -> None:
             end_soon(PREEMPTED)
             sys.exit(PREEMPTED)
         except Exception as error:
-            from vdit.io.storage import as_user_error
+            from vdit.io.storage.failures import as_user_error
 
             known = error if isinstance(error, UserError) else as_user_error(error, _places())
             if known is None:
@@ -84,7 +84,7 @@ def _one_line() -> None:
     from absl import logging
 
     def tells_more(error: BaseException | None) -> bool:
-        from vdit.io.storage import as_user_error
+        from vdit.io.storage.failures import as_user_error
 
         # Orbax's writes that are given up speak of a closed event loop.
         if _told or (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):

@@ -19,7 +19,7 @@ from vdit.generation.prompts import SampleRequest
 from vdit.generation.request import Settings
 from vdit.io import video
 from vdit.io.names import printable
-from vdit.io.storage import mend_of
+from vdit.io.storage.failures import mend_of
 
 LONGEST_NAME = 200
 """Bytes of a name, of the 255 that most file systems allow: files have longer names while they are written."""

@@ -17,7 +17,7 @@ from PIL import Image
 from vdit.errors import UserError
 from vdit.io import files
 from vdit.io.names import ffmpeg_name
-from vdit.io.storage import mend_of
+from vdit.io.storage.failures import mend_of
 
 FORMATS = (".mp4", ".gif", ".png", ".npz")
 

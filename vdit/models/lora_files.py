@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from vdit.config import ModelConfig
 from vdit.errors import UserError
-from vdit.io.safetensors import check_finite
+from vdit.io.weights.safetensors import check_finite
 from vdit.lora_config import LoraConfig
 from vdit.models.wan.wan_weights import PublishedWeight, block_matrices
 

@@ -17,8 +17,8 @@ from vdit.config import Config, ModelConfig, Modes, TrainConfig
 from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.files import read_json
-from vdit.io.hub import find_weights
-from vdit.io.safetensors import open_tensors
+from vdit.io.weights.hub import find_weights
+from vdit.io.weights.safetensors import open_tensors
 from vdit.models.autoencoders.wan_vae_config import WanVaeConfig
 from vdit.models.wan import wan_weights
 from vdit.models.wan.wan_pipeline import ALL_TIMES, EXPERTS, INDEX, read_pipeline, times_of_expert

@@ -19,7 +19,7 @@ from typing import Any
 
 from data_pipelines.building.curation.program import ANSWER, PREFIX, ClipRequest, Program, parse_command
 from vdit.errors import UserError
-from vdit.io.signature import file_signature
+from vdit.io.storage.signature import file_signature
 
 FLAG = "captioner"
 HF = "hf:"

@@ -22,7 +22,7 @@ from data_pipelines.building.do_job import do_job
 from data_pipelines.building.engines.freed_memory import keep_freed_memory
 from vdit.errors import UserError
 from vdit.io.media import alive
-from vdit.io.storage import as_user_error
+from vdit.io.storage.failures import as_user_error
 
 BEAT = 1.0
 """Seconds between signs of life, at least."""

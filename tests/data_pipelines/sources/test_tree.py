@@ -144,7 +144,7 @@ def test_captions_that_cannot_be_read_cost_themselves(tmp_path: pathlib.Path, mo
     (tmp_path / "d.txt").write_text("fine")
     (tmp_path / "e.txt").write_text("secret")
     sparse(tmp_path / "metadata.csv", 2 << 30)
-    monkeypatch.setattr("vdit.io.remote.open_file", refusing("e.txt", folder_open()))
+    monkeypatch.setattr("vdit.io.storage.remote.open_file", refusing("e.txt", folder_open()))
     listed = {each.item: each for each in folder.inputs(str(tmp_path), Options())}
     assert {name: listed[f"{name}.png"].captions["caption"] for name in "abcde"} == {
         **dict.fromkeys("abce", ""),
@@ -157,7 +157,7 @@ def test_captions_that_cannot_be_read_cost_themselves(tmp_path: pathlib.Path, mo
 
 
 def folder_open():
-    from vdit.io import remote
+    from vdit.io.storage import remote
 
     return remote.open_file
 

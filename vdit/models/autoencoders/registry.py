@@ -15,8 +15,8 @@ from vdit.autoencoder_config import AutoencoderConfig
 from vdit.config_dict import build
 from vdit.errors import UserError
 from vdit.io.files import parse_json, whole_file, write_json
-from vdit.io.hub import find_weights, weights_hash
-from vdit.io.safetensors import read_tensors
+from vdit.io.weights.hub import find_weights, weights_hash
+from vdit.io.weights.safetensors import read_tensors
 from vdit.models.autoencoders import causal_vae
 from vdit.models.autoencoders.autoencoder import Autoencoder
 from vdit.models.autoencoders.wan_i2v import load_wan_i2v

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vdit.io.hub import find_weights, weights_hash
-from vdit.io.safetensors import read_tensors, weight_files
+from vdit.io.weights.hub import find_weights, weights_hash
+from vdit.io.weights.safetensors import read_tensors, weight_files
 from vdit.models.autoencoders import wan_vae_layers as layers
 from vdit.models.autoencoders.autoencoder import Autoencoder, Network
 from vdit.models.autoencoders.causal_layers import Stream

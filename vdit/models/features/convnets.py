@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdit.io.pth import read_weights
+from vdit.io.weights.pth import read_weights
 
 EPSILON = 1e-3
 """Of every batch norm of the networks here."""

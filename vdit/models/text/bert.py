@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vdit.io.safetensors import read_tensors
+from vdit.io.weights.safetensors import read_tensors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 
 from vdit.errors import UserError
 from vdit.io.files import parse_json
-from vdit.io.hub import find_weights, weights_hash
-from vdit.io.safetensors import open_tensors, weight_files
+from vdit.io.weights.hub import find_weights, weights_hash
+from vdit.io.weights.safetensors import open_tensors, weight_files
 from vdit.models.text.token_encoder import TokenEncoder
 
 MAX_TOKENS = 512

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vdit.errors import UserError
 from vdit.io.files import parse_json
-from vdit.io.safetensors import read_tensors
+from vdit.io.weights.safetensors import read_tensors
 from vdit.models.wan.wan_image import IMAGE_TOKENS
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)

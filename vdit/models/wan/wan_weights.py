@@ -18,7 +18,7 @@ from vdit.config import WAN_TIME_FEATURES, ModelConfig
 from vdit.data import Interface
 from vdit.errors import UserError
 from vdit.io.files import parse_json
-from vdit.io.safetensors import open_tensors
+from vdit.io.weights.safetensors import open_tensors
 from vdit.models.wan.wan_dit import EPSILON
 
 CLASS = "WanTransformer3DModel"

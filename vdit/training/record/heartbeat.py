@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from vdit.io.files import is_remote, write_json
-from vdit.io.lock import check_writer
+from vdit.io.storage.lock import check_writer
 
 NAME = "heartbeat.json"
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vdit.config import Config
 from vdit.io.files import is_remote, parse_rows, write_bytes, write_text
-from vdit.io.lock import check_writer
+from vdit.io.storage.lock import check_writer
 from vdit.training.record.tags import tagged
 from vdit.training.record.trackers import open_trackers
 

@@ -67,8 +67,8 @@ def pipeline_meta(folder: epath.Path) -> dict[str, Any]:
     Raises:
       UserError: if its transformer is not for the latents of its autoencoder.
     """
-    from vdit.io.hub import weights_hash
-    from vdit.io.safetensors import weight_files
+    from vdit.io.weights.hub import weights_hash
+    from vdit.io.weights.safetensors import weight_files
     from vdit.models.autoencoders.wan_vae_config import WanVaeConfig
     from vdit.models.text.t5 import T5Config
     from vdit.models.wan import wan_weights

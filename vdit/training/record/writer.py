@@ -1,4 +1,4 @@
-"""A workdir has one run that writes it: its first process holds the lock of `vdit.io.lock` and tells the others."""
+"""A workdir has one run that writes it: its first process holds the `vdit.io.storage.lock` and tells the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from vdit.errors import UserError
-from vdit.io.lock import one_writer
+from vdit.io.storage.lock import one_writer
 
 
 @contextlib.contextmanager

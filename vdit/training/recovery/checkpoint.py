@@ -23,10 +23,10 @@ from jax.experimental import multihost_utils
 from vdit.config import TrainConfig
 from vdit.errors import StorageError, UserError
 from vdit.io.files import is_remote
-from vdit.io.lock import check_writer
-from vdit.io.retry import is_transient, retry_transient
-from vdit.io.safetensors import check_tensors
-from vdit.io.storage import needed
+from vdit.io.storage.failures import needed
+from vdit.io.storage.lock import check_writer
+from vdit.io.storage.retry import is_transient, retry_transient
+from vdit.io.weights.safetensors import check_tensors
 from vdit.training.recovery.checksums import checksums
 from vdit.training.recovery.spikes import LossSpikeDetector
 from vdit.training.step import TrainState

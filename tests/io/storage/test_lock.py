@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from vdit.errors import UserError
-from vdit.io import lock
 from vdit.io.files import write_text
-from vdit.io.lock import NAME, TakenOver, one_writer, writer_of
+from vdit.io.storage import lock
+from vdit.io.storage.lock import NAME, TakenOver, one_writer, writer_of
 
 HOLD = """
 import sys, time
-from vdit.io.lock import one_writer
+from vdit.io.storage.lock import one_writer
 with one_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -137,7 +137,7 @@ def test_of_many_that_find_a_dead_writer_one_wins(tmp_path):
     with other_writer(tmp_path) as process:
         process.kill()
         process.wait()
-    code = "import sys\nfrom vdit.io.lock import one_writer\nsys.stdin.readline()\n" + HOLD
+    code = "import sys\nfrom vdit.io.storage.lock import one_writer\nsys.stdin.readline()\n" + HOLD
     several = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True)

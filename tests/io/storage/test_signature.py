@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vdit.io import signature
-from vdit.io.signature import file_signature
+from vdit.io.storage import signature
+from vdit.io.storage.signature import file_signature
 
 
 def test_every_byte_of_a_small_file_counts(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vdit.errors import UserError
-from vdit.io.safetensors import read_tensors
+from vdit.io.weights.safetensors import read_tensors
 
 
 @pytest.fixture

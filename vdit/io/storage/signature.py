@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vdit.io import remote
+from vdit.io.storage import remote
 
 WHOLE = 16 << 20
 """Files of up to so many bytes are read whole."""

@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from vdit.errors import UserError
-from vdit.io import remote
 from vdit.io.files import is_remote
-from vdit.io.storage import mend_of
+from vdit.io.storage import remote
+from vdit.io.storage.failures import mend_of
 
 NAME = ".writer.json"
 RENEW, RENEW_REMOTE = 5.0, 30.0

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from vdit.command.exit_status import STORAGE
-from vdit.io.retry import is_transient
-from vdit.io.storage import as_user_error
+from vdit.io.storage.failures import as_user_error
+from vdit.io.storage.retry import is_transient
 
 
 def raised(function, *arguments) -> BaseException:

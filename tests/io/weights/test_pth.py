@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vdit.errors import UserError
-from vdit.io.pth import MAGIC, read_pth, read_weights
+from vdit.io.weights.pth import MAGIC, read_pth, read_weights
 
 
 class _Named:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from vdit.errors import StorageError, UserError
-from vdit.io.retry import is_transient, os_error
+from vdit.io.storage.retry import is_transient, os_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

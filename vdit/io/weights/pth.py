@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.io.safetensors import check_finite, check_tensors, read_tensors
+from vdit.io.weights.safetensors import check_finite, check_tensors, read_tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C
 ZIP = b"PK\x03\x04"

@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from vdit.io import remote
+from vdit.io.storage import remote
 
 NAMES = ("A::B.mp4", "~x.mp4", "a b ü.mp4", "#?%20.mp4", "memory::c.mp4")
 

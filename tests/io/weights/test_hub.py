@@ -4,7 +4,7 @@ import huggingface_hub
 import pytest
 
 from vdit.errors import UserError
-from vdit.io.hub import find_weights
+from vdit.io.weights.hub import find_weights
 
 COMMIT = "0123456789" * 4
 
