@@ -30,7 +30,7 @@ from absl import flags
 
 from benchmarks import pages
 from benchmarks.pages import Target
-from data_pipelines.building.jobs import JOB_BYTES, MAX_JOBS
+from data_pipelines.building.jobs.jobs import JOB_BYTES, MAX_JOBS
 from data_pipelines.sources import film
 from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
@@ -157,8 +157,8 @@ def planning(inputs: int) -> dict[str, float]:
 
 def plan(folder: str) -> None:
     """Plans the build from a folder; prints processor seconds, seconds, MiB above what the process had before, jobs."""
-    from data_pipelines.building.jobs import plan_jobs
-    from data_pipelines.building.listing import Listing
+    from data_pipelines.building.jobs.jobs import plan_jobs
+    from data_pipelines.building.jobs.listing import Listing
     from data_pipelines.media.clip import Options, digest
     from data_pipelines.media.signatures import sign
     from data_pipelines.sources.registry import find_source

@@ -8,16 +8,16 @@ import time
 from typing import Any
 
 from data_pipelines.building.build_args import BuildArgs
-from data_pipelines.building.do_job import whole_target
 from data_pipelines.building.encoders import PIXELS
 from data_pipelines.building.engines.registry import Engine, make_engine
-from data_pipelines.building.jobs import Recipe, plan_jobs
-from data_pipelines.building.ledger import Ledger
-from data_pipelines.building.listing import Listing
-from data_pipelines.building.publish import publish
-from data_pipelines.building.rejecting import reject_duplicates
-from data_pipelines.building.result import finished_jobs, load_result, write_ledger
+from data_pipelines.building.jobs.do_job import whole_target
+from data_pipelines.building.jobs.jobs import Recipe, plan_jobs
+from data_pipelines.building.jobs.listing import Listing
+from data_pipelines.building.jobs.rejecting import reject_duplicates
+from data_pipelines.building.jobs.result import finished_jobs, load_result, write_ledger
 from data_pipelines.building.workspace import Workspace, differences, read_identity
+from data_pipelines.building.writing.ledger import Ledger
+from data_pipelines.building.writing.publish import publish
 from data_pipelines.media.clip import digest
 from data_pipelines.media.filters import DUPLICATE
 from data_pipelines.media.signatures import sign

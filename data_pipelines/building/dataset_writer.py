@@ -7,9 +7,9 @@ from typing import Any
 
 from etils import epath
 
-from data_pipelines.building.jobs import shard_name
-from data_pipelines.building.publish import publish
-from data_pipelines.building.shard import Shard, ShardWriter
+from data_pipelines.building.jobs.jobs import shard_name
+from data_pipelines.building.writing.publish import publish
+from data_pipelines.building.writing.shard import Shard, ShardWriter
 from data_pipelines.reading.records import Record
 from vdit.patches import Patch
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.building.do_job import scratch_folder
+from data_pipelines.building.jobs.do_job import scratch_folder
 from data_pipelines.packing.index import META_FILE
 from vdit.errors import UserError
 from vdit.io.files import is_remote

@@ -4,9 +4,9 @@ from unittest import mock
 
 from fake_source import FakeEncoder
 
-from data_pipelines.building.do_job import do_job
 from data_pipelines.building.encoders import Encoders
-from data_pipelines.building.fetching import fetched
+from data_pipelines.building.jobs.do_job import do_job
+from data_pipelines.building.jobs.fetching import fetched
 
 
 class InlineEngine:

@@ -9,8 +9,9 @@ import threading
 
 import fake_source
 
-from data_pipelines.building import builder, jobs
+from data_pipelines.building import builder
 from data_pipelines.building.build_args import BuildArgs
+from data_pipelines.building.jobs import jobs
 from data_pipelines.media.clip import Options
 from data_pipelines.sources.registry import SOURCES
 

@@ -15,11 +15,11 @@ import tensorflow_datasets as tfds
 from fake_source import FakeEncoder
 from inline_engine import inline
 
-from data_pipelines.building import do_job
 from data_pipelines.building.build_args import BuildArgs, make_args, parse_patch
 from data_pipelines.building.build_flags import SOURCE_NAMES
 from data_pipelines.building.builder import build
-from data_pipelines.building.jobs import plan_jobs
+from data_pipelines.building.jobs import do_job
+from data_pipelines.building.jobs.jobs import plan_jobs
 from data_pipelines.media.clip import Input, Options, stable_id
 from data_pipelines.media.signatures import sign
 from data_pipelines.reading.store import Dataset
@@ -126,7 +126,7 @@ def test_one_job_makes_one_shard_whose_name_is_known_before() -> None:
 
 
 def test_jobs_grow_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_pipelines.building.jobs.MAX_JOBS", 10)
+    monkeypatch.setattr("data_pipelines.building.jobs.jobs.MAX_JOBS", 10)
     jobs = plan_jobs([Input(f"{i}", "train", weight=40 << 20) for i in range(100)], "clips")
     assert [len(job.inputs) for job in jobs] == [10] * 10
 
@@ -166,7 +166,7 @@ def test_home_is_understood(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_data_set_opens_with_tfds_even_where_shards_are_empty(tmp_path: pathlib.Path, monkeypatch) -> None:
-    monkeypatch.setattr("data_pipelines.building.jobs.JOB_INPUTS", 1)
+    monkeypatch.setattr("data_pipelines.building.jobs.jobs.JOB_INPUTS", 1)
     with inline():
         build(BuildArgs("some", str(tmp_path / "out")))
     data = tfds.builder_from_directory(str(tmp_path / "out")).as_data_source(split="train")

@@ -143,7 +143,7 @@ def test_kinds_must_not_change(program) -> None:
 
 def test_what_is_done_is_kept(tree: pathlib.Path, tmp_path: pathlib.Path, program, monkeypatch) -> None:
     """A program that dies at the third clip: the next build asks for the third one only."""
-    monkeypatch.setattr("data_pipelines.building.jobs.JOB_INPUTS", 1)
+    monkeypatch.setattr("data_pipelines.building.jobs.jobs.JOB_INPUTS", 1)
     args = BuildArgs(
         str(tree), str(tmp_path / "out"), captioner=program(GOOD + "    if len(open(LOG).readlines()) == 2: break\n")
     )

@@ -10,10 +10,10 @@ from inline_engine import inline
 from make_files import write_video
 from PIL import Image
 
-from data_pipelines.building import rejecting
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
 from data_pipelines.building.curation.duplicates import find_duplicates, mark
+from data_pipelines.building.jobs import rejecting
 from data_pipelines.inspecting.contact_sheet import pairs_sheet
 from data_pipelines.inspecting.ledger_names import names_of
 from data_pipelines.inspecting.pairs import read_pairs
@@ -140,7 +140,7 @@ def clips_of(out: pathlib.Path) -> dict[str, list[str]]:
 @pytest.fixture
 def deduplicated(built: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> BuildArgs:
     """The same clips in two jobs and more, built without duplicates."""
-    monkeypatch.setattr("data_pipelines.building.jobs.JOB_INPUTS", 2)
+    monkeypatch.setattr("data_pipelines.building.jobs.jobs.JOB_INPUTS", 2)
     options = Options(reject=parse_filters(["duplicate"]))
     args = BuildArgs(str(built.parent / "in"), str(tmp_path / "out"), options)
     with inline():

@@ -9,8 +9,8 @@ from fake_source import FakeEncoder, bad_clips
 from data_pipelines.building.encoders import Encoders
 from data_pipelines.building.engines.isolation import Limits
 from data_pipelines.building.engines.local_engine import LocalEngine
-from data_pipelines.building.jobs import Job, Recipe
-from data_pipelines.building.result import finished_jobs, load_result
+from data_pipelines.building.jobs.jobs import Job, Recipe
+from data_pipelines.building.jobs.result import finished_jobs, load_result
 from data_pipelines.media.clip import Input, Options
 from vdit.errors import UserError
 from vdit.patches import Patch

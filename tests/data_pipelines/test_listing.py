@@ -10,8 +10,8 @@ import pytest
 from benchmarks import build_scale
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
-from data_pipelines.building.jobs import plan_jobs
-from data_pipelines.building.listing import Listing
+from data_pipelines.building.jobs.jobs import plan_jobs
+from data_pipelines.building.jobs.listing import Listing
 from data_pipelines.media.clip import Input
 from vdit.errors import UserError
 

@@ -17,11 +17,11 @@ from inline_engine import inline
 from ray.cluster_utils import Cluster
 from waiting import wait_until
 
-from data_pipelines.building import fetching, jobs
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
 from data_pipelines.building.engines import ray_engine
-from data_pipelines.building.jobs import Recipe, plan_jobs
+from data_pipelines.building.jobs import fetching, jobs
+from data_pipelines.building.jobs.jobs import Recipe, plan_jobs
 from data_pipelines.media.clip import Input, Options
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError

@@ -13,9 +13,9 @@ from inline_engine import InlineEngine, inline
 from make_files import quadrants, write_video
 from PIL import Image
 
-from data_pipelines.building import jobs
 from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.builder import build
+from data_pipelines.building.jobs import jobs
 from data_pipelines.media.clip import Options
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError

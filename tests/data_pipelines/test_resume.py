@@ -13,8 +13,9 @@ from fake_source import FakeEncoder
 from inline_engine import inline
 from waiting import wait_until
 
-from data_pipelines.building import builder, jobs
+from data_pipelines.building import builder
 from data_pipelines.building.builder import build
+from data_pipelines.building.jobs import jobs
 from data_pipelines.sources.registry import SOURCES
 from vdit.errors import UserError
 from vdit.io.storage import lock

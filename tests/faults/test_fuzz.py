@@ -11,9 +11,9 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.building.ledger import Entry
-from data_pipelines.building.result import Result, load_result
-from data_pipelines.building.shard import RecordKind, Shard, make_index
+from data_pipelines.building.jobs.result import Result, load_result
+from data_pipelines.building.writing.ledger import Entry
+from data_pipelines.building.writing.shard import RecordKind, Shard, make_index
 from data_pipelines.packing.index import load_index, load_meta
 from data_pipelines.reading.store import Dataset
 from data_pipelines.sources import captions

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.building.do_job import Services
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs.do_job import Services
+from data_pipelines.building.jobs.jobs import Job, Recipe
 from vdit.errors import UserError
 
 ATTEMPTS = 3

@@ -9,8 +9,8 @@ from itertools import islice
 
 from data_pipelines.building.encoders import Encoders
 from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
-from data_pipelines.building.fetching import fetched
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs.fetching import fetched
+from data_pipelines.building.jobs.jobs import Job, Recipe
 
 
 class LocalEngine:

@@ -14,8 +14,8 @@ import ray
 from data_pipelines.building.curation.program import ClipRequest
 from data_pipelines.building.encoders import PIXELS, Encoders
 from data_pipelines.building.engines.isolation import Limits, Worker, stuck_error
-from data_pipelines.building.fetching import check_shared, fetched
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs.fetching import check_shared, fetched
+from data_pipelines.building.jobs.jobs import Job, Recipe
 from vdit.errors import UserError
 from vdit.models.text.token_encoder import TextEncoder
 

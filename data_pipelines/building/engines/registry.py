@@ -9,7 +9,7 @@ from data_pipelines.building.build_args import BuildArgs
 from data_pipelines.building.encoders import Encoders
 from data_pipelines.building.engines.isolation import Limits
 from data_pipelines.building.engines.local_engine import LocalEngine
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs.jobs import Job, Recipe
 from vdit.errors import UserError
 from vdit.models.text.token_encoder import TextEncoder
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.building.curation.program import ClipRequest
-from data_pipelines.building.do_job import do_job
 from data_pipelines.building.engines.freed_memory import keep_freed_memory
+from data_pipelines.building.jobs.do_job import do_job
 from vdit.errors import UserError
 from vdit.io.media import alive
 from vdit.io.storage.failures import as_user_error

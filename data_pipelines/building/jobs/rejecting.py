@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from data_pipelines.building.curation.duplicates import PLAIN, find_duplicates
-from data_pipelines.building.do_job import whole_target
-from data_pipelines.building.jobs import JobName, Recipe
-from data_pipelines.building.ledger import STORED, Entry
-from data_pipelines.building.result import Result, load_result
-from data_pipelines.building.shard import without
+from data_pipelines.building.jobs.do_job import whole_target
+from data_pipelines.building.jobs.jobs import JobName, Recipe
+from data_pipelines.building.jobs.result import Result, load_result
+from data_pipelines.building.writing.ledger import STORED, Entry
+from data_pipelines.building.writing.shard import without
 from vdit.io.files import is_remote
 from vdit.io.storage import remote
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from data_pipelines.building.curation.embedding import embedded_frames
 from data_pipelines.building.curation.program import FRAMES, ClipRequest
-from data_pipelines.building.jobs import Job, Recipe
-from data_pipelines.building.ledger import Entry
-from data_pipelines.building.result import Result
-from data_pipelines.building.shard import NONE, Shard, ShardWriter
+from data_pipelines.building.jobs.jobs import Job, Recipe
+from data_pipelines.building.jobs.result import Result
+from data_pipelines.building.writing.ledger import Entry
+from data_pipelines.building.writing.shard import NONE, Shard, ShardWriter
 from data_pipelines.media.clip import Clip, Cut, Outcome, Rejection
 from data_pipelines.media.filters import SUBJECT_MEASURES, reject_conditions
 from data_pipelines.media.measures import rounded

@@ -19,7 +19,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits, utils
 
 from data_pipelines.building.curation.duplicates import describe_duplicates, mark_duplicates
-from data_pipelines.building.shard import RecordKind, Shard, features_of
+from data_pipelines.building.writing.shard import RecordKind, Shard, features_of
 from data_pipelines.packing.index import DUPLICATES_FILE, FORMAT, META_FILE, Index, embedding_file, join_indexes
 from vdit.errors import UserError
 from vdit.io.storage import remote

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-from data_pipelines.building.jobs import JobName, Recipe
-from data_pipelines.building.ledger import Entry, Ledger, make_entry
-from data_pipelines.building.shard import RecordKind, Shard, pack, unpack
+from data_pipelines.building.jobs.jobs import JobName, Recipe
+from data_pipelines.building.writing.ledger import Entry, Ledger, make_entry
+from data_pipelines.building.writing.shard import RecordKind, Shard, pack, unpack
 from data_pipelines.packing.index import index_of
 from vdit.errors import UserError
 from vdit.io.storage import remote

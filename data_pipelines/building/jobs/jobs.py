@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from data_pipelines.building.listing import Listing
+from data_pipelines.building.jobs.listing import Listing
 from data_pipelines.media.clip import Input, Options, Outcome
 from vdit.patches import Patch
 

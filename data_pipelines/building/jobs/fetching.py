@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.building.do_job import scratch_folder
-from data_pipelines.building.jobs import Job, Recipe
+from data_pipelines.building.jobs.do_job import scratch_folder
+from data_pipelines.building.jobs.jobs import Job, Recipe
 from vdit.errors import UserError
 from vdit.io.files import is_remote
 from vdit.io.storage import remote
