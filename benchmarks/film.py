@@ -73,8 +73,8 @@ class Truth:
 
 def read_truth(dataset: Any, frames: int, most: int, features: Any) -> Truth:
     """All shots of at least so many frames; of those of training `most` are made, spread evenly (0 = all)."""
-    from vdit.evaluation.distances import clip_features
     from vdit.evaluation.generated import FRAME_INTERVAL
+    from vdit.evaluation.metrics.distances import clip_features
 
     shots = {split: read_shots(dataset, split, frames) for split in ("train", "val")}
     seen = {split: clip_features(own.videos, FRAME_INTERVAL, features) for split, own in shots.items()}
@@ -114,11 +114,11 @@ def measure(workdir: str, dataset: Any, truth: Truth, guidance: float, features:
 
 def of_text(videos: list[np.ndarray], split: str, truth: Truth, block: Any, features: Any) -> dict[str, Any]:
     """What is measured of the videos made from the captions of a split."""
-    from vdit.evaluation.distances import clip_features
     from vdit.evaluation.generated import FRAME_INTERVAL
     from vdit.evaluation.intervals import bootstrap_mean
-    from vdit.evaluation.pictures import blockiness, motion
-    from vdit.evaluation.retrieval import found_alike, ranks, similarities
+    from vdit.evaluation.metrics.distances import clip_features
+    from vdit.evaluation.metrics.pictures import blockiness, motion
+    from vdit.evaluation.metrics.retrieval import found_alike, ranks, similarities
 
     def share(found_E: np.ndarray, chance: float) -> dict[str, Any]:
         mean = bootstrap_mean(found_E.astype(float))

@@ -8,7 +8,7 @@ import tiny
 
 from data_pipelines.reading.store import Dataset
 from vdit.errors import UserError
-from vdit.evaluation.likeness import psnr, ssim
+from vdit.evaluation.metrics.likeness import psnr, ssim
 from vdit.evaluation.reconstruction import compare, reconstruction
 
 RNG = np.random.default_rng(0)

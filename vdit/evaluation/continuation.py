@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from vdit.evaluation.clips import Clip
-from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.generated import FRAME_INTERVAL, SEED
 from vdit.evaluation.intervals import bootstrap_mean
-from vdit.evaluation.likeness import psnr, ssim
-from vdit.evaluation.pictures import blockiness, motion
+from vdit.evaluation.metrics.distances import clip_features, paired_kernel
+from vdit.evaluation.metrics.likeness import psnr, ssim
+from vdit.evaluation.metrics.pictures import blockiness, motion
 from vdit.generation import Generator, LatentGenerator, Request, Settings
 from vdit.patches import Patch
 

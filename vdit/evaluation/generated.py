@@ -16,10 +16,10 @@ from vdit.errors import UserError
 from vdit.evaluation.balls.adherence import Adherence, adherence
 from vdit.evaluation.balls.physics_task import GIVEN_GROUPS, continue_clips, has_truth, physics_clips, physics_errors
 from vdit.evaluation.clips import Clips
-from vdit.evaluation.distances import clip_features, distances
 from vdit.evaluation.intervals import bootstrap_mean
-from vdit.evaluation.likeness import psnr, ssim
-from vdit.evaluation.motion_masks import SMALLEST, compare, motion_of_clip, summary
+from vdit.evaluation.metrics.distances import clip_features, distances
+from vdit.evaluation.metrics.likeness import psnr, ssim
+from vdit.evaluation.metrics.motion_masks import SMALLEST, compare, motion_of_clip, summary
 from vdit.generation import Generator, LatentGenerator, Request, Settings
 from vdit.models.features import efficientnet, i3d, inception
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vdit.errors import UserError
-from vdit.evaluation.motion_masks import MEASURES, REDUCTION, compare, motion, physics_iq, summary
+from vdit.evaluation.metrics.motion_masks import MEASURES, REDUCTION, compare, motion, physics_iq, summary
 from vdit.io.media.media import Media, Unreadable
 from vdit.io.media.opening import open_media
 

@@ -11,9 +11,9 @@ from etils import epath
 
 from vdit.errors import UserError
 from vdit.evaluation.clips import Clips
-from vdit.evaluation.distances import clip_features, paired_kernel
 from vdit.evaluation.intervals import bootstrap_mean
-from vdit.evaluation.likeness import psnr, ssim
+from vdit.evaluation.metrics.distances import clip_features, paired_kernel
+from vdit.evaluation.metrics.likeness import psnr, ssim
 from vdit.models.autoencoders.autoencoder import Autoencoder
 from vdit.models.autoencoders.registry import load_autoencoder
 from vdit.parallel import peers

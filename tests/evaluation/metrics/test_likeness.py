@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdit.evaluation.likeness import psnr, ssim
+from vdit.evaluation.metrics.likeness import psnr, ssim
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.integers(40, 200, (3, 24, 32, 3)).astype(np.uint8)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdit.evaluation.distances import (
+from vdit.evaluation.metrics.distances import (
     ClipKernels,
     clip_features,
     distances,

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from vdit.errors import UserError
-from vdit.evaluation import motion_masks
-from vdit.evaluation.motion_masks import MEASURES, compare, enlargement, motion, motion_of_clip, physics_iq, summary
+from vdit.evaluation.metrics import motion_masks
+from vdit.evaluation.metrics.motion_masks import (
+    MEASURES,
+    compare,
+    enlargement,
+    motion,
+    motion_of_clip,
+    physics_iq,
+    summary,
+)
 from vdit.evaluation.physics_iq import evaluate_folders, scenes
 from vdit.io import video
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vdit.evaluation.retrieval import found_alike, ranks, similarities
+from vdit.evaluation.metrics.retrieval import found_alike, ranks, similarities
 
 
 def clips(count, seed, frames=3):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdit.evaluation.pictures import blockiness, motion
+from vdit.evaluation.metrics.pictures import blockiness, motion
 
 
 def noise(shape=(2, 32, 48, 3), seed=0):
