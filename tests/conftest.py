@@ -45,7 +45,7 @@ training/optimization/test_optimizer training/test_loop training/recovery/test_c
 training/record/test_account training/record/test_workdir faults/test_data faults/test_processes faults/test_fuzz
 faults/test_security parallel/test_mesh models/test_transformer models/test_causal_vae models/test_wan_vae
 models/test_wan_pipeline models/test_t5 models/test_minilm models/test_clip_encoding generation/test_generator
-generation/test_long generation/test_row_schedule generation/test_notebook data_pipelines/test_latents
+generation/test_long generation/rows/test_schedule generation/test_notebook data_pipelines/test_latents
 launch/targets/test_queued_resources scaling/test_fit data_pipelines/test_resume data_pipelines/test_build
 scaling/test_notebook data_pipelines/test_notebook evaluation/test_validation evaluation/test_features
 evaluation/test_permanence evaluation/test_physics data_pipelines/test_inspect scaling/laws/approaches/test_parametric

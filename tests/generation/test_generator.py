@@ -16,7 +16,7 @@ from vdit.errors import UserError
 from vdit.generation import Generator, Request, request_seed
 from vdit.generation import generator as module
 from vdit.generation.request import patch_request
-from vdit.generation.row_schedule import schedule_rows
+from vdit.generation.rows.schedule import schedule_rows
 from vdit.parallel.mesh import make_mesh, use_mesh
 from vdit.parallel.rowwise import take
 from vdit.patches import REFERENCE_RATE, Grid, unpatchify

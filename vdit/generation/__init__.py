@@ -1,6 +1,6 @@
 """Generation: requests of any size, length and mode, packed into rows and denoised together by one program.
 
-`request` defines a request, `packing` lays requests into rows, `programs` holds what is compiled, `generator` runs it,
+`request` defines a request, `rows` packs requests into rows, `programs` holds what is compiled, `generator` runs it,
 `latents` runs it between an autoencoder's encoder and decoder.
 """
 

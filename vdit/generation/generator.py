@@ -12,11 +12,11 @@ from vdit.config import Config
 from vdit.diffusion import corruption
 from vdit.errors import UserError
 from vdit.generation.experts import experts_of
-from vdit.generation.packing import Job, Rows, assign, job, lay_out, sizes
 from vdit.generation.programs import SCALE, TIME, DenoiseInputs, State, programs
 from vdit.generation.request import Request, Settings, patch_request
-from vdit.generation.row_schedule import NONE, RowSchedule, schedule_rows
-from vdit.generation.timing import timing
+from vdit.generation.rows.packing import Job, Rows, assign, job, lay_out, sizes
+from vdit.generation.rows.schedule import NONE, RowSchedule, schedule_rows
+from vdit.generation.rows.timing import timing
 from vdit.parallel.mesh import row_shards, to_global, use_mesh
 from vdit.patches import Patch, unpatchify
 

@@ -11,7 +11,7 @@ from vdit.batch import Example, PackedBatch, RowShape, empty_row, pack_row, stac
 from vdit.config import DataConfig
 from vdit.diffusion.samplers import IDLE
 from vdit.generation.request import PatchedRequest, Request
-from vdit.generation.timing import Timing
+from vdit.generation.rows.timing import Timing
 from vdit.patches import Grid, Patch
 
 ROW_STEP = 512

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdit.generation.row_schedule import NONE, schedule_rows
+from vdit.generation.rows.schedule import NONE, schedule_rows
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8])
