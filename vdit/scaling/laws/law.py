@@ -54,8 +54,9 @@ class Law:
         return self.E + self.A * np.power(params, -self.alpha) + self.B * np.power(tokens, -self.beta)
 
     def exponent(self, cost: Cost = Cost()) -> Number:
-        """A in N_opt ~ C^a: beta / (alpha + beta) when C = 6 N D."""
-        return self.beta / (self.alpha + cost.exponent * self.beta)
+        """A in N_opt ~ C^a: beta / (alpha + beta) when C = 6 N D; 0 of a law that neither size nor data improve."""
+        total = np.asarray(self.alpha + cost.exponent * self.beta, np.float64)
+        return np.divide(self.beta, total, out=np.zeros_like(total), where=total != 0)[()]
 
     def optimal_params(self, flops: Number, cost: Cost = Cost()) -> Number:
         """N_opt(C) = G (C / 6)^a, G = (alpha A / (beta B))^(1 / (alpha + beta)), for the given cost.

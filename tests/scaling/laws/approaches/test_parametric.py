@@ -4,7 +4,7 @@ from scipy.optimize import minimize as minimize_scipy
 
 from vdit.errors import UserError
 from vdit.scaling.laws.approaches import parametric
-from vdit.scaling.laws.approaches.parametric import NO_COST, Form, fit_law
+from vdit.scaling.laws.approaches.parametric import NO_COST, Form, fit_law, leave_one_out
 from vdit.scaling.laws.checks.extrapolate import carried_forward, extrapolation, judge, predict_held_out
 from vdit.scaling.laws.estimation.robust import huber, minimise
 from vdit.scaling.laws.estimation.surface import BOUNDS, nonnegative, surface
@@ -14,11 +14,11 @@ from vdit.scaling.runs import Table
 TRUE = Law(A=3.0, B=55.0, E=0.09, alpha=0.33, beta=0.42)
 
 
-def grid(noise=0.0, budgets=(1e12, 3e12, 1e13), sizes=5, seed=0):
+def grid(noise=0.0, budgets=(1e12, 3e12, 1e13), sizes=5, seed=0, law=TRUE):
     c = np.repeat(budgets, sizes)
     n = np.tile(np.geomspace(5e3, 3e5, sizes), len(budgets))
     d = c / (6 * n)
-    loss = TRUE.loss(n, d) * np.exp(np.random.default_rng(seed).normal(0, noise, len(n)))
+    loss = law.loss(n, d) * np.exp(np.random.default_rng(seed).normal(0, noise, len(n)))
     return Table(c, n, d, loss, c, tuple(map(str, range(len(n)))))
 
 
@@ -199,6 +199,31 @@ def test_minimise_solves_quadratics_apart():
     x, values = minimise(model, np.zeros(2), np.zeros((3, 2)), np.ones((1, 2)), delta=1e6, bounds_P2=free)
     np.testing.assert_allclose(x, centres, atol=1e-6)
     assert values.max() < 1e-10
+
+
+@pytest.mark.parametrize("estimator", ["squares", "huber"])
+def test_a_term_that_vanishes_does_not_hold_up_the_others(estimator):
+    runs = grid(0.05, law=Law(A=4.0, B=1200.0, E=0.0, alpha=0.67, beta=0.89))
+    columns, form = (runs.params, runs.tokens, runs.loss), Form(estimator)
+    fit = fit_law(*columns, bootstraps=0, form=form)
+    again = leave_one_out(*columns, fit, np.arange(len(runs))).exponent()
+    for place in range(0, len(runs), 4):
+        kept = [np.delete(values, place) for values in columns]
+        anew = fit_law(*kept, bootstraps=0, form=form).law.exponent()
+        assert again[place] == pytest.approx(anew, abs=1e-4)
+    assert np.ptp(again) > 0.01  # at E's lower bound no coefficient moved
+
+
+def test_a_step_stops_at_bounds_and_the_others_take_what_is_best_then():
+    slope = np.array([[1.0, 1.0], [0.0, 1.0]])  # x + y = -3 and y = 1, for x >= 0
+
+    def model(x, _):
+        return x @ slope.T - [-3.0, 1.0], np.tile(slope.T, (len(x), 1, 1))
+
+    bounds = np.array([[0.0, 9.0], [-9.0, 9.0]])
+    x, values = minimise(model, np.zeros(2), np.full((1, 2), 5.0), np.ones((1, 2)), delta=1e6, bounds_P2=bounds)
+    np.testing.assert_allclose(x, [[0.0, -1.0]], atol=1e-4)
+    assert values[0] == pytest.approx(8 / 2e6)
 
 
 def test_twelve_noisy_runs_are_fitted_and_said_to_be_few():

@@ -170,9 +170,9 @@ def _is_beyond(parabola: Parabola, runs: Table, fit: Fit) -> bool:
 
 
 def _offset(best: float, parabola: Parabola, runs: Table) -> float:
-    """Log of a best size over the middle of the sizes tried."""
+    """Log of a best size over the middle of the sizes tried; NaN where a law has none (an exponent of 0)."""
     x = np.log(runs.params[parabola.rows])
-    return float(np.log(best) - (x.min() + x.max()) / 2)
+    return float(np.log(best) - (x.min() + x.max()) / 2) if 0 < best < np.inf else np.nan
 
 
 def _drift(parabolas: list[Parabola], offset: np.ndarray) -> float:
