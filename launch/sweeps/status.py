@@ -13,7 +13,7 @@ from vdit.config_dict import build
 from vdit.io.formatting import align
 
 SILENT = 90.0
-"""Seconds without a sign of life after which a process is called silent."""
+"""Seconds without a heartbeat after which a process is called silent."""
 OPEN = ("waiting", "running")
 
 
@@ -29,7 +29,7 @@ class Status:
       validation: validation loss at its end, None before.
       rate: steps per second.
       hours, cost: time on machines so far, and what it has cost; None where no price is set.
-      seen: Unix time of the last sign of life.
+      seen: Unix time of the last heartbeat.
       attempts: how often it was started.
       reason: why it waits or has failed.
     """
@@ -106,7 +106,7 @@ def _usable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _silent(folder: Folder, run_id: str, beat: dict[str, Any]) -> str:
-    """Which processes of a run of several have given no sign of life for long, while another has."""
+    """Which processes of a run of several have sent no heartbeat for long, while another has."""
     read = {i: _usable(folder.read(run_id, f"processes/{i}.json")) for i in range(beat.get("processes", 1))}
     newest = max((values.get("time", 0.0) for values in read.values()), default=0.0)
     silent = [

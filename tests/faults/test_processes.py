@@ -84,7 +84,7 @@ def test_a_silent_process_is_named(tmp_path, watching):
     look(59)
     assert not messages
     look(2)
-    assert messages[0] == "process 1 (b, pid 9), last in a step after step 7, gave no sign of life for 61 s"
+    assert messages[0] == "process 1 (b, pid 9), last in a step after step 7, sent no heartbeat for 61 s"
 
 
 def test_one_that_never_comes_is_named_too(watching):
@@ -93,7 +93,7 @@ def test_one_that_never_comes_is_named_too(watching):
     look(60)
     assert not messages
     look()
-    assert messages == ["process 1, last not seen after step 0, gave no sign of life for 61 s"]
+    assert messages == ["process 1, last not seen after step 0, sent no heartbeat for 61 s"]
 
 
 def test_one_that_has_failed_is_named_with_its_reason(tmp_path, watching):
@@ -154,7 +154,7 @@ def test_storage_that_fails_ends_nothing(tmp_path, watching, monkeypatch, capfd)
     look(58)
     assert not messages
     look(70)
-    assert "gave no sign of life" in messages[0]
+    assert "sent no heartbeat" in messages[0]
 
 
 def test_a_thread_looks_by_itself(tmp_path, watching, monkeypatch):
@@ -230,7 +230,7 @@ def test_a_real_process_dies_or_stops(tmp_path, victim, number):
         assert "leader" in text or "process 0" in text
     else:
         assert status == LOST_PEER
-        assert f"process {victim} (" in text and "gave no sign of life" in text
+        assert f"process {victim} (" in text and "sent no heartbeat" in text
     step = checkpoint_steps(workdir)[-1]
     config = tiny.change(CONFIG, train={"steps": step + 5})
     again = start(tiny.write_config(tmp_path / "again.py", config), workdir, tmp_path)

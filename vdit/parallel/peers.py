@@ -3,7 +3,7 @@
 Each process writes workdir/processes/INDEX.json every few seconds, from a thread, and reads those of the others. It
 ends with status `LOST_PEER` and a line that names the process and what it was last doing
 
-* when another gives no sign of life for VDIT_SILENCE_SECONDS (60; 300 where the workdir is in a bucket), as it was
+* when another sends no heartbeat for VDIT_SILENCE_SECONDS (60; 300 where the workdir is in a bucket), as it was
   killed, or its machine is gone or stopped; or when it says that it has failed;
 * when this process's own work stands still for VDIT_STALL_SECONDS (3600): some process hangs, though its thread lives.
 
@@ -93,7 +93,7 @@ class Peers:
             self._check()
 
     def _check(self) -> None:
-        """Gives a sign of life and looks for those of the others; ends the process where one is missed."""
+        """Sends a heartbeat and looks for those of the others; ends the process where one is missed."""
         try:
             self._write()
         except Exception as error:  # clients of buckets raise their own
@@ -105,7 +105,7 @@ class Peers:
             if self._seen.get(i, (None,))[0] != sign:
                 self._seen[i] = sign, now
             elif values.get("doing") != "finished" and now - self._seen[i][1] > self._silence:
-                _end(f"{_name(i, values)} gave no sign of life for {now - self._seen[i][1]:.0f} s")
+                _end(f"{_name(i, values)} sent no heartbeat for {now - self._seen[i][1]:.0f} s")
             if str(values.get("doing")).startswith("failed") and now - self._moved > 2 * self._every:
                 _end(_name(i, values))
         if now - self._moved > self._stall:

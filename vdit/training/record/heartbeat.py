@@ -1,4 +1,4 @@
-"""The sign of life that a run leaves in its workdir, for `launch.status`."""
+"""The heartbeat that a run leaves in its workdir, for `launch.status`."""
 
 from __future__ import annotations
 
