@@ -84,7 +84,7 @@ def test_every_input_is_in_the_ledger(tmp_path: pathlib.Path, capsys: pytest.Cap
     assert (rows[3]["reason"], rows[3]["shape_before"], rows[3]["shape_after"]) == ("broken", "9x20x20", "")
     table = capsys.readouterr().out
     assert [line.split() for line in table.splitlines()[:3]] == [
-        ["split", "accepted", "scaled", "split", "rejected", "frames", "pixels/frame"],
+        ["split", "accepted", "scaled", "cut", "rejected", "frames", "pixels/frame"],
         ["train", "3", "3", "0", "3", "30", "384-384"],
         ["val", "3", "0", "0", "0", "15", "384-384"],
     ]

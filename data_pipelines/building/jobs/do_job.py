@@ -214,7 +214,7 @@ def _entry(outcome: Outcome) -> Entry:
     """What the ledger says of an outcome."""
     before = outcome.shape_before and _whole(outcome.shape_before)
     if isinstance(outcome, Rejection | Cut):
-        status = "rejected" if isinstance(outcome, Rejection) else "split"
+        status = "rejected" if isinstance(outcome, Rejection) else "cut"
         return Entry(outcome.item, outcome.split, status, outcome.reason, before, None, float(outcome.fps_before))
     after = _whole(outcome.video_TYXC.shape[:3])
     before = before or after

@@ -13,18 +13,18 @@ from vdit.io.formatting import align
 STORED = ("accepted", "scaled")
 """Statuses of clips that are in the data set."""
 
-STATUSES = (*STORED, "split", "rejected")
+STATUSES = (*STORED, "cut", "rejected")
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One input, or one piece of an input that was split.
+    """One input, or one piece of an input that was cut.
 
     Attributes:
       item: name of the input; a piece has the range of its frames behind it.
       split: of the data set.
-      status: accepted, scaled (accepted at another size than its own), split (into pieces that have rows of their
+      status: accepted, scaled (accepted at another size than its own), cut (into pieces that have rows of their
         own) or rejected.
       reason: why it was rejected, or what else was changed.
       shape_before, shape_after: (frames, height, width), as shown and as stored.
