@@ -41,6 +41,12 @@ def private(notebook: Any) -> list[str]:
     return [name for name, text in texts if PRIVATE.search(text)]
 
 
+def overwritten(notebook: Any) -> list[str]:
+    """Cells that show lines of progress which overwrote each other."""
+    texts = [(cell.id, str(output.get("text", ""))) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [name for name, text in texts if "\r" in text]
+
+
 def pictures(notebook: Any) -> Iterator[bytes]:
     """The PNG files that it shows, in order."""
     for cell in notebook.cells:

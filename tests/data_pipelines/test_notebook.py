@@ -35,4 +35,4 @@ def test_the_ledger_and_the_plan_are_shown(outputs):
 def test_it_is_stored_with_outputs():
     stored = stored_notebooks.read(NOTEBOOK)
     assert stored_notebooks.unfinished(stored) == [], "run python -m benchmarks.notebooks --only=data"
-    assert stored_notebooks.private(stored) == []
+    assert stored_notebooks.private(stored) == [] and stored_notebooks.overwritten(stored) == []

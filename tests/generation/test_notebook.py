@@ -50,7 +50,7 @@ def test_every_way_to_prompt_makes_a_video_and_shows_it(executed):
 def test_it_is_stored_with_outputs():
     stored = stored_notebooks.read(NOTEBOOK)
     assert stored_notebooks.unfinished(stored) == [], "run python -m benchmarks.notebooks --only=sample"
-    assert stored_notebooks.private(stored) == []
+    assert stored_notebooks.private(stored) == [] and stored_notebooks.overwritten(stored) == []
     assert len([*stored_notebooks.pictures(stored)]) == 7
 
 

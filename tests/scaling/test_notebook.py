@@ -39,5 +39,5 @@ def test_figures_are_drawn_and_the_law_is_the_known_one(outputs):
 def test_it_is_stored_with_outputs():
     stored = stored_notebooks.read(NOTEBOOK)
     assert stored_notebooks.unfinished(stored) == [], "run python -m benchmarks.notebooks --only=scaling_laws"
-    assert stored_notebooks.private(stored) == []
+    assert stored_notebooks.private(stored) == [] and stored_notebooks.overwritten(stored) == []
     assert len([*stored_notebooks.pictures(stored)]) == 4
