@@ -47,7 +47,7 @@ def overview(study: Path, group: str, prompts: int) -> np.ndarray:
     y = 0
     for label, strip in lines:
         if strip is None:
-            draw.text((GAP, y + GAP), f'"{label}"', fill="black")
+            draw.text((GAP, y + GAP), label, fill="black")
             y += CAPTION
         else:
             draw.text((GAP, y + strip.shape[0] // 2 - 6), label, fill="#444444")
