@@ -28,6 +28,12 @@ BLOCKS = [
 PAGE = Page("A & <page>", ["First."], [Section("part", "A part", BLOCKS)], tiles=[("loss", "*C*^{2}", "<i>")])
 
 
+def test_statements_of_the_opening_are_a_list():
+    page = Page("A page", ["First."], [], points=["**One.** 1", "<b>"])
+    assert '<ul class="lede"><li><strong>One.</strong> 1</li><li>&lt;b&gt;</li></ul>' in html(page)
+    assert markdown(page) == "# A page\n\nFirst.\n\n* **One.** 1\n* <b>\n"
+
+
 def test_html_escapes_all_but_its_marks():
     made = html(PAGE)
     assert "<code>a_b</code> grows as <em>C</em><sup>0.5</sup>, <strong>at least</strong> &amp; &lt;b&gt;" in made

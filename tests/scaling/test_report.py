@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import pytest
 
 from vdit.render import charts, pages
 from vdit.scaling import report
-from vdit.scaling.reporting.analysis import analyse, envelope
+from vdit.scaling.reporting import figures, fit_words, law_section, words
+from vdit.scaling.reporting.analysis import analyse, envelope, of_csv
+from vdit.scaling.reporting.measures import measures
 from vdit.scaling.runs import gather
 
 FIGURES = {
@@ -225,6 +228,98 @@ def test_measures_of_a_csv_are_drawn_whatever_the_kind_of_run(tmp_path):
     assert {"figure-kid", "figure-lost", "figure-velocity", "figure-loss_ood"} <= set(page.figures)
     points = [row for layer in page.figures["figure-kid"]["layer"] for row in layer["data"]["values"] if "run" in row]
     assert len(points) == 12  # nine of arms, three held out
+
+
+def predict(root, loss, interval, measured):
+    """Writes a prediction before the held-out run and what the run came to."""
+    said = {"flops": 3.2e13, "run": "big", "params": 1.5e5, "tokens": 3.5e7, "baseline_loss": 0.25}
+    said |= {"predicted_loss": loss, "interval": interval, "written": "2025-01-01T00:00:00+00:00"}
+    (root / "prediction.json").write_text(json.dumps(said))
+    result = root / "runs" / "big" / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"loss": measured}))
+
+
+@pytest.mark.parametrize(
+    ("interval", "measured", "said"),
+    [
+        ([0.001605, 0.005043], 0.001220, "predicted 0.00255 [0.0016, 0.0050], measured 0.00122"),
+        ([0.001605, 0.005043], 0.002, "predicted 0.00255 [0.0016, 0.0050], measured 0.00200"),
+        ([0.002541, 0.002551], 0.002547, "predicted 0.0025457 [0.002541, 0.002551], measured 0.0025470"),
+        (None, 0.00123456, "predicted 0.002546, measured 0.001235"),
+    ],
+)
+def test_the_opening_says_whether_the_prediction_held(make_study, interval, measured, said):
+    root = make_study()
+    predict(root, 0.0025457, interval, measured)
+    found = analyse(gather(root), bootstraps=5)
+    held = None if interval is None else "held" if interval[0] <= measured <= interval[1] else "missed"
+    label, figure, remark = words.tiles(found)[0]
+    assert (label, remark) == ("prediction of the held-out run", said)
+    assert figure == (held or "off by 106%")
+    (statement,) = (line for line in words.summary(found) if line.startswith("**Prediction"))
+    assert statement.startswith(f"**Prediction {held}.**" if held else "**Prediction.**")
+    limits = " ".join(words.limits(found))
+    assert ("The law missed the held-out run" in limits) == (held == "missed")
+
+
+def test_the_opening_is_a_few_short_statements(make_study, tmp_path):
+    found = report.write_report(make_study(), tmp_path / "r.html", bootstraps=5)
+    statements = words.summary(found)
+    assert len(statements) <= 6 and all(len(line) < 220 for line in statements)
+    page = (tmp_path / "r.html").read_text()
+    opening = page[page.index("<header>") : page.index("</header>")]
+    assert opening.count("<li>") == len(statements) - 1
+    text = read(tmp_path / "r.html").text
+    assert "Velocity error. At best from" in text and "Predicted only after the held-out run, by this report," in text
+
+
+def test_a_prediction_made_afterwards_is_not_called_one_made_before(make_study):
+    found = analyse(gather(make_study()), bootstraps=5)
+    assert words.tiles(found)[0][0] == "held-out run, predicted only afterwards"
+
+
+@pytest.mark.parametrize(
+    ("moves", "said"),
+    [
+        ([0.0004, -0.0001], "left out, no run moves the exponent by 0.001"),
+        ([-0.138, 0.0055, 0.0002], "left out, these move the exponent most: `0` -0.14; `1` +0.0055"),
+    ],
+)
+def test_influential_runs_are_those_that_move_the_exponent(moves, said):
+    assert law_section.influential([{"run": i, "a_moves": move} for i, move in enumerate(moves)]) == said
+
+
+def test_measures_that_nobody_described_are_called_after_those_that_somebody_did():
+    about = {"bounce_velocity": {"title": "velocity error of bouncing balls", "unit": "units/s"}, "bounce": {}}
+    row = {"bounce_velocity_in": 1.0, "bounce_velocity_slow": 0.5, "loss_ood": 2.0, "gripper_slip": 3.0}
+    titles = {each.name: (each.title, each.unit) for each in measures([row], about)}
+    assert titles == {
+        "bounce_velocity": ("velocity error of bouncing balls", "units/s"),
+        "bounce_velocity_slow": ("velocity error of bouncing balls: slow", "units/s"),
+        "loss_ood": ("loss, out of distribution", ""),
+        "gripper_slip": ("gripper slip", ""),
+    }
+
+
+def test_the_exponent_is_not_made_the_coefficient(make_study):
+    found = dataclasses.replace(analyse(gather(make_study()), 5), warnings=("a is ill-determined", "outliers: b"))
+    assert words.limits(found)[:2] == ["The exponent a is ill-determined.", "Outliers: b."]
+
+
+def test_one_budget_is_no_plural():
+    assert fit_words.largest(1) == "the largest budget, predicted"
+    assert fit_words.largest(3) == "the 3 largest budgets, each predicted"
+
+
+def test_a_csv_without_its_highest_losses():
+    found = of_csv("tests/scaling/chinchilla.csv", bootstraps=0, drop_highest=5)
+    assert len(found.grid) == 240 and found.fit.law.exponent() == pytest.approx(0.514, abs=5e-4)
+    assert sum("run" in row for row in drawn_points(figures.isoflop(found))) == 240
+
+
+def drawn_points(chart):
+    """Rows of all layers of a chart."""
+    return [row for layer in charts.spec(chart)["layer"] for row in layer["data"].get("values", [])]
 
 
 def test_envelope_keeps_new_lows():

@@ -37,6 +37,17 @@ def span(interval: Any, digits: int = 3) -> str:
     return "" if interval is None else f"[{interval[0]:#.{digits}g}, {interval[1]:#.{digits}g}]"
 
 
+def percent(share: float, sign: str = "") -> str:
+    """0.42%, 4.2%, 109%: as many decimals as matter; `sign` "+" shows it of positive ones too."""
+    decimals = 2 if abs(share) < 0.00995 else 1 if abs(share) < 0.9995 else 0
+    return f"{share:{sign}.{decimals}%}"
+
+
+def many(number: int, thing: str) -> str:
+    """1 run, 3 runs."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """12 s, 3.4 min, 1.2 h."""
     if seconds < 90:

@@ -160,6 +160,7 @@ class Page:
       kicker: what kind of page it is.
       tiles: (label, figure, remark) of headline figures.
       footer: what made it.
+      points: statements that follow the lead, as a list.
     """
 
     title: str
@@ -168,6 +169,7 @@ class Page:
     kicker: str = ""
     tiles: Sequence[tuple[str, str, str]] = ()
     footer: str = ""
+    points: Sequence[str] = ()
 
 
 def code(name: Any) -> str:

@@ -15,6 +15,7 @@ from absl import flags
 from vdit.command.run import run_main
 from vdit.errors import UserError
 from vdit.io.files import write_text
+from vdit.io.formatting import many
 
 if TYPE_CHECKING:
     from vdit.scaling.reporting.analysis import Analysis
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("give one directory or csv: python -m vdit.scaling.report RUNS_DIR --out=report.html")
     found = write_report(argv[1], flags.FLAGS.out, flags.FLAGS.bootstraps)
-    print(f"{flags.FLAGS.out}: {len(found.study.runs)} finished runs")
+    print(f"{flags.FLAGS.out}: {many(len(found.study.runs), 'finished run')}")
     if flags.FLAGS.figures:
         for file in write_figures(found, flags.FLAGS.figures):
             print(file)

@@ -161,13 +161,18 @@ def analyse(study: Study, bootstraps: int = 1000) -> Analysis:
     )
 
 
-def of_csv(path: str | Path, bootstraps: int = 1000) -> Analysis:
+def of_csv(path: str | Path, bootstraps: int = 1000, drop_highest: int = 0) -> Analysis:
     """The same from a table of runs alone, as `vdit.scaling.fit` reads it.
 
+    Args:
+      path: the table.
+      bootstraps: draws for intervals.
+      drop_highest: leave out so many runs of highest loss.
+
     Raises:
-      UserError: if it cannot be read.
+      UserError: if it cannot be read, or no run would be left.
     """
-    loaded = load(path)
+    loaded = load(path, drop_highest)
     named = {str(run["run"]): run for run in read_runs(path).runs if run.get("run")}
     runs = [
         {**named.get(name, {}), **run, "kind": kind, "run": name, "flops": c, "params": n, "tokens": d, "loss": loss}

@@ -129,12 +129,17 @@ def _sensitivity(rows: list[dict[str, Any]]) -> list[str]:
 def _forms(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
-    lines = [f"forms, by mean error on the {rows[0]['budgets']} largest budgets, each predicted from smaller ones:"]
+    lines = [f"forms, by mean error on {largest(rows[0]['budgets'])} from smaller ones:"]
     return lines + [
         f"  {row['form']:<12}{row['held_out_error']:7.2%}   (best run {row['best_error']:.2%}; {row['coefficients']}"
         f" coefficients: {row['formula']})"
         for row in rows
     ]
+
+
+def largest(budgets: int) -> str:
+    """The budgets that are predicted from smaller ones."""
+    return "the largest budget, predicted" if budgets == 1 else f"the {budgets} largest budgets, each predicted"
 
 
 def _hangs_on(found: dict[str, Any]) -> list[str]:

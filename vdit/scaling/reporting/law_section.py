@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from vdit.io import formatting
+from vdit.io.formatting import percent
 from vdit.render.pages import Block, Pending, Row, Section, Table, Text, code, plain
 from vdit.scaling.laws.law import LEVEL, Cost
 from vdit.scaling.reporting import law_figures
 from vdit.scaling.reporting.analysis import Analysis
+from vdit.scaling.reporting.fit_words import largest
 from vdit.scaling.reporting.provenance import chart, unit
+
+_FELT = 0.001  # a move of the exponent that is worth a word
 
 
 def law(found: Analysis) -> Iterator[Section]:
@@ -33,8 +38,7 @@ def law(found: Analysis) -> Iterator[Section]:
         Table(["", "value", f"{LEVEL:.0%} interval", "meaning"], _coefficients(found), words=(3,)),
     ]
     if found.influence:
-        runs = "; ".join(f"{code(row['run'])} {row['a_moves']:+.3f}" for row in found.influence[:3])
-        blocks.append(Text(f"The most influential runs: left out, these move the exponent most: {runs}."))
+        blocks.append(Text(f"The most influential runs: {influential(found.influence)}."))
     drawn = [
         ("best-size", law_figures.best_params, "**The best size** for each budget, by the law and by the parabolas."),
         ("best-data", law_figures.best_tokens, "**The data that the best size sees**, by the same law."),
@@ -54,6 +58,15 @@ def law(found: Analysis) -> Iterator[Section]:
     yield Section("law", "The fitted law", [*blocks, *_choices(found), Text(again, small=True)])
 
 
+def influential(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The runs without which the exponent moves most, and how far, if its third decimal moves at all."""
+    strong = [row for row in rows[:3] if abs(row["a_moves"]) >= _FELT]
+    if not strong:
+        return "left out, no run moves the exponent by 0.001"
+    moves = "; ".join(f"{code(row['run'])} {row['a_moves']:+.2g}" for row in strong)
+    return f"left out, these move the exponent most: {moves}"
+
+
 def _choices(found: Analysis) -> Iterator[Block]:
     """What the exponent is by other choices, and how other forms of the law do."""
     if found.sensitivity:
@@ -69,13 +82,10 @@ def _choices(found: Analysis) -> Iterator[Block]:
         yield Table(["choice", "runs", "a", "E"], rows)
     if found.forms:
         rows = [
-            [plain(row["form"]), f"{row['held_out_error']:.2%}", f"{row['best_error']:.2%}", code(row["formula"])]
+            [plain(row["form"]), percent(row["held_out_error"]), percent(row["best_error"]), code(row["formula"])]
             for row in found.forms
         ]
-        yield Text(
-            f"Other forms, by their mean error on the {found.forms[0]['budgets']} largest budgets, each predicted from"
-            " smaller ones:"
-        )
+        yield Text(f"Other forms, by their mean error on {largest(found.forms[0]['budgets'])} from smaller ones:")
         yield Table(["form", "error", "of the best run", "loss"], rows, words=(3,))
 
 

@@ -12,6 +12,8 @@ from vdit.scaling.runs import COLUMNS
 ENDS = ("_low", "_high")
 SIDES = {"in": "in distribution", "out": "out of distribution"}
 """Endings of the columns of one measure on two splits."""
+OUT = "_ood"
+"""Ending of the column of another measure, out of distribution."""
 
 _MEASURED = ("loss", "loss_ood", "velocity")
 _ACCOUNT = {name for name in COLUMNS if not name.startswith(_MEASURED)} | {
@@ -26,7 +28,7 @@ class Measure:
     Attributes:
       name: of its column, or what those of its splits have in common.
       columns: column -> name of the split, "" for the only one.
-      title, unit: what it is, as its experiment says; else its name and nothing.
+      title, unit: what it is, as its experiment says; else what its name says.
       heading: of its own section of a page; "" = it has none.
       text: about it, for a reader.
       better: "lower" or "higher"; "" = unknown.
@@ -81,8 +83,19 @@ def measures(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> lis
         said = {key: str(value) for key, value in described[name].items() if key in words}
         if said.get("better") not in ("lower", "higher"):
             said["better"] = ""
-        made.append(Measure(name, found[name], **{"title": name, **said}))
+        made.append(Measure(name, found[name], **{**_guessed(name, about), **said}))
     return made
+
+
+def _guessed(name: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """Title and unit of a measure that nobody described, by its name; parts of a described one are called after it."""
+    whole = max((known for known in about if name.startswith(f"{known}_")), key=len, default="")
+    said = about[whole] if whole and isinstance(about[whole], Mapping) else {}
+    if "title" not in said:
+        apart = f", {SIDES['out']}" if name.endswith(OUT) else ""
+        return {"title": name.removesuffix(OUT).replace("_", " ") + apart}
+    part = name.removeprefix(f"{whole}_").replace("_", " ")
+    return {"title": f"{said['title']}: {part}", **({"unit": str(said["unit"])} if said.get("unit") else {})}
 
 
 def varies(measure: Measure, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -32,6 +32,7 @@ from vdit.scaling.reporting import figures, samples, words
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.law_section import law
 from vdit.scaling.reporting.measures import Measure, is_number, measures, varies
+from vdit.scaling.reporting.prediction_words import beside_the_interval, digits, numbers, verdict
 from vdit.scaling.reporting.provenance import chart, made_from, unit
 from vdit.scaling.runs import COLUMNS, table
 
@@ -43,10 +44,12 @@ def page(found: Analysis, command: str) -> Page:
       found: the study.
       command: what writes the page.
     """
+    opening = words.summary(found)
     parts = (_scaling, _held_out, law, _measures, _samples, _data, _curves, _runs, _limits, _machine)
     return Page(
         title=str(found.study.about.get("title", "Scaling study")),
-        lead=[words.summary(found)],
+        lead=opening[:1],
+        points=opening[1:],
         sections=[section for make in parts for section in make(found)],
         kicker="vdit scaling study",
         tiles=words.tiles(found),
@@ -78,7 +81,7 @@ def _predicted_metrics(metrics: Mapping[str, Any], held_out: Sequence[Run]) -> l
     for name, said in metrics.items():
         values = [float(run[name]) for run in held_out if isinstance(run.get(name), (int, float))]
         measured = sum(values) / len(values) if values else None
-        error = "" if not measured else f"{said['predicted'] / measured - 1:+.1%}"
+        error = "" if not measured else formatting.percent(said["predicted"] / measured - 1, "+")
         shown = "not measured yet" if measured is None else f"{measured:#.4g}"
         rows.append([code(name), f"{said['predicted']:#.4g}", formatting.span(said["interval"], 4), shown, error])
     return rows
@@ -91,25 +94,26 @@ def _held_out(found: Analysis) -> Iterator[Section]:
         if found.study.about.get("held_out"):
             yield Section("held-out", title, [Pending()])
         return
-    verdict = "" if said.covered is None else "inside" if said.covered else "outside"
 
     def error(value: float | None) -> str:
-        return "" if value is None else f"{value:+.2%}"
+        return "" if value is None else formatting.percent(value, "+")
 
-    measured = "not run yet" if said.measured is None else f"**{said.measured:#.4g}**"
+    predicted, interval, measured = numbers(said)
+    value, _ = digits(said.interval)
     rows = [
-        ["law", f"{said.loss:#.4g}", formatting.span(said.interval, 4), error(said.error), verdict],
-        ["last value carried forward", f"{said.baseline:#.4g}", "", error(said.baseline_error), ""],
-        ["**measured**", measured, "", "", ""],
+        ["law", predicted, interval, error(said.error), verdict(said.interval, said.measured)],
+        ["last value carried forward", f"{said.baseline:#.{value}g}", "", error(said.baseline_error), ""],
+        ["**measured**", f"**{measured}**" if measured else "not run yet", "", "", ""],
     ]
     when = (
         f"written {plain(said.written)}, before the run" if said.written else "computed by this report, after the run"
     )
     about = (
         f"Run {code(said.run)}: {formatting.count(said.params)} parameters, {formatting.count(said.tokens)}"
-        f" {unit(found)}, {formatting.flops(said.flops)} FLOPs. Prediction {when}."
+        f" {unit(found)}, {formatting.flops(said.flops)} FLOPs. Prediction {when}. {beside_the_interval(said)}"
     )
-    blocks: list[Block] = [Text(about), Table(["", "loss", f"{LEVEL:.0%} interval", "error", "measurement is"], rows)]
+    head = ["", "loss", f"{LEVEL:.0%} interval", "error", "verdict"]
+    blocks: list[Block] = [Text(about.strip()), Table(head, rows)]
     held_out = found.study.of_kind("heldout")
     if others := _predicted_metrics(found.study.prediction.get("metrics") or {}, held_out):
         blocks.append(Table(["", "predicted", f"{LEVEL:.0%} interval", "measured", "error"], others))
@@ -118,12 +122,12 @@ def _held_out(found: Analysis) -> Iterator[Section]:
             [
                 code(row["run"]),
                 *(f"{row['flops']:.2e}", f"{row['predicted']:#.4g}", formatting.span(row["interval"], 4)),
-                *(f"{row['measured']:#.4g}", error(row["error"])),
+                *(f"{row['measured']:#.4g}", error(row["error"]), verdict(row["interval"], row["measured"])),
             ]
             for row in judge(found.fit, found.grid, table(held_out))
         ]
         blocks.append(Text("All held-out runs beside the law of all fitted ones, computed by this report:"))
-        blocks.append(Table(["run", "FLOPs", "law", f"{LEVEL:.0%} interval", "measured", "error"], judged))
+        blocks.append(Table(["run", "FLOPs", "law", f"{LEVEL:.0%} interval", "measured", "error", "verdict"], judged))
     made = made_from(found, "prediction.json, runs/*/result.json")
     yield Section("held-out", title, [*blocks, Text(made, small=True)])
 
@@ -155,12 +159,14 @@ def _first(found: Analysis, column: str) -> float | None:
 
 
 def _caption(found: Analysis, measure: Measure) -> str:
-    title = (
-        code(measure.name) if measure.title == measure.name else plain(measure.title[:1].upper() + measure.title[1:])
-    )
+    title = plain(measure.title[:1].upper() + measure.title[1:])
     lines = [f"**{title}**{': ' + plain(measure.text) if measure.text else '.'}"]
+    if measure.name in measure.columns and measure.name not in (found.study.about.get("measures") or {}):
+        lines.append(f"Column {code(measure.name)}.")
     if any(f"{column}_low" in run for run in found.measured for column in measure.columns):
         lines.append("Bars are the intervals that the runs give.")
+    if said := words.gains(found, measure):
+        lines.append(f"The best of a budget goes {said}.")
     if measure.better:
         lines.append("Steps: the best so far.")
     if any(figures.floor_of(found, column) is not None for column in measure.columns):
@@ -278,7 +284,7 @@ def _runs(found: Analysis) -> Iterator[Section]:
     seconds = sum(run["train_seconds"] for run in runs if is_number(run.get("train_seconds")))
     spent = f", {formatting.duration(seconds)} of training" if seconds else ""
     blocks: list[Block] = [
-        Download("runs.csv", _csv(runs), f"{len(runs)} finished runs{spent}. All columns:"),
+        Download("runs.csv", _csv(runs), f"{formatting.many(len(runs), 'finished run')}{spent}. All columns:"),
         Table([title for title, _ in shown.values()], rows, marked=held),
         *(Text(f"{plain(note[:1].upper() + note[1:])}.", small=True) for note in found.notes),
         Text(made_from(found, "runs/*/result.json"), small=True),

@@ -6,27 +6,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vdit.io.formatting import count, flops, span
+from vdit.io.formatting import count, flops, many, span
 from vdit.render.pages import code, plain
 from vdit.scaling.laws.law import LEVEL
 from vdit.scaling.reporting.analysis import Analysis
 from vdit.scaling.reporting.figures import floor_of
 from vdit.scaling.reporting.measures import Measure, is_number, measures
+from vdit.scaling.reporting.prediction_words import headline, sentence
 
 
-def summary(found: Analysis) -> str:
-    """The study in one paragraph."""
+def summary(found: Analysis) -> list[str]:
+    """The study in a few short statements; measures without a heading of their own are left to their captions."""
     runs = found.study.runs
     if not runs:
-        return "No run has finished yet. This page is written anew after every finished run."
+        return ["No run has finished yet. This page is written anew after every finished run."]
     if not found.counted:
-        return f"{_many(len(runs), 'run')} finished. {_uncounted(found)}"
-    sentences = [_progress(found), *_loss(found), *_law(found), *_held_out(found), *_measured(found)]
-    return " ".join(sentences)
+        return [f"{_are(len(runs))} finished. {_uncounted(found)}"]
+    predicted = [sentence(found.prediction)] if found.prediction else []
+    return [_progress(found), *_loss(found), *_law(found), *predicted, *_measured(found)]
 
 
-def _many(number: int, thing: str) -> str:
-    return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
+def _are(runs: int) -> str:
+    return f"{many(runs, 'run')} {'is' if runs == 1 else 'are'}"
 
 
 def _times(ratio: float) -> str:
@@ -38,11 +39,11 @@ def _uncounted(found: Analysis) -> str:
     left = [run for run in found.study.runs if run.get("kind") in ("grid", "heldout") and run not in found.counted]
     if unvalidated := [run for run in left if not is_number(run.get("loss"))]:
         return (
-            f"{_many(len(unvalidated), 'run')} without a validation loss and can't be compared or fitted: they were"
+            f"{_are(len(unvalidated))} without a validation loss and can't be compared or fitted: they were"
             " trained with `train.evaluate_every=-1`, which never evaluates (0 evaluates at the end)."
         )
     if left:
-        return f"{_many(len(left), 'run')} without positive FLOPs, parameters and tokens, and can't be fitted."
+        return f"{_are(len(left))} without positive FLOPs, parameters and tokens, and can't be fitted."
     if not found.counted:
         return "None of them is of an iso-FLOP grid (kind `grid` or `heldout`), so there is no law to fit."
     return ""
@@ -51,10 +52,10 @@ def _uncounted(found: Analysis) -> str:
 def _progress(found: Analysis) -> str:
     runs, planned = found.counted, found.planned
     sizes, costs = [r["params"] for r in runs], [r["flops"] for r in runs]
-    done = f"{len(runs)} of {planned} runs are" if planned and planned > len(runs) else _many(len(runs), "run")
+    done = f"{len(runs)} of {planned} runs are" if planned and planned > len(runs) else _are(len(runs))
     return (
-        f"{done} finished: models of {count(min(sizes))} to {count(max(sizes))} parameters, trained with"
-        f" {flops(min(costs))} to {flops(max(costs))} FLOPs each."
+        f"{done} finished: {count(min(sizes))} to {count(max(sizes))} parameters,"
+        f" {flops(min(costs))} to {flops(max(costs))} FLOPs."
     )
 
 
@@ -64,43 +65,18 @@ def _loss(found: Analysis) -> list[str]:
         return []
     (low, first), (high, last) = best[0], best[-1]
     return [
-        f"Over {_times(high / low)} times the compute, the lowest loss of a budget goes from {first:#.4g} to"
-        f" {last:#.4g}."
+        f"**Loss.** Over {_times(high / low)} times the compute, the lowest of a budget goes from {first:#.3g} to"
+        f" {last:#.3g}."
     ]
 
 
 def _law(found: Analysis) -> list[str]:
     if found.fit is None:
-        return [f"There is no law yet: {plain(found.unfitted)}."]
+        return [f"**Law.** There is no law yet: {plain(found.unfitted)}."]
     a = float(found.fit.law.exponent(found.fit.cost))
-    said = f"The best model size grows as *C*^{{{a:.2f}}}"
     interval = found.fit.interval("a")
-    if interval:
-        said += f" ({LEVEL:.0%} interval {interval[0]:.2f} to {interval[1]:.2f})"
-    law = found.isoflop.params if found.isoflop else None
-    if law:
-        said += f"; parabolas through each budget say *C*^{{{law.exponent:.2f}}}"
-    return [said + "."]
-
-
-def _held_out(found: Analysis) -> list[str]:
-    said = found.prediction
-    if said is None:
-        return []
-    interval = f" ({LEVEL:.0%} interval {said.interval[0]:#.4g} to {said.interval[1]:#.4g})" if said.interval else ""
-    if said.measured is None:
-        return [
-            f"For the held-out run at {flops(said.flops)} FLOPs the law predicts a loss of"
-            f" {said.loss:#.4g}{interval}; it has not finished."
-        ]
-    when = "before it ran " if said.written else "(only afterwards, by this report) "
-    verdict = {True: ", inside the interval", False: ", outside the interval", None: ""}[said.covered]
-    assert said.error is not None and said.baseline_error is not None
-    return [
-        f"For the held-out run at {flops(said.flops)} FLOPs the law predicted {when}a loss of"
-        f" {said.loss:#.4g}{interval}; measured was {said.measured:#.4g}{verdict}. The prediction is off by"
-        f" {abs(said.error):.2%}, carrying the last value forward by {abs(said.baseline_error):.2%}."
-    ]
+    between = f" ({LEVEL:.0%} interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return [f"**Best size.** It grows as *C*^{{{a:.2f}}}{between}."]
 
 
 def described(found: Analysis) -> list[Measure]:
@@ -110,20 +86,24 @@ def described(found: Analysis) -> list[Measure]:
 
 
 def _measured(found: Analysis) -> list[str]:
-    """How the best of each budget goes, for measures of which study.json says what is better."""
-    sentences = []
-    for measure in described(found):
-        said = []
-        for column, side in measure.columns.items():
-            best = best_of(found, measure, column)
-            if len(best) > 1:
-                floor = floor_of(found, column)
-                over = f" (ground truth measures {floor:.3g})" if floor else ""
-                said.append(f"{side + ' ' if side else ''}from {best[0][1]:.3g} to {best[-1][1]:.3g}{over}")
-        if said:
-            unit = f", in {plain(measure.unit)}" if measure.unit else ""
-            sentences.append(f"The best {plain(measure.title)} of a budget{unit}, goes {', and '.join(said)}.")
-    return sentences
+    """How the best of each budget goes, for measures that have a section of their own."""
+    shown = [(measure, gains(found, measure)) for measure in described(found) if measure.heading]
+    return [
+        f"**{plain(measure.title[:1].upper() + measure.title[1:])}.** At best {said}."
+        for measure, said in shown
+        if said
+    ]
+
+
+def gains(found: Analysis, measure: Measure) -> str:
+    """The best value of the smallest and of the largest budget on each split; "" where better is unknown."""
+    said = []
+    for column, side in measure.columns.items():
+        best = best_of(found, measure, column)
+        if len(best) > 1:
+            unit = f" {plain(measure.unit)}" if measure.unit else ""
+            said.append(f"from {best[0][1]:.3g} to {best[-1][1]:.3g}{unit}{' ' + side if side else ''}")
+    return " and ".join(said)
 
 
 def best_of(found: Analysis, measure: Measure, column: str) -> list[tuple[float, float]]:
@@ -152,7 +132,7 @@ def limits(found: Analysis) -> list[str]:
 
 
 def _fit_limits(found: Analysis) -> list[str]:
-    lines = [f"{plain(line[:1].upper() + line[1:])}." for line in found.warnings]
+    lines = [f"{plain(_capitalised(line))}." for line in found.warnings]
     for parabola in found.isoflop.parabolas if found.isoflop else ():
         if parabola.edge:
             lines.append(
@@ -165,6 +145,8 @@ def _fit_limits(found: Analysis) -> list[str]:
             f"The held-out run costs {said.flops / best[-1][0]:.2g} times the largest fitted budget; the law is"
             " tested no further than that."
         )
+        if said.covered is False:
+            lines.append("The law missed the held-out run: do not trust its intervals beyond the fitted budgets.")
         if not said.written:
             lines.append("No prediction was written before the held-out run: the one shown was computed afterwards.")
     if len(best) > 1:
@@ -172,6 +154,11 @@ def _fit_limits(found: Analysis) -> list[str]:
     if found.grid is not None and found.grid.derived_tokens:
         lines.append("The runs do not say how much data they saw, so D is taken from C = 6 N D.")
     return lines
+
+
+def _capitalised(line: str) -> str:
+    """A warning as a sentence; the exponent a is not to become the coefficient A."""
+    return f"The exponent {line}" if line.startswith("a ") else line[:1].upper() + line[1:]
 
 
 def _run_limits(found: Analysis) -> list[str]:
@@ -211,9 +198,9 @@ def _measure_limits(found: Analysis) -> list[str]:
             if len(best) > 1 and best[0][1] > 0 and best[-1][1] > 0:
                 gain = best[0][1] / best[-1][1]
                 if (1 / gain if measure.better == "higher" else gain) < 1.25:
-                    name = ", ".join(part for part in (plain(measure.title), side) if part)
+                    name = plain(measure.title) + (f", {side}," if side else "")
                     lines.append(
-                        f"The best {name}, goes from {best[0][1]:.3g} to {best[-1][1]:.3g} over"
+                        f"The best {name} goes from {best[0][1]:.3g} to {best[-1][1]:.3g} over"
                         f" {_times(best[-1][0] / best[0][0])} times the compute: scale alone shows no clear help there."
                     )
     return lines
@@ -223,9 +210,8 @@ def tiles(found: Analysis) -> Sequence[tuple[str, str, str]]:
     """(label, figure, remark) of the headline numbers."""
     shown = []
     said = found.prediction
-    if said is not None and said.error is not None and said.baseline_error is not None:
-        carried = f"last value carried forward: {abs(said.baseline_error):.2%}"
-        shown.append(("held-out loss predicted within", f"{abs(said.error):.2%}", carried))
+    if said is not None and said.measured is not None:
+        shown.append(headline(said))
     if found.fit is not None:
         a = float(found.fit.law.exponent(found.fit.cost))
         interval = found.fit.interval("a")
