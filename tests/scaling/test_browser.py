@@ -28,7 +28,8 @@ def test_wide_tables_scroll_in_their_own_boxes(make_study, tmp_path):
       const ends = wider.every(box => box.querySelector("th:last-child").getBoundingClientRect().right <= innerWidth);
       document.title = `page ${root.scrollWidth - innerWidth} wider ${wider.length} ends ${ends}`;
     })</script>"""
-    page.write_text(page.read_text().replace("</body>", f"{measure}</body>"))
+    before, _, after = page.read_text().rpartition("</body>")  # the scripts of the page name it too
+    page.write_text(f"{before}{measure}</body>{after}")
     command = [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=420,900", "--dump-dom"]
     dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=600).stdout
     found = re.search(r"<title>page (-?\d+) wider (\d+) ends (\w+)</title>", dom)
