@@ -49,7 +49,7 @@ generation/test_long generation/rows/test_schedule generation/test_notebook data
 launch/targets/test_queued_resources scaling/test_fit data_pipelines/test_resume data_pipelines/test_build
 scaling/test_notebook data_pipelines/test_notebook evaluation/test_validation evaluation/test_features
 evaluation/test_permanence evaluation/test_physics data_pipelines/test_inspect scaling/laws/approaches/test_parametric
-data_pipelines/test_engine test_packages test_evaluate_cli test_export_cli launch/experiments/test_runner
+data_pipelines/test_engine test_packages test_evaluate_cli test_export_cli launch/experiments/runs/test_runner
 launch/targets/test_flags test_train_cli training/record/test_trackers
 """.split()
 """Files that take long or wait for processes, roughly the longest first; `pytest --durations=0` tells."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.experiments import power
 from launch.experiments.report import describe, write_inputs
-from launch.experiments.runner import Runner
+from launch.experiments.runs.runner import Runner
 from launch.experiments.spec import TEXT_ENCODER, Experiment
 from vdit.config import Config
 from vdit.config_dict import build
@@ -74,7 +74,7 @@ def _write_report(runner: Runner) -> None:
 
 
 def _write_page(runner: Runner, rows: list[dict[str, object]], docs: Path, command: str) -> None:
-    from launch.experiments.page import write_page
+    from launch.experiments.pages.page import write_page
     from vdit.scaling.runs import write_csv
 
     experiment = runner.experiment

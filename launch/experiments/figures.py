@@ -14,7 +14,7 @@ from vdit.command.run import run_main
 
 
 def main(argv: list[str]) -> None:
-    from launch.experiments.drawing import draw
+    from launch.experiments.pages.drawing import draw
     from vdit.scaling.runs import read_csv
 
     docs = Path(flags.FLAGS.docs)

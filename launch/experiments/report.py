@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch.experiments.data_sets import write_packing
-from launch.experiments.runner import Runner
+from launch.experiments.runs.data_sets import write_packing
+from launch.experiments.runs.runner import Runner
 from launch.experiments.spec import Arm, Experiment
 from launch.sweeps.expand import run_of
 from vdit.io.files import read_json, write_json

@@ -33,7 +33,7 @@ class Arm:
         written; "film" if it is a text-to-video run on the film; else "arm".
       choices: of a held-out arm, sizes of which the law of the grid chooses the best.
       measures: in place of the experiment's.
-      samples: videos that are kept for the report; see launch.experiments.samples.
+      samples: videos that are kept for the report; see launch.experiments.runs.samples.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Experiment:
       data: name -> module and flags of the command that makes the data set, but --out; {NAME} is another one's folder.
       base: nested config that all runs share.
       arms: settings, in the order in which they are run; held-out ones are last.
-      measures: of every run; see launch.experiments.measures.
+      measures: of every run; see launch.experiments.runs.measures.
       figures, compare, laws: panels; (metric, arm, other arm) whose ratio is judged; (metric, floor) fitted against C
         over the arms of one group.
       floors: data sets whose true clips are measured too: velocity errors of their splits.
-      notes: further parts of the page, of launch.experiments.notes.
+      notes: further parts of the page, of launch.experiments.pages.notes.
       limits: what it cannot show, in words.
       seeds, clips: of every arm; clips that are generated for each measure and split.
       predicted: metrics whose power law against compute is extrapolated to the held-out runs too, beside the loss.

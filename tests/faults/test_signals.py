@@ -81,7 +81,7 @@ def test_evaluation_prints_no_half_of_a_table(capfd, monkeypatch, number):
     ],
 )
 def test_a_study_or_experiment_saves_its_run(tmp_path, capfd, monkeypatch, number, report, command):
-    """While it trains; of a request in a run's last step tests/launch/experiments/test_runner.py tells."""
+    """While it trains; of a request in a run's last step tests/launch/experiments/runs/test_runner.py tells."""
     (tmp_path / "made.py").write_text(EXPERIMENT.format(report=report))
     data = tmp_path / "out" / "data"
     data.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 import tiny
 
-from launch.experiments.runner import Runner
+from launch.experiments.runs.runner import Runner
 from launch.experiments.spec import Arm, Experiment, Figure
 from launch.sweeps import budget
 from vdit.config_dict import to_dict

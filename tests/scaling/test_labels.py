@@ -6,7 +6,8 @@ import altair as alt
 import pytest
 from chart_labels import boxes, overlaps
 
-from launch.experiments import drawing, spec
+from launch.experiments import spec
+from launch.experiments.pages import drawing
 from vdit.render import pages, panels
 from vdit.scaling.reporting import sections
 from vdit.scaling.reporting.analysis import analyse

@@ -4,8 +4,8 @@ import pytest
 from small_experiment import small
 
 from launch.experiments import spec
-from launch.experiments.measures import MEASURES
-from launch.experiments.notes import NOTES
+from launch.experiments.pages.notes import NOTES
+from launch.experiments.runs.measures import MEASURES
 from launch.experiments.spec import Arm
 from launch.sweeps.expand import merged
 from vdit.config import Config

@@ -17,7 +17,8 @@ from data_pipelines.building.builder import build
 from data_pipelines.media.clip import Options
 from data_pipelines.reading import pipeline
 from data_pipelines.reading.store import Dataset
-from launch.experiments import samples, spec
+from launch.experiments import spec
+from launch.experiments.runs import samples
 from launch.sweeps import budget
 from vdit import flops
 from vdit.config import Config, DataConfig, ModelConfig

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.experiments.runs.trials import Trial, Trials
 from launch.experiments.spec import Arm
-from launch.experiments.trials import Trial, Trials
 from launch.sweeps import budget
 from launch.sweeps.grid import size_name
 from vdit.config import Config

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.experiments.drawing import draw
-from launch.experiments.notes import NOTES
+from launch.experiments.pages.drawing import draw
+from launch.experiments.pages.notes import NOTES
 from launch.experiments.spec import Experiment
 from launch.experiments.stats import compare, of_arm
 from vdit.errors import UserError

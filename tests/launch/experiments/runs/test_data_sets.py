@@ -8,8 +8,8 @@ import sys
 import pytest
 import tiny
 
-from launch.experiments import data_sets
-from launch.experiments.data_sets import DataSets
+from launch.experiments.runs import data_sets
+from launch.experiments.runs.data_sets import DataSets
 from vdit.command.exit_status import PREEMPTED
 from vdit.command.stopping import Stopped
 from vdit.errors import UserError
@@ -17,7 +17,7 @@ from vdit.errors import UserError
 
 def test_a_build_that_is_stopped_leaves_no_process():
     child = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
-    script = f"from launch.experiments.data_sets import run_command; print(run_command({child!r}))"
+    script = f"from launch.experiments.runs.data_sets import run_command; print(run_command({child!r}))"
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=tiny.environment())
     pid = int(parent.stdout.readline())
     parent.terminate()

@@ -6,7 +6,8 @@ import json
 import pytest
 from small_experiment import a_grid, as_text, runner_of, small
 
-from launch.experiments import notes, prediction
+from launch.experiments.pages import notes
+from launch.experiments.runs import prediction
 from launch.experiments.spec import Arm
 from launch.sweeps import budget
 from vdit.errors import UserError

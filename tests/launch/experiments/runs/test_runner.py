@@ -9,7 +9,7 @@ import pytest
 import tiny
 from small_experiment import a_grid, fake_train, rows_of, runner_of, small
 
-from launch.experiments.page import write_page
+from launch.experiments.pages.page import write_page
 from launch.experiments.report import describe
 from launch.experiments.spec import Arm, Report
 from vdit.command.stopping import Stopped

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.experiments.data_sets import DataSets
+from launch.experiments.runs.data_sets import DataSets
 from launch.experiments.spec import Arm, Experiment
 from launch.sweeps import budget, cost
 from launch.sweeps.expand import Run, run_of

@@ -4,8 +4,8 @@ import json
 
 from small_experiment import runner_of, small
 
+from launch.experiments.runs.trials import Trial
 from launch.experiments.spec import Arm
-from launch.experiments.trials import Trial
 
 
 def test_lengths_by_time_are_measured_once(out, monkeypatch, capsys):

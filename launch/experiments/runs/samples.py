@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading.store import Dataset
-from launch.experiments.measures import Finished
+from launch.experiments.runs.measures import Finished
 from vdit.config import Config
 from vdit.evaluation.balls.physics_task import GIVEN_GROUPS, continue_clips, physics_clips
 from vdit.generation import Generator, LatentGenerator, Request, request_seed

@@ -10,9 +10,9 @@ import numpy as np
 from small_experiment import as_text, small
 
 from data_pipelines.packing.index import Index
-from launch.experiments import notes
-from launch.experiments import page as experiment_page
-from launch.experiments.page import write_page
+from launch.experiments.pages import notes
+from launch.experiments.pages import page as experiment_page
+from launch.experiments.pages.page import write_page
 from launch.experiments.spec import Figure
 
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from launch.experiments import samples
+from launch.experiments.runs import samples
 from vdit.config import Config, DataConfig
 from vdit.generation import LatentGenerator
 from vdit.io.files import read_json

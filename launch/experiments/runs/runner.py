@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.experiments.data_sets import DataSets
-from launch.experiments.prediction import at_best_size, keep_earlier, write_prediction
+from launch.experiments.runs.data_sets import DataSets
+from launch.experiments.runs.prediction import at_best_size, keep_earlier, write_prediction
+from launch.experiments.runs.trials import Trial, Trials, branch_step
 from launch.experiments.spec import Experiment
-from launch.experiments.trials import Trial, Trials, branch_step
 from launch.sweeps.expand import Sweep
 from launch.sweeps.settings import Local
 from launch.sweeps.state import Folder
@@ -97,8 +97,8 @@ class Runner:
 
     def row(self, trial: Trial, announcement: str) -> Row:
         """Account and measures of a run, which is trained if it is not finished."""
-        from launch.experiments.measures import Finished, measured
-        from launch.experiments.samples import SAMPLES
+        from launch.experiments.runs.measures import Finished, measured
+        from launch.experiments.runs.samples import SAMPLES
         from vdit.scaling.runs import flatten
 
         arm, path = trial.arm, self.folder.run(trial.id) / "result.json"
@@ -139,7 +139,7 @@ class Runner:
 
     def floors(self) -> dict[str, Any]:
         """What the measures say of true clips, made once."""
-        from launch.experiments.measures import floors
+        from launch.experiments.runs.measures import floors
 
         names, clips = self.experiment.floors, self.experiment.clips
         path = self.out / f"floors-{'-'.join(names)}-{clips}.json"
