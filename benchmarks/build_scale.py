@@ -36,11 +36,6 @@ from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 PARTS = ("engines", "planning", "petabyte")
-ONLY = flags.DEFINE_list("only", list(PARTS), "Parts to measure.")
-CLIPS = flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do.", 1)
-INPUTS = flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned.", 10)
-WORKERS = flags.DEFINE_integer("processors", 1000, "Processors of the cluster that builds from a petabyte.")
-KEEP = flags.DEFINE_bool("keep", False, "Write the tables into docs/data.md.")
 
 TARGETS = {
     "ray / local": Target(1.1, most=True),
@@ -205,20 +200,26 @@ def petabyte(processors: int) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Measures and prints."""
     no_arguments(argv)
+    values = flags.FLAGS
     measures = {
-        "engines": lambda: engines(CLIPS.value),
-        "planning": lambda: plannings(INPUTS.value),
-        "petabyte": lambda: petabyte(WORKERS.value),
+        "engines": lambda: engines(values.clips),
+        "planning": lambda: plannings(values.inputs),
+        "petabyte": lambda: petabyte(values.processors),
     }
-    if unknown := set(ONLY.value) - set(PARTS):
+    if unknown := set(values.only) - set(PARTS):
         raise UserError(f"--only={','.join(sorted(unknown))} is unknown; choose from {', '.join(PARTS)}")
-    for part in ONLY.value:
+    for part in values.only:
         load = os.getloadavg()[0]
         text = pages.judged({**measures[part](), "load average before": load}, TARGETS)
         print(text, end="\n\n", flush=True)
-        if KEEP.value:
+        if values.keep:
             pages.put("data.md", f"python -m benchmarks.build_scale --only={part} --keep", text)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("only", list(PARTS), "Parts to measure.")
+    flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do.", 1)
+    flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned.", 10)
+    flags.DEFINE_integer("processors", 1000, "Processors of the cluster that builds from a petabyte.")
+    flags.DEFINE_bool("keep", False, "Write the tables into docs/data.md.")
     run_main(main)

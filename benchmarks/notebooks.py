@@ -21,7 +21,6 @@ from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-ONLY = flags.DEFINE_list("only", None, "Names of notebooks; default: all.")
 
 
 def execute(path: Path) -> None:
@@ -60,7 +59,7 @@ def printed(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
 def main(argv: list[str]) -> None:
     no_arguments(argv)
     known = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
-    for name in ONLY.value or known:
+    for name in flags.FLAGS.only or known:
         if name not in known:
             raise UserError(f"--only={name} is not one of {', '.join(known)}")
         started = time.monotonic()
@@ -69,4 +68,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("only", None, "Names of notebooks; default: all.")
     run_main(main)
