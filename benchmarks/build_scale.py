@@ -36,6 +36,8 @@ from vdit.command.run import no_arguments, run_main
 from vdit.errors import UserError
 
 PARTS = ("engines", "planning", "petabyte")
+INPUTS = 200_000
+"""Tiny files that are planned."""
 
 TARGETS = {
     "ray / local": Target(1.1, most=True),
@@ -219,7 +221,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_list("only", list(PARTS), "Parts to measure.")
     flags.DEFINE_integer("clips", 2000, "Clips of the build that both engines do.", 1)
-    flags.DEFINE_integer("inputs", 200_000, "Tiny files that are planned.", 10)
+    flags.DEFINE_integer("inputs", INPUTS, "Tiny files that are planned.", 10)
     flags.DEFINE_integer("processors", 1000, "Processors of the cluster that builds from a petabyte.")
     flags.DEFINE_bool("keep", False, "Write the tables into docs/data.md.")
     run_main(main)
