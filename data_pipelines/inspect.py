@@ -13,7 +13,6 @@ Several data sets are packed as the mixture that training makes of them.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable
@@ -28,8 +27,6 @@ from vdit.config_dict import build
 from vdit.errors import UserError
 
 if TYPE_CHECKING:  # help and mistakes in flags do not wait for these
-    from PIL import Image
-
     from data_pipelines.packing.budget import StepSums
     from data_pipelines.reading.mixture import Mixture
     from data_pipelines.reading.store import Dataset
@@ -93,7 +90,7 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
 
 def _draw(data: Dataset | Mixture, config: DataConfig, values: flags.FlagValues) -> None:
     """Writes the pictures and the page that are asked for."""
-    from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
+    from data_pipelines.inspecting.contact_sheet import contact_sheet, encoded, pairs_sheet
     from data_pipelines.inspecting.histograms import histograms
     from data_pipelines.inspecting.page import page
     from data_pipelines.packing.selection import keeps
@@ -105,9 +102,9 @@ def _draw(data: Dataset | Mixture, config: DataConfig, values: flags.FlagValues)
         _save("histograms", charts.png(histograms(index, keeps_N)), path)
     if path := values.sheet:
         sheet = contact_sheet(data, config.split, by=values.sheet_by, keeps_N=keeps_N)
-        _save("sheet", _drawn(sheet, path), path)
+        _save("sheet", encoded(sheet, _kind(path)), path)
     if path := values.pairs:
-        _save("pairs", _drawn(pairs_sheet(data), path), path)
+        _save("pairs", encoded(pairs_sheet(data), _kind(path)), path)
     if path := values.page:
         _save("page", page(data, config.split, config.filter, keeps_N).encode(), path)
 
@@ -148,10 +145,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _drawn(picture: Image.Image, path: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "WEBP" if path.endswith(".webp") else "PNG", quality=80)
-    return file.getvalue()
+def _kind(path: str) -> str:
+    return "WEBP" if path.endswith(".webp") else "PNG"
 
 
 def _save(flag: str, content: bytes, path: str) -> None:

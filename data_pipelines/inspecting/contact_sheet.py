@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -98,6 +100,13 @@ def _stacked(strips: list[Image.Image]) -> Image.Image:
         sheet.paste(strip, (0, top))
         top += strip.height + GAP
     return sheet
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    """The picture as a file of Pillow's `kind`: "PNG", or "WEBP", which is smaller."""
+    file = io.BytesIO()
+    picture.save(file, kind, quality=80)
+    return file.getvalue()
 
 
 def _column(dataset: Dataset, split: str, name: str) -> np.ndarray:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
-from data_pipelines.inspecting.contact_sheet import contact_sheet, pairs_sheet
+from data_pipelines.inspecting.contact_sheet import contact_sheet, encoded, pairs_sheet
 from data_pipelines.inspecting.histograms import histograms
 from data_pipelines.inspecting.pairs import read_pairs
 from data_pipelines.reading.mixture import Mixture
@@ -52,6 +50,4 @@ def _sheet(data: Dataset | Mixture, split: str, title: str, by: str, keeps_N: np
 
 
 def _source(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=80)
-    return pages.data_uri(file.getvalue(), "image/webp")
+    return pages.data_uri(encoded(picture, "WEBP"), "image/webp")

@@ -217,19 +217,19 @@ def standalone(chart: alt.TopLevelMixin) -> dict[str, Any]:
 class Shown:
     """A chart in a notebook: one to zoom where scripts run, and a picture for where they do not."""
 
-    def __init__(self, made: dict[str, Any]) -> None:
-        self._made = made
+    def __init__(self, chart: alt.TopLevelMixin) -> None:
+        self._chart = chart
 
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, Any]:
         del asked
         with alt.renderers.enable("html"):
-            bundle: Any = alt.Chart.from_dict(self._made)._repr_mimebundle_()
-        return {**bundle, "image/png": vl_convert.vegalite_to_png(self._made, VEGA_LITE)}
+            bundle: Any = alt.Chart.from_dict(standalone(self._chart))._repr_mimebundle_()
+        return {**bundle, "image/png": png(self._chart, scale=1)}
 
 
 def show(chart: alt.TopLevelMixin) -> Shown:
     """The same as a chart that a notebook shows."""
-    return Shown(standalone(chart))
+    return Shown(chart)
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
@@ -242,10 +242,10 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> list[Path]:
     return [svg, png_path]
 
 
-def png(chart: alt.TopLevelMixin) -> bytes:
-    """The chart as a PNG, the same bytes whenever it is drawn."""
+def png(chart: alt.TopLevelMixin, scale: int = 2) -> bytes:
+    """The chart as a PNG of `scale` pixels for each of its own, the same bytes whenever it is drawn."""
     file = io.BytesIO()
-    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(standalone(chart), VEGA_LITE, scale=2))) as drawn:
+    with Image.open(io.BytesIO(vl_convert.vegalite_to_png(standalone(chart), VEGA_LITE, scale=scale))) as drawn:
         drawn.convert("RGB").quantize(64).save(file, "PNG", optimize=True)  # a third of the bytes
     return file.getvalue()
 
